@@ -1,0 +1,14 @@
+//! Telemetry: one table of names, and handles that bind when a recorder exists.
+//!
+//! Every crate of the family emits through [`Counter`], [`Gauge`] and [`Histogram`] made from a row of [`names`]. From
+//! that table come the HELP texts, the docs, the alert rules and the dashboards, so a renamed metric cannot be missed.
+//!
+//! A handle of the `metrics` crate that was made before a recorder was installed counts nothing, for ever. Primitives
+//! are often built before a service sets up telemetry, so ours bind on first use *after* a recorder exists.
+//! We never install a recorder.
+
+mod handle;
+pub mod names;
+
+pub use self::handle::{Counter, Gauge, Histogram};
+pub use self::names::{Instrument, Metric};

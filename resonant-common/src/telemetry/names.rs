@@ -1,0 +1,139 @@
+//! The one table of metric names.
+//!
+//! Labels are closed sets: names given in code, enums of the crate; never keys, SQL, URLs or users' input.
+//! The four names of the scaling guide (`requests_total`, `request_duration_seconds`, `active_connections`,
+//! `queue_depth`) keep the guide's meaning and labels and come only from the HTTP layer, the pools and the queues.
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instrument {
+    /// Only rises.
+    Counter,
+    /// A level.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// The exact Prometheus name.
+    pub name: &'static str,
+    /// What it is.
+    pub instrument: Instrument,
+    /// The unit, as the `metrics` crate spells it (`"seconds"`, `"bytes"`, `"count"`).
+    pub unit: Option<&'static str>,
+    /// The HELP text.
+    pub help: &'static str,
+    /// The names of its labels, in order.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! table {
+    ($($constant:ident = $instrument:ident $name:literal $([$unit:literal])? {$($label:literal),*} $help:literal;)*) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $help)]
+            pub const $constant: Metric = Metric {
+                name: $name,
+                instrument: Instrument::$instrument,
+                unit: table!(@unit $($unit)?),
+                help: $help,
+                labels: &[$($label),*],
+            };
+        )*
+
+        /// Every metric the family emits.
+        pub const TABLE: &[Metric] = &[$($constant),*];
+    };
+    (@unit) => { None };
+    (@unit $unit:literal) => { Some($unit) };
+}
+
+table! {
+    // The guide's four.
+    REQUESTS = Counter "requests_total" {"method", "endpoint", "status"} "Requests answered.";
+    REQUEST_DURATION = Histogram "request_duration_seconds" ["seconds"] {"method", "endpoint"} "Time to answer a request.";
+    ACTIVE_CONNECTIONS = Gauge "active_connections" {"service"} "Connections in use.";
+    QUEUE_DEPTH = Gauge "queue_depth" {"queue"} "Messages not yet finished.";
+
+    // resonant-db. The db_client names are OpenTelemetry's.
+    DB_CONNECTIONS = Gauge "db_client_connection_count" {"db_client_connection_pool_name", "db_client_connection_state"} "Connections of the pool by state.";
+    DB_CONNECTIONS_MAX = Gauge "db_client_connection_max" {"db_client_connection_pool_name"} "The most connections the pool opens.";
+    DB_PENDING = Gauge "db_client_connection_pending_requests" {"db_client_connection_pool_name"} "Callers waiting for a connection.";
+    DB_TIMEOUTS = Counter "db_client_connection_timeouts_total" {"db_client_connection_pool_name"} "Callers that waited too long for a connection.";
+    DB_CREATE_TIME = Histogram "db_client_connection_create_time_seconds" ["seconds"] {"db_client_connection_pool_name"} "Time to open a connection.";
+    DB_WAIT_TIME = Histogram "db_client_connection_wait_time_seconds" ["seconds"] {"db_client_connection_pool_name"} "Time a caller waited for a connection.";
+    DB_USE_TIME = Histogram "db_client_connection_use_time_seconds" ["seconds"] {"db_client_connection_pool_name"} "Time a connection was held.";
+    DB_ROUTED = Counter "resonant_db_routed_total" {"database", "role"} "Statements by the role of the node they went to.";
+    DB_RETRIES = Counter "resonant_db_retries_total" {"database", "reason"} "Attempts after the first.";
+    DB_EJECTIONS = Counter "resonant_db_ejections_total" {"database"} "Replicas taken out of rotation.";
+    DB_ROUTES = Counter "resonant_db_shard_routes_total" {"database", "route"} "Sharded statements by kind of route.";
+
+    // resonant-cache.
+    CACHE_OPERATIONS = Counter "resonant_cache_operations_total" {"cache", "operation", "result"} "Cache calls by result.";
+    CACHE_ENTRIES = Gauge "resonant_cache_entries" {"cache"} "Entries held in process.";
+    CACHE_BYTES = Gauge "resonant_cache_bytes" ["bytes"] {"cache"} "Bytes held in process.";
+    CACHE_EVICTIONS = Counter "resonant_cache_evictions_total" {"cache", "reason"} "Entries removed by the cache itself.";
+    CACHE_LOADS = Histogram "resonant_cache_load_duration_seconds" ["seconds"] {"cache", "outcome"} "Time loaders took.";
+    CACHE_COALESCED = Counter "resonant_cache_coalesced_total" {"cache"} "Callers served by somebody else's load.";
+
+    // resonant-queue.
+    QUEUE_PUBLISHED = Counter "resonant_queue_published_total" {"queue"} "Messages confirmed by the engine.";
+    QUEUE_FINISHED = Counter "resonant_queue_finished_total" {"queue", "outcome"} "Messages finished by outcome.";
+    QUEUE_RETRIES = Counter "resonant_queue_retries_total" {"queue"} "Deliveries after the first.";
+    QUEUE_OLDEST_AGE = Gauge "resonant_queue_oldest_age_seconds" ["seconds"] {"queue"} "Age of the oldest message not yet finished.";
+    QUEUE_IN_FLIGHT = Gauge "resonant_queue_inflight" {"queue"} "Messages handed to a handler.";
+    QUEUE_PARKED = Gauge "resonant_queue_parked_keys" {"queue"} "Keys that wait for a person because a message of theirs keeps failing.";
+    QUEUE_PROCESS_TIME = Histogram "resonant_queue_process_duration_seconds" ["seconds"] {"queue"} "Time a handler took.";
+    QUEUE_SEQUENCE_FAULTS = Counter "resonant_queue_sequence_faults_total" {"queue", "fault"} "Gaps, repeats and inversions seen by the sequence check.";
+
+    // resonant-batch.
+    BATCH_ITEMS = Counter "resonant_batch_items_total" {"batch", "outcome"} "Items by outcome.";
+    BATCH_BATCHES = Counter "resonant_batch_batches_total" {"batch", "trigger"} "Batches by what set them off.";
+    BATCH_SIZE = Histogram "resonant_batch_size_items" {"batch"} "Items in a batch.";
+    BATCH_WAIT = Histogram "resonant_batch_wait_duration_seconds" ["seconds"] {"batch"} "Time the first item of a batch waited.";
+    BATCH_PROCESS = Histogram "resonant_batch_process_duration_seconds" ["seconds"] {"batch", "outcome"} "Time a processor took.";
+    BATCH_IN_FLIGHT = Gauge "resonant_batch_inflight_batches" {"batch"} "Batches being processed.";
+    BATCH_REJECTED = Counter "resonant_batch_rejected_total" {"batch", "reason"} "Items refused at the door.";
+    BATCH_DEDUPLICATED = Counter "resonant_batch_deduplicated_total" {"batch"} "Items that shared an equal item's run.";
+
+    // resonant-health.
+    HEALTH_STATUS = Gauge "resonant_health_status" {"probe", "state"} "1 for the state a probe is in, 0 for the others.";
+    HEALTH_CHECK_STATUS = Gauge "resonant_health_check_status" {"check", "state"} "1 for the state a check is in, 0 for the others.";
+    HEALTH_CHECK_TIME = Histogram "resonant_health_check_duration_seconds" ["seconds"] {"check"} "Time a check took.";
+    HEALTH_CHECK_RUNS = Counter "resonant_health_check_runs_total" {"check", "outcome"} "Runs of a check by outcome.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        let guide =
+            ["requests_total", "request_duration_seconds", "active_connections", "queue_depth"];
+        let mut names: Vec<_> = TABLE.iter().map(|metric| metric.name).collect();
+        for metric in TABLE {
+            let name = metric.name;
+            let ours = name.starts_with("resonant_")
+                || name.starts_with("db_client_")
+                || guide.contains(&name);
+            assert!(ours, "{name} has no prefix of the family");
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.instrument == Instrument::Counter,
+                "{name}"
+            );
+            assert_eq!(name.ends_with("_seconds"), metric.unit == Some("seconds"), "{name}");
+            assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{name}");
+            assert!(metric.labels.len() <= 3, "{name}");
+            if let Some(unit) = metric.unit {
+                assert!(metrics::Unit::from_string(unit).is_some(), "{name}: {unit} is no unit");
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len(), "a name stands twice");
+    }
+}
