@@ -1,0 +1,142 @@
+//! Parameters of a statement.
+
+use std::fmt;
+
+/// A borrowed value given to a statement in place of `$1`, `$2`, …
+///
+/// Make a list of them with [`params!`](crate::params). The backend encodes each by the type the engine declared for
+/// the placeholder. `Debug` shows the kind and size of a value, never the value.
+#[derive(Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Param<'a> {
+    /// SQL NULL.
+    Null,
+    /// A boolean.
+    Bool(bool),
+    /// Any whole number.
+    Int(i64),
+    /// A floating-point number.
+    Float(f64),
+    /// Text.
+    Text(&'a str),
+    /// Raw bytes.
+    Bytes(&'a [u8]),
+}
+
+impl fmt::Debug for Param<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Param::Null => f.write_str("null"),
+            Param::Bool(_) => f.write_str("bool"),
+            Param::Int(_) => f.write_str("int"),
+            Param::Float(_) => f.write_str("float"),
+            Param::Text(text) => write!(f, "text({} bytes)", text.len()),
+            Param::Bytes(bytes) => write!(f, "bytes({})", bytes.len()),
+        }
+    }
+}
+
+/// What can be given to a statement.
+///
+/// `u64` is not: it does not fit every engine's integers. Convert it to `i64`, or to text, as your schema has it.
+pub trait ToParam {
+    /// Borrows the value as a parameter.
+    fn to_param(&self) -> Param<'_>;
+}
+
+/// Makes the parameters of a statement: `params![7, "Ada", None::<i64>]`.
+///
+/// It borrows what it is given, so write it where the statement is called, not in a `let` before it.
+///
+/// ```
+/// use resonant_db::{Param, params};
+/// let name = String::from("Ada");
+/// let list: &[Param<'_>] = params![7, name, true];
+/// assert_eq!(list[1], Param::Text("Ada"));
+/// ```
+#[macro_export]
+macro_rules! params {
+    ($($value:expr),* $(,)?) => {
+        &[$($crate::ToParam::to_param(&$value)),*] as &[$crate::Param<'_>]
+    };
+}
+
+macro_rules! to_param {
+    ($($type:ty => |$value:ident| $param:expr;)*) => {$(
+        impl ToParam for $type {
+            fn to_param(&self) -> Param<'_> {
+                let $value = self;
+                $param
+            }
+        }
+    )*};
+}
+
+to_param! {
+    bool => |value| Param::Bool(*value);
+    i8 => |value| Param::Int(i64::from(*value));
+    i16 => |value| Param::Int(i64::from(*value));
+    i32 => |value| Param::Int(i64::from(*value));
+    i64 => |value| Param::Int(*value);
+    u8 => |value| Param::Int(i64::from(*value));
+    u16 => |value| Param::Int(i64::from(*value));
+    u32 => |value| Param::Int(i64::from(*value));
+    f32 => |value| Param::Float(f64::from(*value));
+    f64 => |value| Param::Float(*value);
+    str => |value| Param::Text(value);
+    String => |value| Param::Text(value);
+    [u8] => |value| Param::Bytes(value);
+    Vec<u8> => |value| Param::Bytes(value);
+}
+
+impl ToParam for Param<'_> {
+    fn to_param(&self) -> Param<'_> {
+        *self
+    }
+}
+
+impl<T: ToParam + ?Sized> ToParam for &T {
+    fn to_param(&self) -> Param<'_> {
+        (**self).to_param()
+    }
+}
+
+impl<T: ToParam> ToParam for Option<T> {
+    fn to_param(&self) -> Param<'_> {
+        self.as_ref().map_or(Param::Null, ToParam::to_param)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_macro_takes_what_users_have() {
+        let (owned, missing) = (String::from("x"), None::<i64>);
+        let list =
+            params![1_i16, 2.5, owned, &owned, "y", missing, Some(3), b"z".as_slice(), Param::Null];
+        let expected = [
+            Param::Int(1),
+            Param::Float(2.5),
+            Param::Text("x"),
+            Param::Text("x"),
+            Param::Text("y"),
+            Param::Null,
+            Param::Int(3),
+            Param::Bytes(b"z"),
+            Param::Null,
+        ];
+        assert_eq!(
+            params![1_i16, 2.5, owned, &owned, "y", missing, Some(3), b"z".as_slice(), Param::Null],
+            expected
+        );
+        assert!(params![].is_empty());
+    }
+
+    #[test]
+    fn debug_never_shows_a_value() {
+        let shown = format!("{:?}", params!["hunter2", 4_711, b"hunter2".as_slice(), 3.75]);
+        assert_eq!(shown, "[text(7 bytes), int, bytes(7), float]");
+    }
+}
