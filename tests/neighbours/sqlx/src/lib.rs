@@ -1,0 +1,1 @@
+//! Resolved, never built; see Cargo.toml.
