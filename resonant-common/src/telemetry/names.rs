@@ -97,11 +97,14 @@ table! {
     BATCH_IN_FLIGHT = Gauge "resonant_batch_inflight_batches" {"batch"} "Batches being processed.";
     BATCH_REJECTED = Counter "resonant_batch_rejected_total" {"batch", "reason"} "Items refused at the door.";
     BATCH_DEDUPLICATED = Counter "resonant_batch_deduplicated_total" {"batch"} "Items that shared an equal item's run.";
+    BATCH_ISOLATION_RUNS = Counter "resonant_batch_isolation_runs_total" {"batch"} "Extra runs to find the bad items of failed batches.";
 
     // resonant-health.
     HEALTH_STATUS = Gauge "resonant_health_status" {"probe", "state"} "1 for the state a probe is in, 0 for the others.";
     HEALTH_CHECK_STATUS = Gauge "resonant_health_check_status" {"check", "state"} "1 for the state a check is in, 0 for the others.";
     HEALTH_CHECK_TIME = Histogram "resonant_health_check_duration_seconds" ["seconds"] {"check"} "Time a check took.";
+    HEALTH_CHECK_LAST_SUCCESS = Gauge "resonant_health_check_last_success_timestamp_seconds" ["seconds"] {"check"} "When a check last passed, in Unix time.";
+    HEALTH_TRANSITIONS = Counter "resonant_health_transitions_total" {"check", "to"} "Changes of a check's state by the new state.";
     HEALTH_CHECK_RUNS = Counter "resonant_health_check_runs_total" {"check", "outcome"} "Runs of a check by outcome.";
 }
 
