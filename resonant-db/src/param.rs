@@ -89,6 +89,36 @@ to_param! {
     Vec<u8> => |value| Param::Bytes(value);
 }
 
+/// What can be borrowed as a parameter: `Param::from(&name)`.
+impl<'a, T: ToParam + ?Sized> From<&'a T> for Param<'a> {
+    fn from(value: &'a T) -> Self {
+        value.to_param()
+    }
+}
+
+impl<'a, T: Into<Param<'a>>> From<Option<T>> for Param<'a> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Param::Null, Into::into)
+    }
+}
+
+macro_rules! from_plain_values {
+    ($($type:ty => $variant:ident),* $(,)?) => {$(
+        impl From<$type> for Param<'_> {
+            fn from(value: $type) -> Self {
+                Param::$variant(value.into())
+            }
+        }
+    )*};
+}
+
+from_plain_values! {
+    bool => Bool,
+    i8 => Int, i16 => Int, i32 => Int, i64 => Int,
+    u8 => Int, u16 => Int, u32 => Int,
+    f32 => Float, f64 => Float,
+}
+
 impl ToParam for Param<'_> {
     fn to_param(&self) -> Param<'_> {
         *self
@@ -114,8 +144,6 @@ mod tests {
     #[test]
     fn the_macro_takes_what_users_have() {
         let (owned, missing) = (String::from("x"), None::<i64>);
-        let list =
-            params![1_i16, 2.5, owned, &owned, "y", missing, Some(3), b"z".as_slice(), Param::Null];
         let expected = [
             Param::Int(1),
             Param::Float(2.5),

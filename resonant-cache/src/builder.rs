@@ -1,0 +1,136 @@
+//! From settings to a cache.
+
+use std::sync::Arc;
+
+use crate::backend::{MemoryStore, Store};
+use crate::cache::DistributedCache;
+use crate::config::{CacheConfig, NamespaceConfig};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Describes a cache. Made by [`DistributedCache::builder`].
+#[derive(Debug, Clone, Default)]
+pub struct DistributedCacheBuilder {
+    config: CacheConfig,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl DistributedCacheBuilder {
+    /// Replaces all settings.
+    #[must_use]
+    pub fn config(mut self, config: CacheConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Where the shared tier lives. See [`CacheConfig::nodes`].
+    #[must_use]
+    pub fn nodes<N: Into<String>>(mut self, nodes: impl IntoIterator<Item = N>) -> Self {
+        self.config.nodes = nodes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether the nodes form a cluster. See [`CacheConfig::cluster_mode`].
+    #[must_use]
+    pub fn cluster_mode(mut self, on: bool) -> Self {
+        self.config.cluster_mode = on;
+        self
+    }
+
+    /// Whether replicas may serve reads. See [`CacheConfig::read_from_replicas`].
+    #[must_use]
+    pub fn read_from_replicas(mut self, on: bool) -> Self {
+        self.config.read_from_replicas = on;
+        self
+    }
+
+    /// The cache's name in metrics, logs and findings.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// The most bytes the in-process tier accounts for.
+    #[must_use]
+    pub fn max_bytes(mut self, max_bytes: u64) -> Self {
+        self.config.max_bytes = max_bytes;
+        self
+    }
+
+    /// What namespaces start from.
+    #[must_use]
+    pub fn defaults(mut self, defaults: NamespaceConfig) -> Self {
+        self.config.defaults = defaults;
+        self
+    }
+
+    /// The settings of one namespace.
+    #[must_use]
+    pub fn namespace(mut self, name: impl Into<String>, config: NamespaceConfig) -> Self {
+        self.config.namespaces.insert(name.into(), config);
+        self
+    }
+
+    /// Uses this store instead of what `nodes` names.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Builds the cache without asking the store anything, so that a store that is down never stops a start.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names a broken rule; [`ErrorKind::Unsupported`] names the feature that `nodes` need.
+    pub fn build(self) -> Result<DistributedCache> {
+        self.config.validate()?;
+        let store = match self.store {
+            Some(store) => store,
+            None => store_for(&self.config)?,
+        };
+        Ok(DistributedCache::assemble(self.config, store))
+    }
+
+    /// Builds the cache and asks the store whether it answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](DistributedCacheBuilder::build); [`ErrorKind::Unavailable`] or [`ErrorKind::TimedOut`] if the
+    /// store does not answer.
+    pub async fn connect(self) -> Result<DistributedCache> {
+        let cache = self.build()?;
+        cache.ping().await?;
+        Ok(cache)
+    }
+}
+
+fn store_for(config: &CacheConfig) -> Result<Arc<dyn Store>> {
+    let mut memory = 0;
+    for node in &config.nodes {
+        // Only the scheme is repeated: what follows may hold a password.
+        match node.split_once(':').map(|(scheme, _)| scheme) {
+            Some("memory") => memory += 1,
+            Some(scheme @ ("redis" | "rediss" | "valkey" | "valkeys")) => {
+                let message = format!(
+                    "{scheme}:// nodes need the feature `redis` of resonant-cache, which this build does not \
+                     have; leave nodes empty for the memory store, or pass a store of your own"
+                );
+                return Err(Error::new(ErrorKind::Unsupported, "build", message));
+            }
+            Some(scheme @ ("redis-sentinel" | "rediss-sentinel" | "sentinel")) => {
+                let message = format!("{scheme}:// (Redis Sentinel) is not supported");
+                return Err(Error::new(ErrorKind::Unsupported, "build", message));
+            }
+            _ => {
+                let message = "a node must be a URL such as redis://cache-1:6379, or memory:";
+                return Err(Error::new(ErrorKind::Config, "build", message));
+            }
+        }
+    }
+    if memory > 1 {
+        let message = "memory: stands for one store inside this process; name it once";
+        return Err(Error::new(ErrorKind::Config, "build", message));
+    }
+    Ok(Arc::new(MemoryStore::new(config.store_max_bytes)))
+}

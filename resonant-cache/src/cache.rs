@@ -1,0 +1,310 @@
+//! The cache itself: the handle users keep, and what its parts share.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use resonant_common::join::{Finding, Severity};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{MemoryStore, Origin, Store};
+use crate::builder::DistributedCacheBuilder;
+use crate::codec::{Json, Raw};
+use crate::config::{CacheConfig, NamespaceConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gate::Gate;
+use crate::local::Local;
+use crate::metrics::Metrics;
+use crate::namespace::{Namespace, NamespaceBuilder, NamespaceCore};
+use crate::options::SetOptions;
+
+/// A cache of two tiers: decoded values in this process, and encoded ones in a store that processes share.
+///
+/// Cheap to clone; clones share everything. When the last handle and the last [`Namespace`] are dropped, loads under
+/// way are stopped.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> resonant_cache::Result<()> {
+/// use std::time::Duration;
+/// use resonant_cache::DistributedCache;
+///
+/// let cache = DistributedCache::memory(64 << 20);
+/// cache.set("greeting", "hello", Some(Duration::from_secs(60))).await?;
+/// assert_eq!(cache.get("greeting").await?.as_deref(), Some(b"hello".as_slice()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct DistributedCache {
+    shell: Arc<Shell>,
+    raw: Namespace<Bytes>,
+}
+
+/// Owns the loads: dropping the last one stops them.
+#[derive(Debug)]
+pub(crate) struct Shell {
+    pub(crate) core: Arc<Core>,
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        self.core.stop.cancel();
+    }
+}
+
+/// What the parts share. Loads hold it, so it knows nothing of the shell.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: CacheConfig,
+    pub(crate) local: Arc<Local>,
+    pub(crate) gate: Gate,
+    pub(crate) metrics: Metrics,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Core {
+    /// Runs a load until its end or the cache's.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    pub(crate) fn admit(&self, operation: &'static str) -> Result<()> {
+        if self.stop.is_cancelled() {
+            let message = "the cache is closed; build a new one";
+            return Err(Error::new(ErrorKind::Closed, operation, message));
+        }
+        Ok(())
+    }
+
+    /// Tells the metrics what the process holds.
+    pub(crate) fn note_size(&self) {
+        let l1 = &self.local.l1;
+        // Precise far beyond what a cache can hold.
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        {
+            self.metrics.bytes.set(l1.bytes() as f64);
+            self.metrics.entries.set(l1.len() as f64);
+        }
+        self.metrics.evictions.increment(l1.take_evictions());
+    }
+}
+
+impl DistributedCache {
+    /// Starts to describe a cache.
+    pub fn builder() -> DistributedCacheBuilder {
+        DistributedCacheBuilder::default()
+    }
+
+    /// A cache inside this process, for which nothing needs to run: half of `max_bytes` holds decoded values, half
+    /// encoded ones. At least 8 KiB.
+    ///
+    /// It behaves as one on a shared store does, down to the encoding, so switching later is one line.
+    pub fn memory(max_bytes: u64) -> Self {
+        let half = (max_bytes / 2).max(4096);
+        let config =
+            CacheConfig { max_bytes: half, store_max_bytes: half, ..CacheConfig::default() };
+        Self::assemble(config, Arc::new(MemoryStore::new(half)))
+    }
+
+    pub(crate) fn assemble(config: CacheConfig, store: Arc<dyn Store>) -> Self {
+        let local = Arc::new(Local::new(config.max_bytes));
+        let weak = Arc::downgrade(&local);
+        let origin: Origin = store.attach(weak);
+        let core = Arc::new(Core {
+            gate: Gate::new(store, origin, config.command_timeout, config.name.clone()),
+            metrics: Metrics::new(&config.name),
+            local,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config,
+        });
+        let shell = Arc::new(Shell { core });
+        // Bytes live for ever unless they are told otherwise: there is no namespace to say it for them.
+        let config = NamespaceConfig {
+            ttl: None,
+            ttl_jitter: 0.0,
+            ..shell.core.config.defaults.clone()
+        };
+        let ns = shell.namespace_core("", || config);
+        let raw = Namespace::new(Arc::clone(&shell), ns, Arc::new(Raw));
+        Self { shell, raw }
+    }
+
+    /// A handle to the values of one type under one name, encoded as JSON. Its settings are those given for the name
+    /// in [`CacheConfig::namespaces`], or the defaults.
+    ///
+    /// Handles of one name share loads and limits. Different types need different names.
+    pub fn namespace<V>(&self, name: &str) -> Namespace<V>
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let ns = self.shell.namespace_core(name, || self.namespace_config(name));
+        Namespace::new(Arc::clone(&self.shell), ns, Arc::new(Json))
+    }
+
+    /// The same with settings or a codec of its own.
+    pub fn namespace_builder<V: Send + Sync + 'static>(&self, name: &str) -> NamespaceBuilder<V> {
+        NamespaceBuilder::new(Arc::clone(&self.shell), name, self.namespace_config(name))
+    }
+
+    fn namespace_config(&self, name: &str) -> NamespaceConfig {
+        let config = &self.shell.core.config;
+        config.namespaces.get(name).unwrap_or(&config.defaults).clone()
+    }
+
+    /// The bytes stored under `key`.
+    ///
+    /// # Errors
+    ///
+    /// `KeyTooLong`, `Closed`; `Unavailable` and `TimedOut` from the store.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        Ok(self.raw.get(key).await?.map(|bytes| Bytes::clone(&bytes)))
+    }
+
+    /// Stores bytes under `key`, for `ttl` or until they are evicted for room.
+    ///
+    /// # Errors
+    ///
+    /// `KeyTooLong`, `ValueTooLarge`, `Closed`; `Rejected` for a time to live of zero; `Unavailable` and `TimedOut`
+    /// from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it was done or not done; no old bytes are served from this process either way.
+    pub async fn set(
+        &self,
+        key: &str,
+        value: impl Into<Bytes>,
+        ttl: Option<Duration>,
+    ) -> Result<()> {
+        let options = match ttl {
+            Some(ttl) => SetOptions::new().ttl(ttl),
+            None => SetOptions::new().no_expiry(),
+        };
+        self.raw.set_with(key, &value.into(), options).await.map(|_| ())
+    }
+
+    /// Removes the bytes under `key`; answers whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](DistributedCache::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`set`](DistributedCache::set).
+    pub async fn delete(&self, key: &str) -> Result<bool> {
+        self.raw.delete(key).await
+    }
+
+    /// Whether the store answers, within `command_timeout`. Fit for a health check: it borrows nothing.
+    pub fn ping(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let core = Arc::clone(&self.shell.core);
+        async move {
+            core.admit("ping")?;
+            core.gate.ping().await
+        }
+    }
+
+    /// What the cache says of its own health, without asking anybody: `cache.ok`, `cache.closed`,
+    /// `cache.store.unreachable` (it still serves from this process and from loaders), `cache.loads.saturated`.
+    pub fn findings(&self) -> Vec<Finding> {
+        let core = &self.shell.core;
+        let finding = |severity, code| Finding::new(core.config.name.clone(), severity, code);
+        let mut findings = Vec::new();
+        if core.stop.is_cancelled() {
+            findings.push(finding(Severity::Fail, "cache.closed"));
+        }
+        if !core.gate.is_reachable() {
+            findings.push(finding(Severity::Warn, "cache.store.unreachable"));
+        }
+        let namespaces = core.local.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        if namespaces.values().any(|namespace| namespace.is_saturated()) {
+            findings.push(finding(Severity::Warn, "cache.loads.saturated"));
+        }
+        if findings.is_empty() {
+            findings.push(finding(Severity::Ok, "cache.ok"));
+        }
+        findings
+    }
+
+    /// What this process holds now. Also brings the gauges up to date.
+    pub fn usage(&self) -> Usage {
+        let core = &self.shell.core;
+        core.note_size();
+        Usage {
+            entries: core.local.l1.len(),
+            bytes: core.local.l1.bytes(),
+            max_bytes: core.config.max_bytes,
+        }
+    }
+
+    /// The store behind this cache, for another cache on the same one.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(self.shell.core.gate.store())
+    }
+
+    /// Stops loads and waits for their end; those who wait for one get `Closed`. Later calls that this process cannot
+    /// answer alone fail with `Closed`. Calling it again does nothing.
+    pub async fn close(&self) {
+        let core = &self.shell.core;
+        core.stop.cancel();
+        core.tasks.close();
+        core.tasks.wait().await;
+    }
+}
+
+impl Shell {
+    /// The shared part of a namespace, made on first use.
+    pub(crate) fn namespace_core(
+        &self,
+        name: &str,
+        config: impl FnOnce() -> NamespaceConfig,
+    ) -> Arc<NamespaceCore> {
+        let namespaces = &self.core.local.namespaces;
+        let held = namespaces.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if let Some(core) = held {
+            return core;
+        }
+        let mut namespaces = namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(core) = namespaces.get(name) {
+            return Arc::clone(core);
+        }
+        let name: Arc<str> = name.into();
+        // The nameless one of the raw calls does not count.
+        if namespaces.len() > self.core.config.max_namespaces {
+            return Arc::new(NamespaceCore::new(u32::MAX, name, config(), true));
+        }
+        let id = u32::try_from(namespaces.len()).unwrap_or(u32::MAX);
+        let core = Arc::new(NamespaceCore::new(id, Arc::clone(&name), config(), false));
+        namespaces.insert(name, Arc::clone(&core));
+        core
+    }
+}
+
+/// What the in-process tier holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Entries, negative ones included.
+    pub entries: usize,
+    /// Bytes accounted for: keys, encoded sizes and a fixed cost per entry. Never above `max_bytes`.
+    pub bytes: u64,
+    /// The limit.
+    pub max_bytes: u64,
+}
+
+#[cfg(test)]
+impl DistributedCache {
+    pub(crate) fn core(&self) -> &Core {
+        &self.shell.core
+    }
+}

@@ -1,0 +1,259 @@
+//! Settings: plain data with documented defaults, checked before anything is built.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Settings of a [`DistributedCache`](crate::DistributedCache). The first three names are the scaling guide's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Where the shared tier lives: `redis://…` URLs, or nothing (or `memory:`) for a store inside the process.
+    /// Default none. May hold credentials, so it is never logged.
+    pub nodes: Vec<String>,
+    /// Whether the nodes form a Redis Cluster. Default `true`; of no effect on the memory store.
+    pub cluster_mode: bool,
+    /// Whether reads may be served by replicas. Default `false`; of no effect on the memory store.
+    pub read_from_replicas: bool,
+    /// The cache's name in metrics, logs and findings. Default `"cache"`.
+    pub name: String,
+    /// The first part of every stored key: letters, digits, `.`, `_`, `-`; at most 64 bytes. Default `"resonant"`.
+    pub key_prefix: String,
+    /// The most bytes the in-process tier accounts for. Default 64 MiB.
+    pub max_bytes: u64,
+    /// The most bytes the memory store accounts for, where no `nodes` are given. Default 64 MiB.
+    pub store_max_bytes: u64,
+    /// The longest namespace and key together, in bytes. Default 1,024.
+    pub max_key_bytes: usize,
+    /// The most keys sent to the store, or given to a batch loader, in one call; longer batches go in chunks.
+    /// Default 512.
+    pub max_batch: usize,
+    /// The most namespaces open at a time; a further one fails on use. Default 1,024.
+    pub max_namespaces: usize,
+    /// How long one call to the store may take. Default 1 s.
+    #[serde(with = "resonant_common::duration")]
+    pub command_timeout: Duration,
+    /// How long a value stays in the in-process tier when the store cannot announce changes. Default 1 s.
+    #[serde(with = "resonant_common::duration")]
+    pub unannounced_max_age: Duration,
+    /// How long a value loaded while the store is down is kept in the process. Default 1 s.
+    #[serde(with = "resonant_common::duration")]
+    pub degraded_ttl: Duration,
+    /// What namespaces start from. Default: [`NamespaceConfig::default`].
+    pub defaults: NamespaceConfig,
+    /// Settings of single namespaces, by name; each replaces `defaults` as a whole. Default none.
+    pub namespaces: BTreeMap<String, NamespaceConfig>,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            cluster_mode: true,
+            read_from_replicas: false,
+            name: "cache".into(),
+            key_prefix: "resonant".into(),
+            max_bytes: 64 << 20,
+            store_max_bytes: 64 << 20,
+            max_key_bytes: 1024,
+            max_batch: 512,
+            max_namespaces: 1024,
+            command_timeout: Duration::from_secs(1),
+            unannounced_max_age: Duration::from_secs(1),
+            degraded_ttl: Duration::from_secs(1),
+            defaults: NamespaceConfig::default(),
+            namespaces: BTreeMap::new(),
+        }
+    }
+}
+
+impl CacheConfig {
+    /// Checks every rule.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] with a message that names the first broken rule.
+    pub fn validate(&self) -> Result<()> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        rule(!self.name.is_empty(), "name must not be empty")?;
+        rule(
+            !self.key_prefix.is_empty()
+                && self.key_prefix.len() <= 64
+                && self.key_prefix.chars().all(plain),
+            "key_prefix must be 1 to 64 letters, digits, '.', '_' or '-'",
+        )?;
+        rule(self.max_bytes >= MIN_BYTES, "max_bytes must be at least 4096")?;
+        rule(self.store_max_bytes >= MIN_BYTES, "store_max_bytes must be at least 4096")?;
+        rule(self.max_key_bytes > 0, "max_key_bytes must be above 0")?;
+        rule(self.max_batch > 0, "max_batch must be above 0")?;
+        rule(self.max_namespaces > 0, "max_namespaces must be above 0")?;
+        rule(!self.command_timeout.is_zero(), "command_timeout must be above 0")?;
+        self.defaults.validate()?;
+        self.namespaces.values().try_for_each(NamespaceConfig::validate)
+    }
+}
+
+const MIN_BYTES: u64 = 4096;
+
+/// Settings of one namespace: how long values live and how they are loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamespaceConfig {
+    /// How long a value is fresh unless it says otherwise; `null` for no expiry. Default 5 minutes.
+    #[serde(with = "resonant_common::duration::option")]
+    pub ttl: Option<Duration>,
+    /// The share of `ttl` (and `negative_ttl`) taken off at random, so that values written together do not expire
+    /// together: 0.1 means a life between 90 % and 100 %. A time to live given with a value is taken as it is.
+    /// Default 0.1; from 0 to 1.
+    pub ttl_jitter: f64,
+    /// How long "there is no such value" is remembered. Zero remembers nothing. Default 10 s.
+    #[serde(with = "resonant_common::duration")]
+    pub negative_ttl: Duration,
+    /// For how long past its life a value is served at once while it is loaded anew behind it. Default 0: never.
+    #[serde(with = "resonant_common::duration")]
+    pub stale_while_revalidate: Duration,
+    /// For how long past its life a value is served when loading it anew fails. Default 0: never.
+    #[serde(with = "resonant_common::duration")]
+    pub stale_if_error: Duration,
+    /// How long a caller waits for a load while a stale value could be served; past it the stale value is served and
+    /// the load goes on. `null` waits for the load's end. Default none.
+    #[serde(with = "resonant_common::duration::option")]
+    pub soft_load_timeout: Option<Duration>,
+    /// How long a load may take before it is cancelled. Default 30 s.
+    #[serde(with = "resonant_common::duration")]
+    pub hard_load_timeout: Duration,
+    /// After a failed load, for how long the stale value is served before loading is tried again. Default 1 s.
+    #[serde(with = "resonant_common::duration")]
+    pub load_retry_delay: Duration,
+    /// The most loads that run at a time. Default 64.
+    pub max_concurrent_loads: usize,
+    /// The most loads that wait for their turn; a further one is refused. Default 10,000.
+    pub max_waiting_loads: usize,
+    /// How long a load waits for its turn. Default 10 s.
+    #[serde(with = "resonant_common::duration")]
+    pub load_queue_timeout: Duration,
+    /// The most callers that wait for one load; a further one is refused. Default 100,000.
+    pub max_waiters_per_load: usize,
+    /// The largest encoded value. Default 8 MiB.
+    pub max_value_bytes: usize,
+    /// How long the position of an invalidation or a fill keeps older reads out. Longer than replicas may lag.
+    /// Default 5 minutes.
+    #[serde(with = "resonant_common::duration")]
+    pub position_ttl: Duration,
+    /// The most tags this process remembers per namespace; forgetting one costs extra misses, never stale values.
+    /// Default 65,536.
+    pub max_tags: usize,
+    /// Names the layout of the values. Values written under another name are misses, so change it when the type
+    /// changes in a way the codec would not notice. Default empty.
+    pub schema: String,
+}
+
+impl Default for NamespaceConfig {
+    fn default() -> Self {
+        Self {
+            ttl: Some(Duration::from_secs(300)),
+            ttl_jitter: 0.1,
+            negative_ttl: Duration::from_secs(10),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            soft_load_timeout: None,
+            hard_load_timeout: Duration::from_secs(30),
+            load_retry_delay: Duration::from_secs(1),
+            max_concurrent_loads: 64,
+            max_waiting_loads: 10_000,
+            load_queue_timeout: Duration::from_secs(10),
+            max_waiters_per_load: 100_000,
+            max_value_bytes: 8 << 20,
+            position_ttl: Duration::from_secs(300),
+            max_tags: 65_536,
+            schema: String::new(),
+        }
+    }
+}
+
+impl NamespaceConfig {
+    /// Checks every rule.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] with a message that names the first broken rule.
+    pub fn validate(&self) -> Result<()> {
+        rule(self.ttl != Some(Duration::ZERO), "ttl must be above 0")?;
+        rule((0.0..=1.0).contains(&self.ttl_jitter), "ttl_jitter must be from 0 to 1")?;
+        rule(!self.hard_load_timeout.is_zero(), "hard_load_timeout must be above 0")?;
+        rule(
+            self.soft_load_timeout.is_none_or(|soft| soft <= self.hard_load_timeout),
+            "soft_load_timeout must not exceed hard_load_timeout",
+        )?;
+        rule(self.max_concurrent_loads > 0, "max_concurrent_loads must be above 0")?;
+        rule(
+            self.max_concurrent_loads <= tokio::sync::Semaphore::MAX_PERMITS,
+            "max_concurrent_loads is too large",
+        )?;
+        rule(self.max_waiters_per_load > 0, "max_waiters_per_load must be above 0")?;
+        rule(self.max_value_bytes > 0, "max_value_bytes must be above 0")?;
+        rule(self.max_tags > 0, "max_tags must be above 0")
+    }
+}
+
+fn rule(holds: bool, text: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::new(ErrorKind::Config, "build", text)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guides_names_and_human_durations_are_read() -> Result<(), serde_json::Error> {
+        let config: CacheConfig = serde_json::from_str(
+            r#"{"nodes":["redis://cache-1:6379"],"cluster_mode":true,"read_from_replicas":true,
+                "command_timeout":"250ms","defaults":{"ttl":60},"namespaces":{"user":{"ttl":null}}}"#,
+        )?;
+        assert!(config.cluster_mode && config.read_from_replicas);
+        assert_eq!(config.command_timeout, Duration::from_millis(250));
+        assert_eq!(config.defaults.ttl, Some(Duration::from_secs(60)));
+        assert_eq!(config.namespaces["user"].ttl, None);
+        let text = serde_json::to_string(&config)?;
+        assert_eq!(serde_json::from_str::<CacheConfig>(&text)?, config);
+        Ok(())
+    }
+
+    #[test]
+    fn a_broken_rule_is_named() {
+        let cases: [(CacheConfig, &str); 5] = [
+            (CacheConfig { max_bytes: 1, ..CacheConfig::default() }, "max_bytes"),
+            (CacheConfig { key_prefix: "a{b".into(), ..CacheConfig::default() }, "key_prefix"),
+            (CacheConfig { max_batch: 0, ..CacheConfig::default() }, "max_batch"),
+            (
+                CacheConfig {
+                    defaults: NamespaceConfig { ttl_jitter: f64::NAN, ..NamespaceConfig::default() },
+                    ..CacheConfig::default()
+                },
+                "ttl_jitter",
+            ),
+            (
+                CacheConfig {
+                    defaults: NamespaceConfig {
+                        soft_load_timeout: Some(Duration::from_secs(60)),
+                        ..NamespaceConfig::default()
+                    },
+                    ..CacheConfig::default()
+                },
+                "soft_load_timeout",
+            ),
+        ];
+        for (config, name) in cases {
+            let error = config.validate().err();
+            assert!(
+                error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Config
+                    && error.message().contains(name)),
+                "{name}: {error:?}"
+            );
+        }
+        assert!(CacheConfig::default().validate().is_ok());
+    }
+}

@@ -1,0 +1,345 @@
+//! What a stored value looks like on the wire. The format is specified, with vectors, in `docs/formats/cache.md`.
+//!
+//! The fixed part comes first and at fixed offsets, so that a store can compare a version or a position inside its own
+//! script without understanding the rest. Times are durations and instants of the *store's* clock: clients' clocks
+//! never meet. Whatever does not read as this layout is a miss, never an error.
+
+use bytes::Bytes;
+use resonant_common::join::Position;
+
+/// The first byte of this layout. Not ASCII and not the start of any UTF-8 text, so plain values never read as one.
+const LAYOUT: u8 = 0xA1;
+/// Bytes before the optional parts.
+const FIXED: usize = 22;
+/// The most tags one value carries.
+pub(crate) const MAX_TAGS: usize = 16;
+
+const NEGATIVE: u8 = 1;
+const NO_EXPIRY: u8 = 1 << 1;
+const POSITION: u8 = 1 << 2;
+const TAGS: u8 = 1 << 3;
+const KNOWN: u8 = NEGATIVE | NO_EXPIRY | POSITION | TAGS;
+const MAX_U40: u64 = (1 << 40) - 1;
+
+/// Which write of a key made what is stored: 48 random bits, compared for equality only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version([u8; 6]);
+
+impl Version {
+    /// A version nobody has had before, as far as chance goes.
+    pub(crate) fn random() -> Self {
+        let [a, b, c, d, e, f, _, _] = rand::random::<u64>().to_be_bytes();
+        Self([a, b, c, d, e, f])
+    }
+}
+
+/// A tag as values carry it: XXH64 of its name. Two names with one hash invalidate each other's values, which is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TagId(pub u64);
+
+impl TagId {
+    /// The tag `name`.
+    pub fn of(name: &str) -> Self {
+        Self(resonant_common::hash::key_hash(name.as_bytes()))
+    }
+}
+
+/// What stands before the value's own bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Codec and schema, hashed.
+    pub(crate) fingerprint: u32,
+    /// Which write made it.
+    pub(crate) version: Version,
+    /// When, in milliseconds of the store's clock. Kept to 40 bits.
+    pub(crate) written_at: u64,
+    /// For how many milliseconds it is fresh; `None` for ever. Kept to 40 bits.
+    pub(crate) fresh_ms: Option<u64>,
+    /// Whether it says that there is no value.
+    pub(crate) negative: bool,
+    /// The place in the database's history it was read at.
+    pub(crate) position: Option<Position>,
+    /// The namespace's epoch when its load began.
+    pub(crate) epoch: u64,
+    /// Its tags.
+    pub(crate) tags: Vec<TagId>,
+}
+
+impl Head {
+    /// Head and payload as one buffer. `encode` writes the payload.
+    pub(crate) fn seal<E>(
+        &self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Sealed, E> {
+        let mut out = Vec::with_capacity(128);
+        self.write(&mut out);
+        let start = out.len();
+        encode(&mut out)?;
+        let payload = out.len() - start;
+        Ok(Sealed { bytes: Bytes::from(out), payload })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let tags = &self.tags[..self.tags.len().min(MAX_TAGS)];
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        out.push(LAYOUT);
+        out.push(
+            flag(self.negative, NEGATIVE)
+                | flag(self.fresh_ms.is_none(), NO_EXPIRY)
+                | flag(self.position.is_some(), POSITION)
+                | flag(!tags.is_empty(), TAGS),
+        );
+        out.extend_from_slice(&self.fingerprint.to_be_bytes());
+        out.extend_from_slice(&self.version.0);
+        put_u40(out, self.written_at);
+        put_u40(out, self.fresh_ms.unwrap_or_default());
+        if let Some(position) = &self.position {
+            out.extend_from_slice(&position.system.to_be_bytes());
+            out.extend_from_slice(&position.timeline.to_be_bytes());
+            out.extend_from_slice(&position.offset.to_be_bytes());
+        }
+        put_varint(out, self.epoch);
+        if !tags.is_empty() {
+            // At most MAX_TAGS, which fits.
+            out.push(u8::try_from(tags.len()).unwrap_or_default());
+            for tag in tags {
+                out.extend_from_slice(&tag.0.to_be_bytes());
+            }
+        }
+    }
+}
+
+/// An encoded value with its head.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    pub(crate) bytes: Bytes,
+    /// The length of the value's own bytes.
+    pub(crate) payload: usize,
+}
+
+/// Head and payload of `bytes`; `None` if they are not of this layout.
+pub(crate) fn open(bytes: &Bytes) -> Option<(Head, Bytes)> {
+    let mut rest = Reader(bytes);
+    let (layout, flags) = (rest.u8()?, rest.u8()?);
+    if layout != LAYOUT || flags & !KNOWN != 0 {
+        return None;
+    }
+    let fingerprint = u32::from_be_bytes(rest.take()?);
+    let version = Version(rest.take()?);
+    let written_at = rest.u40()?;
+    let fresh_ms = Some(rest.u40()?).filter(|_| flags & NO_EXPIRY == 0);
+    let position = if flags & POSITION == 0 { None } else { Some(rest.position()?) };
+    let epoch = rest.varint()?;
+    let mut tags = Vec::new();
+    if flags & TAGS != 0 {
+        let count = usize::from(rest.u8()?);
+        if !(1..=MAX_TAGS).contains(&count) {
+            return None;
+        }
+        for _ in 0..count {
+            tags.push(TagId(u64::from_be_bytes(rest.take()?)));
+        }
+    }
+    let negative = flags & NEGATIVE != 0;
+    let payload = bytes.slice(bytes.len() - rest.0.len()..);
+    let head =
+        Head { fingerprint, version, written_at, fresh_ms, negative, position, epoch, tags };
+    Some((head, payload))
+}
+
+/// The version of stored bytes, for a store's compare-and-set; `None` if they are not of this layout.
+///
+/// It stands at offset 6 and is 6 bytes long.
+pub fn version(bytes: &[u8]) -> Option<Version> {
+    if bytes.first() != Some(&LAYOUT) || bytes.len() < FIXED {
+        return None;
+    }
+    Some(Version(bytes.get(6..12)?.try_into().ok()?))
+}
+
+fn put_u40(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.min(MAX_U40).to_be_bytes()[3..]);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        // The low seven bits, and the bit that says more follow.
+        out.push(u8::try_from(value & 0x7f).unwrap_or_default() | 0x80);
+        value >>= 7;
+    }
+    out.push(u8::try_from(value).unwrap_or_default());
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn u40(&mut self) -> Option<u64> {
+        let [a, b, c, d, e] = self.take()?;
+        Some(u64::from_be_bytes([0, 0, 0, a, b, c, d, e]))
+    }
+
+    fn position(&mut self) -> Option<Position> {
+        Some(Position {
+            system: u64::from_be_bytes(self.take()?),
+            timeline: u32::from_be_bytes(self.take()?),
+            offset: u64::from_be_bytes(self.take()?),
+        })
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            let shifted = bits << shift;
+            if shifted >> shift != bits {
+                return None;
+            }
+            value |= shifted;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sealed(head: &Head, payload: &[u8]) -> Bytes {
+        let Ok(sealed) = head.seal(|out| {
+            out.extend_from_slice(payload);
+            Ok::<_, Infallible>(())
+        });
+        assert_eq!(sealed.payload, payload.len());
+        sealed.bytes
+    }
+
+    fn plain() -> Head {
+        Head {
+            fingerprint: 0x0102_0304,
+            version: Version([1, 2, 3, 4, 5, 6]),
+            written_at: 1_000,
+            fresh_ms: Some(60_000),
+            negative: false,
+            position: None,
+            epoch: 0,
+            tags: Vec::new(),
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The vectors of `docs/formats/cache.md`, and that they stand there.
+    #[test]
+    fn golden_vectors_hold_for_ever() {
+        let rich = Head {
+            position: Some(Position { system: 7301, timeline: 2, offset: 400 }),
+            epoch: 300,
+            tags: vec![TagId::of("team:1"), TagId::of("team:2")],
+            ..plain()
+        };
+        let negative = Head { negative: true, fresh_ms: Some(10_000), ..plain() };
+        let for_ever = Head { fresh_ms: None, ..plain() };
+        let vectors = [
+            ("plain", plain(), b"7".as_slice(), "a1000102030401020304050600000003e8000000ea600037"),
+            ("rich", rich, b"{}", "a10c0102030401020304050600000003e8000000ea600000000000001c85000000020000000000000190ac0202fa4e58f0f43569f1cff12d652e026e507b7d"),
+            ("negative", negative, b"", "a1010102030401020304050600000003e8000000271000"),
+            ("for-ever", for_ever, b"7", "a1020102030401020304050600000003e800000000000037"),
+        ];
+        // Absent from a packaged crate.
+        let paper = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats/cache.md");
+        let paper = std::fs::read_to_string(paper).ok();
+        for (name, head, payload, expected) in vectors {
+            let bytes = sealed(&head, payload);
+            assert_eq!(hex(&bytes), expected, "{name}");
+            assert_eq!(open(&bytes), Some((head, Bytes::copy_from_slice(payload))));
+            let row = format!("| `{name}` | `{expected}` |");
+            assert!(paper.as_ref().is_none_or(|paper| paper.contains(&row)), "it lacks {row}");
+        }
+        assert_eq!(sealed(&plain(), b"").len(), 23, "the plain head");
+        let json = crate::codec::fingerprint("json", "");
+        assert_eq!(format!("{json:08x}"), "c008005b");
+    }
+
+    #[test]
+    fn the_version_stands_where_stores_look_for_it() {
+        let bytes = sealed(&plain(), b"x");
+        assert_eq!(version(&bytes), Some(Version([1, 2, 3, 4, 5, 6])));
+        assert_eq!(version(b"{\"json\":true,\"long\":\"enough\"}"), None);
+    }
+
+    prop_compose! {
+        fn any_head()(
+            fingerprint: u32, version: [u8; 6], written_at in 0..=MAX_U40,
+            fresh_ms in prop::option::of(0..=MAX_U40), negative: bool,
+            position in prop::option::of(any::<(u64, u32, u64)>()), epoch: u64,
+            tags in prop::collection::vec(any::<u64>(), 0..=MAX_TAGS),
+        ) -> Head {
+            Head {
+                fingerprint, version: Version(version), written_at, fresh_ms, negative, epoch,
+                position: position.map(|(system, timeline, offset)| Position { system, timeline, offset }),
+                tags: tags.into_iter().map(TagId).collect(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_head_round_trips(head in any_head(), payload: Vec<u8>) {
+            let bytes = sealed(&head, &payload);
+            prop_assert_eq!(version(&bytes), Some(head.version));
+            prop_assert_eq!(open(&bytes), Some((head, Bytes::from(payload))));
+        }
+
+        #[test]
+        fn mutated_bytes_never_panic(
+            head in any_head(),
+            payload: Vec<u8>,
+            cut: prop::sample::Index,
+            flips in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..8),
+        ) {
+            let mut bytes = sealed(&head, &payload).to_vec();
+            for (at, with) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= with;
+            }
+            bytes.truncate(cut.index(bytes.len() + 1));
+            let _ = version(&bytes);
+            let _ = open(&Bytes::from(bytes));
+        }
+
+        #[test]
+        fn foreign_bytes_are_a_miss(bytes: Vec<u8>) {
+            prop_assume!(bytes.first() != Some(&LAYOUT));
+            prop_assert_eq!(open(&Bytes::from(bytes)), None);
+        }
+    }
+
+    #[test]
+    fn a_later_layout_or_flag_is_a_miss() {
+        let mut bytes = sealed(&plain(), b"7").to_vec();
+        bytes[1] |= 1 << 7;
+        assert_eq!(open(&Bytes::from(bytes.clone())), None);
+        bytes[0] = LAYOUT + 1;
+        assert_eq!(open(&Bytes::from(bytes)), None);
+    }
+}

@@ -1,0 +1,154 @@
+//! A load under way, as those who wait for it see it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::freshness::{Freshness, Windows, judge};
+use crate::inflight::Ticket;
+use crate::key::LocalKey;
+use crate::l1::Entry;
+use crate::local::Local;
+use crate::options::Tier;
+
+/// A load others can wait for.
+#[derive(Debug, Clone)]
+pub(crate) struct Flight {
+    progress: watch::Receiver<Progress>,
+    /// Counts those who hold a flight.
+    crowd: Arc<()>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// What can be served if the load fails or takes too long.
+    stale: Option<Entry>,
+    done: Option<Result<Landed>>,
+}
+
+/// What a load came to.
+#[derive(Debug, Clone)]
+pub(crate) struct Landed {
+    pub(crate) entry: Entry,
+    pub(crate) tier: Tier,
+    pub(crate) stale: bool,
+}
+
+impl Flight {
+    pub(crate) fn new() -> (Self, Pilot) {
+        let (progress, watched) = watch::channel(Progress::default());
+        (Self { progress: watched, crowd: Arc::new(()) }, Pilot { progress })
+    }
+
+    /// How many wait, about.
+    pub(crate) fn crowd(&self) -> usize {
+        Arc::strong_count(&self.crowd)
+    }
+
+    /// Waits for the load's end; or serves a stale value as soon as the windows and `soft` allow.
+    ///
+    /// Dropping this future leaves the load as it is.
+    pub(crate) async fn wait(
+        mut self,
+        mut stale: Option<Entry>,
+        windows: Windows,
+        soft: Option<Instant>,
+    ) -> Result<Landed> {
+        loop {
+            {
+                let progress = self.progress.borrow_and_update();
+                if let Some(done) = &progress.done {
+                    return done.clone();
+                }
+                stale = progress.stale.clone().or(stale);
+            }
+            let now = Instant::now();
+            let usable = stale.as_ref().map_or(Freshness::Expired, |entry| {
+                judge(entry.fresh_until, entry.value.is_none(), windows, now)
+            });
+            let serve_now = match usable {
+                Freshness::Fresh | Freshness::Revalidate => true,
+                Freshness::IfError => soft.is_some_and(|soft| soft <= now),
+                Freshness::Expired => {
+                    stale = None;
+                    false
+                }
+            };
+            if serve_now && let Some(entry) = stale {
+                return Ok(Landed { entry, tier: Tier::Local, stale: true });
+            }
+            let changed = self.progress.changed();
+            let alive = match soft.filter(|_| stale.is_some()) {
+                // Past the deadline the next round serves the stale value.
+                Some(soft) => tokio::time::timeout_at(soft, changed).await.unwrap_or(Ok(())),
+                None => changed.await,
+            };
+            if alive.is_err() {
+                let message = "the load was stopped: the cache is closed or its runtime shut down";
+                return Err(Error::new(ErrorKind::Closed, "get_or_load", message));
+            }
+        }
+    }
+}
+
+/// The load's own end of a flight.
+#[derive(Debug)]
+pub(crate) struct Pilot {
+    progress: watch::Sender<Progress>,
+}
+
+/// One key of a load under way. However it ends, also by a panic or when its task is aborted, the key is free again
+/// and nobody waits for ever.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) key: LocalKey,
+    local: Arc<Local>,
+    ticket: Ticket,
+    pilot: Pilot,
+    /// What can be served if the load fails.
+    pub(crate) stale: Option<Entry>,
+    ended: bool,
+}
+
+impl Seat {
+    pub(crate) fn new(
+        local: Arc<Local>,
+        key: LocalKey,
+        ticket: Ticket,
+        pilot: Pilot,
+        stale: Option<Entry>,
+    ) -> Self {
+        Self { key, local, ticket, pilot, stale, ended: false }
+    }
+
+    /// Lets those who wait have `entry` if they accept a stale one.
+    pub(crate) fn offer_stale(&mut self, entry: Entry) {
+        self.stale = Some(entry.clone());
+        self.pilot.progress.send_modify(|progress| progress.stale = Some(entry));
+    }
+
+    /// Keeps an entry in the process, unless the key changed since the load began.
+    pub(crate) fn keep(&self, entry: Entry) {
+        self.local.fill(&self.key, self.ticket, entry);
+    }
+
+    /// Ends the load. The key is free before anybody learns of the end, so that whoever asks again starts anew.
+    pub(crate) fn land(mut self, end: Result<Landed>) {
+        self.end();
+        self.pilot.progress.send_modify(|progress| progress.done = Some(end));
+    }
+
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.local.end(&self.key, self.ticket, true);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,157 @@
+//! The in-process tier: decoded values, bounded by bytes.
+//!
+//! The engine is quick_cache, because it evicts before it inserts, under the lock of one shard: the accounted bytes
+//! never exceed the limit, not even for a moment. (moka was measured against it: its bound holds only after its
+//! pending tasks ran, so a burst of large values overshoots.) The engine's policy decides what to evict; time is ours:
+//! each entry carries its instants on tokio's clock, checked on every read.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use tokio::time::Instant;
+
+use crate::envelope::TagId;
+use crate::key::{LocalKey, LocalRef};
+
+/// What an entry costs beside its key and value: map, list, headers and the reference counts, rounded up.
+pub(crate) const ENTRY_BYTES: u64 = 192;
+/// A shard smaller than this refuses values that users would expect to fit.
+const BYTES_PER_SHARD: u64 = 4 << 20;
+const MAX_SHARDS: u64 = 32;
+/// Only sizes tables that grow anyway.
+const TYPICAL_ENTRY: u64 = 512;
+
+pub(crate) type Value = Arc<dyn Any + Send + Sync>;
+
+/// A value, or the knowledge that there is none, as held in the process.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    /// `None` for a negative entry.
+    pub(crate) value: Option<Value>,
+    /// When its life ends; `None` never.
+    pub(crate) fresh_until: Option<Instant>,
+    /// Until when it is served from here without a further look: its life's end, or earlier where the store announces
+    /// nothing, or later after a failed load.
+    pub(crate) settled_until: Option<Instant>,
+    /// The namespace's epoch when its load began.
+    pub(crate) epoch: u64,
+    pub(crate) tags: Option<Arc<[TagId]>>,
+    /// Of key and value, without [`ENTRY_BYTES`].
+    pub(crate) weight: u64,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("negative", &self.value.is_none())
+            .field("epoch", &self.epoch)
+            .field("weight", &self.weight)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    pub(crate) fn tags(&self) -> &[TagId] {
+        self.tags.as_deref().unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl Weighter<LocalKey, Entry> for Weight {
+    fn weight(&self, _: &LocalKey, entry: &Entry) -> u64 {
+        entry.weight.saturating_add(ENTRY_BYTES)
+    }
+}
+
+/// Counts evictions. Evicted entries are dropped after the shard's lock is released.
+#[derive(Debug, Clone, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl Lifecycle<LocalKey, Entry> for Evictions {
+    type RequestState = Vec<Entry>;
+
+    fn on_evict(&self, dropped: &mut Vec<Entry>, _: LocalKey, entry: Entry) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        dropped.push(entry);
+    }
+}
+
+pub(crate) struct L1 {
+    engine: Cache<LocalKey, Entry, Weight, DefaultHashBuilder, Evictions>,
+    evictions: Evictions,
+}
+
+impl L1 {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        let shards = (max_bytes / BYTES_PER_SHARD).clamp(1, MAX_SHARDS);
+        // A power of two, and the shards' equal parts never sum to more than the limit.
+        let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
+        let evictions = Evictions::default();
+        let items = usize::try_from(max_bytes / TYPICAL_ENTRY).unwrap_or(usize::MAX);
+        let items = items.max(32 * usize::try_from(shards).unwrap_or(1));
+        let options = OptionsBuilder::new()
+            .shards(usize::try_from(shards).unwrap_or(1))
+            .estimated_items_capacity(items)
+            .weight_capacity(max_bytes / shards * shards)
+            .build();
+        let engine = match options {
+            Ok(options) => Cache::with_options(
+                options,
+                Weight,
+                DefaultHashBuilder::default(),
+                evictions.clone(),
+            ),
+            // Only a missing capacity is refused, and it was given.
+            Err(_) => Cache::with(
+                items,
+                max_bytes,
+                Weight,
+                DefaultHashBuilder::default(),
+                evictions.clone(),
+            ),
+        };
+        Self { engine, evictions }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: LocalRef<'_>) -> Option<Entry> {
+        self.engine.get(&key)
+    }
+
+    pub(crate) fn insert(&self, key: LocalKey, entry: Entry) {
+        self.engine.insert(key, entry);
+    }
+
+    pub(crate) fn remove(&self, key: LocalRef<'_>) {
+        self.engine.remove(&key);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.engine.clear();
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.engine.weight()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.engine.len()
+    }
+
+    /// Entries evicted for room since the last call.
+    pub(crate) fn take_evictions(&self) -> u64 {
+        self.evictions.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for L1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("L1").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}

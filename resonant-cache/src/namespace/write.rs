@@ -1,0 +1,349 @@
+//! Changing what is stored.
+
+use std::time::Duration;
+
+use resonant_common::join::Position;
+
+use super::Namespace;
+use super::kit::Kit;
+use crate::backend::{Bump, FenceAt, Guard, TagId, Version, Write, WriteOutcome};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::LocalKey;
+use crate::local::Forget;
+use crate::metrics::{How, Op};
+use crate::options::{SetOptions, Swap, Written};
+
+impl<V: Send + Sync + 'static> Namespace<V> {
+    /// Stores a value under `key` with the namespace's settings. A load of the key that is under way cannot overwrite
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// `KeyTooLong`, `ValueTooLarge`, `Codec`, `Overloaded` (too many namespaces), `Closed`; `Unavailable` and
+    /// `TimedOut` from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it was done or not done. Either way this process serves no older value from its own tier.
+    pub async fn set(&self, key: &str, value: &V) -> Result<()> {
+        self.set_with(key, value, SetOptions::new()).await.map(|_| ())
+    }
+
+    /// The same with a time to live, tags or a position of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Namespace::set); `Rejected` for more than 16 tags or a time to live of zero.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`set`](Namespace::set).
+    pub async fn set_with(&self, key: &str, value: &V, options: SetOptions) -> Result<Written> {
+        let outcome = self.write(key, value, &options, Guard::Always, "set").await?;
+        Ok(match outcome {
+            (WriteOutcome::Stored, _) => Written::Stored,
+            (WriteOutcome::Refused, _) => Written::Outdated,
+        })
+    }
+
+    /// Stores many values, each with a status of its own, in their order. The store is called in chunks of
+    /// `max_batch`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, each was done or not done; what follows the chunk under way was not.
+    pub async fn set_many<'a, K>(
+        &self,
+        values: impl IntoIterator<Item = (K, &'a V)>,
+        options: SetOptions,
+    ) -> Vec<Result<Written>>
+    where
+        K: AsRef<str>,
+    {
+        let kit = &self.kit;
+        let mut answers = Vec::new();
+        let mut chunk = Vec::new();
+        let known = kit.know_epochs().await;
+        for (index, (key, value)) in values.into_iter().enumerate() {
+            let prepared = known.clone().and_then(|()| {
+                let key = kit.admit(key.as_ref(), "set_many")?;
+                let (write, _) = kit.prepare(&key, value, &options, Guard::Always, "set_many")?;
+                Ok((key, write))
+            });
+            match prepared {
+                Ok((key, write)) => {
+                    // Replaced when the chunk is sent.
+                    answers.push(Ok(Written::Stored));
+                    chunk.push((index, key, write));
+                }
+                Err(error) => answers.push(Err(error)),
+            }
+            if chunk.len() == kit.core.config.max_batch {
+                kit.send(std::mem::take(&mut chunk), &mut answers).await;
+            }
+        }
+        kit.send(chunk, &mut answers).await;
+        answers
+    }
+
+    /// Stores a value if what is stored still has the version `expected`; `None` if nothing may be stored.
+    ///
+    /// Take the version from [`get_versioned`](Namespace::get_versioned) or from the last [`Swap::Stored`].
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Namespace::set).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`set`](Namespace::set).
+    pub async fn compare_and_set(
+        &self,
+        key: &str,
+        expected: Option<Version>,
+        value: &V,
+    ) -> Result<Swap> {
+        let guard = expected.map_or(Guard::Absent, Guard::Version);
+        let options = SetOptions::new();
+        let outcome = self.write(key, value, &options, guard, "compare_and_set").await?;
+        Ok(match outcome {
+            (WriteOutcome::Stored, version) => Swap::Stored(version),
+            (WriteOutcome::Refused, _) => Swap::Conflict,
+        })
+    }
+
+    async fn write(
+        &self,
+        key: &str,
+        value: &V,
+        options: &SetOptions,
+        guard: Guard,
+        operation: &'static str,
+    ) -> Result<(WriteOutcome, Version)> {
+        let kit = &self.kit;
+        let key = kit.admit(key, operation)?;
+        kit.know_epochs().await?;
+        let (write, version) = kit.prepare(&key, value, options, guard, operation)?;
+        let forget = Forget { local: &kit.core.local, keys: vec![key] };
+        let outcome = first(kit.core.gate.write(vec![write]).await, operation);
+        drop(forget);
+        kit.count(Op::Set, outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored));
+        outcome.map(|outcome| (outcome, version))
+    }
+
+    /// Removes what is stored under `key`, its counter too; answers whether there was a value. A load of the key that
+    /// is under way cannot store what it found.
+    ///
+    /// # Errors
+    ///
+    /// `KeyTooLong`, `Overloaded` (too many namespaces), `Closed`; `Unavailable` and `TimedOut` from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`set`](Namespace::set).
+    pub async fn delete(&self, key: &str) -> Result<bool> {
+        self.remove(key, None, "delete").await
+    }
+
+    /// The same for a change that was made at `position` of the database's history: for `position_ttl` nothing that
+    /// was read at an earlier position is stored, so that a replica that lags cannot bring the old value back. Fills
+    /// say where they were read with [`Loaded::at`](crate::Loaded::at); those that do not say so are not held to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Namespace::delete).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`set`](Namespace::set).
+    pub async fn invalidate_at(&self, key: &str, position: Position) -> Result<bool> {
+        let fence = FenceAt { position, ttl: self.kit.ns.config.position_ttl };
+        self.remove(key, Some(fence), "invalidate_at").await
+    }
+
+    async fn remove(
+        &self,
+        key: &str,
+        fence: Option<FenceAt>,
+        operation: &'static str,
+    ) -> Result<bool> {
+        let kit = &self.kit;
+        let key = kit.admit(key, operation)?;
+        let name = kit.ns.stored_key(&key);
+        let forget = Forget { local: &kit.core.local, keys: vec![key] };
+        let removed = first(kit.core.gate.remove(&[name], fence).await, operation);
+        drop(forget);
+        kit.count(Op::Delete, removed.as_ref().map(|_| true));
+        removed
+    }
+
+    /// Invalidates every value that carries `tag`: one call to the store, however many there are. Their bytes go when
+    /// they run out or room is needed.
+    ///
+    /// # Errors
+    ///
+    /// `Overloaded` (too many namespaces), `Closed`; `Unavailable` and `TimedOut` from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it was done or not done. Either way this process serves no older value from its own tier.
+    pub async fn invalidate_tag(&self, tag: &str) -> Result<()> {
+        let tag = TagId::of(tag);
+        let epoch = self.bump(Bump::Tags(vec![tag]), "invalidate_tag").await?;
+        self.kit.ns.note_tags(&[tag], epoch);
+        Ok(())
+    }
+
+    /// Invalidates every value of the namespace, in one call to the store. Counters stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate_tag`](Namespace::invalidate_tag).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`invalidate_tag`](Namespace::invalidate_tag).
+    pub async fn clear(&self) -> Result<()> {
+        let epoch = self.bump(Bump::All, "clear").await?;
+        self.kit.ns.note_clear(epoch);
+        self.kit.core.local.cleared(self.kit.ns.id());
+        Ok(())
+    }
+
+    async fn bump(&self, what: Bump, operation: &'static str) -> Result<u64> {
+        let kit = &self.kit;
+        kit.admit("", operation)?;
+        kit.know_epochs().await?;
+        let mut unsure = Unsure { kit, armed: true };
+        let epoch = kit.core.gate.bump(kit.ns.name(), what).await;
+        unsure.armed = epoch.is_err();
+        kit.count(Op::Invalidate, epoch.as_ref().map(|_| true));
+        epoch
+    }
+
+    /// Adds to the counter under `key` and answers its new value. Counters start at zero, live apart from values, and
+    /// share their fate where the store evicts for room.
+    ///
+    /// # Errors
+    ///
+    /// `Rejected` if it would overflow 64 bits; `KeyTooLong`, `Overloaded` (too many namespaces), `Closed`;
+    /// `Unavailable` and `TimedOut` from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it was done or not done.
+    pub async fn incr(&self, key: &str, by: i64) -> Result<i64> {
+        self.count(key, by, None).await
+    }
+
+    /// The same; if it creates the counter, the counter lives for `ttl`.
+    ///
+    /// # Errors
+    ///
+    /// As [`incr`](Namespace::incr).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`incr`](Namespace::incr).
+    pub async fn incr_for(&self, key: &str, by: i64, ttl: Duration) -> Result<i64> {
+        self.count(key, by, Some(ttl)).await
+    }
+
+    /// The counter under `key`; zero if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`incr`](Namespace::incr).
+    pub async fn counter(&self, key: &str) -> Result<i64> {
+        self.count(key, 0, None).await
+    }
+
+    async fn count(&self, key: &str, by: i64, ttl: Option<Duration>) -> Result<i64> {
+        let key = self.kit.admit(key, "incr")?;
+        let count = self.kit.core.gate.add(&self.kit.ns.stored_key(&key), by, ttl).await;
+        self.kit.count(Op::Count, count.as_ref().map(|_| true));
+        count
+    }
+}
+
+impl<V: Send + Sync + 'static> Kit<V> {
+    pub(super) async fn know_epochs(&self) -> Result<()> {
+        let max_age = self.core.config.unannounced_max_age;
+        self.ns.know_epochs(&self.core.gate, max_age).await
+    }
+
+    fn prepare(
+        &self,
+        key: &LocalKey,
+        value: &V,
+        options: &SetOptions,
+        guard: Guard,
+        operation: &'static str,
+    ) -> Result<(Write, Version)> {
+        let kept = options.resolve(&self.ns.config, operation)?;
+        let (sealed, version) = self.seal(Some(value), &kept, self.ns.epoch(), operation)?;
+        let write = Write {
+            key: self.ns.stored_key(key),
+            value: sealed.bytes,
+            ttl: self.stored_for(&kept, false),
+            guard,
+            fence: self.fence(&kept),
+        };
+        Ok((write, version))
+    }
+
+    async fn send(
+        &self,
+        chunk: Vec<(usize, LocalKey, Write)>,
+        answers: &mut [Result<Written>],
+    ) {
+        if chunk.is_empty() {
+            return;
+        }
+        let (mut indexes, mut keys, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, key, write) in chunk {
+            indexes.push(index);
+            keys.push(key);
+            writes.push(write);
+        }
+        let forget = Forget { local: &self.core.local, keys };
+        let outcomes = self.core.gate.write(writes).await;
+        drop(forget);
+        for (index, outcome) in indexes.into_iter().zip(outcomes) {
+            self.count(Op::Set, outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored));
+            answers[index] = outcome.map(|outcome| match outcome {
+                WriteOutcome::Stored => Written::Stored,
+                WriteOutcome::Refused => Written::Outdated,
+            });
+        }
+    }
+
+    fn count(&self, op: Op, outcome: Result<bool, &Error>) {
+        let how = match outcome {
+            Ok(true) => How::Ok,
+            Ok(false) => How::Refused,
+            Err(_) => How::Error,
+        };
+        self.core.metrics.count(op, how);
+    }
+}
+
+/// Until the store's answer to a bump is known, nothing of this process can be trusted.
+struct Unsure<'a, V> {
+    kit: &'a Kit<V>,
+    armed: bool,
+}
+
+impl<V> Drop for Unsure<'_, V> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.kit.core.local.lost();
+        }
+    }
+}
+
+fn first<T>(answers: Vec<Result<T>>, operation: &'static str) -> Result<T> {
+    answers.into_iter().next().unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::Unavailable, operation, "the store gave no answer"))
+    })
+}

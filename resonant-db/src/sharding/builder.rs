@@ -1,0 +1,232 @@
+//! Building a sharded database.
+
+use std::sync::Arc;
+
+use resonant_common::telemetry::{Counter, names};
+
+use super::config::ShardedConfig;
+use super::database::{Inner, Shard, ShardedDatabase};
+use super::function::{BucketMap, Pinned, ShardFunction};
+use super::key::{KeyType, OwnedKey};
+use super::route::Access;
+use super::router::{RouteKind, ShardRouter};
+use super::schema::Schema;
+use super::{ShardConfig, TableConfig};
+use crate::{Database, Error, ErrorKind, PoolConfig, Result};
+
+const ROUTE_CACHE_BYTES: usize = 16 << 20;
+
+/// Builds a [`ShardedDatabase`]; made by [`ShardedDatabase::builder`].
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until it is told to connect"]
+pub struct ShardedDatabaseBuilder {
+    name: Option<String>,
+    shards: Vec<(String, ShardConfig)>,
+    shard_key: String,
+    function: ShardFunction,
+    tables: Vec<(String, Option<String>, KeyType)>,
+    references: Vec<String>,
+    functions: Vec<String>,
+    pins: Vec<(OwnedKey, String)>,
+    bucket_map: Option<BucketMap>,
+    route_cache_bytes: Option<usize>,
+    pool: Option<PoolConfig>,
+}
+
+impl ShardedDatabaseBuilder {
+    pub(super) fn from_config(config: ShardedConfig) -> Self {
+        let shards = config
+            .ordered()
+            .into_iter()
+            .map(|(name, shard)| (name.to_owned(), shard.clone()))
+            .collect();
+        let tables = config.tables.into_iter().map(|(table, declared)| match declared {
+            TableConfig::Type(key_type) => (table, None, key_type),
+            TableConfig::Key { key, key_type } => (table, Some(key), key_type),
+        });
+        Self {
+            name: None,
+            shards,
+            shard_key: config.shard_key,
+            function: config.shard_function.into(),
+            tables: tables.collect(),
+            references: config.references,
+            functions: config.functions,
+            pins: config
+                .pins
+                .into_iter()
+                .map(|(key, shard)| (OwnedKey::Text(key.into()), shard))
+                .collect(),
+            bucket_map: config.bucket_map,
+            route_cache_bytes: config.route_cache_bytes,
+            pool: None,
+        }
+    }
+
+    /// The name in logs and metrics. Default `"sharded"`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Adds a shard with its URL. The order of the calls decides which is which: keep it.
+    pub fn shard(mut self, name: impl Into<String>, url: impl Into<String>) -> Self {
+        self.shards.push((name.into(), ShardConfig::Url(url.into())));
+        self
+    }
+
+    /// Adds a shard with replicas.
+    pub fn shard_with_replicas<U: Into<String>>(
+        mut self,
+        name: impl Into<String>,
+        primary: impl Into<String>,
+        replicas: impl IntoIterator<Item = U>,
+    ) -> Self {
+        let replicas = replicas.into_iter().map(Into::into).collect();
+        self.shards.push((name.into(), ShardConfig::Nodes { primary: primary.into(), replicas }));
+        self
+    }
+
+    /// The column that holds the key in tables declared without one.
+    pub fn shard_key(mut self, column: impl Into<String>) -> Self {
+        self.shard_key = column.into();
+        self
+    }
+
+    /// How a key finds its shard. Default [`ShardFunction::HashMod`].
+    pub fn shard_function(mut self, function: ShardFunction) -> Self {
+        self.function = function;
+        self
+    }
+
+    /// Declares a table that carries the key, its column and type. Tables that are not declared are refused.
+    pub fn table(
+        mut self,
+        table: impl Into<String>,
+        key: impl Into<String>,
+        key_type: KeyType,
+    ) -> Self {
+        self.tables.push((table.into(), Some(key.into()), key_type));
+        self
+    }
+
+    /// Declares a table of which every shard holds all rows.
+    pub fn reference(mut self, table: impl Into<String>) -> Self {
+        self.references.push(table.into());
+        self
+    }
+
+    /// Vouches for a function of your own whose result depends on its arguments alone.
+    pub fn function(mut self, name: impl Into<String>) -> Self {
+        self.functions.push(name.into());
+        self
+    }
+
+    /// Puts a text key on a named shard whatever the function says: how one large tenant gets a shard of its own.
+    pub fn pin(mut self, key: impl Into<String>, shard: impl Into<String>) -> Self {
+        self.pins.push((OwnedKey::Text(key.into().into()), shard.into()));
+        self
+    }
+
+    /// Puts a whole-number key on a named shard whatever the function says.
+    pub fn pin_int(mut self, key: i64, shard: impl Into<String>) -> Self {
+        self.pins.push((OwnedKey::Int(key), shard.into()));
+        self
+    }
+
+    /// The owners of the buckets, for a database that has changed its shards. Default: dealt evenly.
+    pub fn bucket_map(mut self, map: BucketMap) -> Self {
+        self.bucket_map = Some(map);
+        self
+    }
+
+    /// The bytes of compiled routes that are kept. Default 16 MiB.
+    pub fn route_cache_bytes(mut self, bytes: usize) -> Self {
+        self.route_cache_bytes = Some(bytes);
+        self
+    }
+
+    /// The pool of each node of each shard. Default: what the engine does best with.
+    pub fn pool(mut self, config: PoolConfig) -> Self {
+        self.pool = Some(config);
+        self
+    }
+
+    /// The router alone, without any connection: for checking the statements of a program in its own tests.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] that names the broken rule.
+    pub fn router(&self) -> Result<ShardRouter> {
+        let refused = |message: String| Error::new(ErrorKind::Config, "connect", message);
+        let names: Vec<String> = self.shards.iter().map(|(name, _)| name.clone()).collect();
+        if names.is_empty() {
+            return Err(refused(
+                "no shard is declared; add at least one with shard(name, url)".into(),
+            ));
+        }
+        if let Some((at, name)) =
+            names.iter().enumerate().find(|(at, name)| names[..*at].contains(name))
+        {
+            return Err(refused(format!(
+                "shard {} has the name {name:?} of an earlier one",
+                at + 1
+            )));
+        }
+        let mut schema = Schema::default();
+        for (table, key, key_type) in &self.tables {
+            let key = key.as_deref().unwrap_or(&self.shard_key);
+            schema.add_table(table, key, *key_type).map_err(refused)?;
+        }
+        for table in &self.references {
+            schema.add_reference(table).map_err(refused)?;
+        }
+        for function in &self.functions {
+            schema.add_function(function).map_err(refused)?;
+        }
+        let function = self.function.bind(&names, self.bucket_map.as_ref()).map_err(refused)?;
+        let function =
+            Pinned::over(function, &self.pins, &schema.key_types(), &names).map_err(refused)?;
+        ShardRouter::new(
+            schema,
+            function,
+            names,
+            self.route_cache_bytes.unwrap_or(ROUTE_CACHE_BYTES),
+        )
+    }
+
+    /// Makes the database. Shards are connected to when they are first used, so one that is down does not stop the start.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] that names the broken rule; [`ErrorKind::Unsupported`] for a URL whose engine is not compiled
+    /// in.
+    pub async fn connect(self) -> Result<ShardedDatabase> {
+        let router = self.router()?;
+        let mut shards = Vec::with_capacity(self.shards.len());
+        for (name, config) in &self.shards {
+            let (primary, replicas) = config.urls();
+            let mut builder =
+                Database::builder().name(name.clone()).primary(primary).replicas(replicas);
+            if let Some(pool) = &self.pool {
+                builder = builder.pool(pool.clone());
+            }
+            shards.push(Shard { name: name.clone(), database: builder.connect_lazy()? });
+        }
+        let name = self.name.unwrap_or_else(|| "sharded".to_owned());
+        let routed =
+            |route: &str| Counter::new(&names::DB_ROUTES, &[("database", &name), ("route", route)]);
+        let any = routed(&RouteKind::Any.to_string());
+        let single = routed(&RouteKind::Single.to_string());
+        let split = routed(&RouteKind::Split.to_string());
+        let refused = routed("refused");
+        Ok(ShardedDatabase {
+            inner: Arc::new(Inner { router, shards, any, single, split, refused }),
+        })
+    }
+}
+
+/// Whether reads of a statement may go to replicas.
+pub(super) fn reads(access: Access) -> bool {
+    access == Access::Read
+}

@@ -1,0 +1,410 @@
+//! [`ShardedDatabase`]: one handle over all shards.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use resonant_common::join::Finding;
+use resonant_common::telemetry::Counter;
+use serde::de::DeserializeOwned;
+
+use super::builder::{ShardedDatabaseBuilder, reads};
+use super::config::ShardedConfig;
+use super::route::{Program, Split, Target};
+use super::router::{RouteExplanation, ShardRouter, program, several};
+use super::transaction::ShardTransaction;
+use crate::backend::RowsBuilder;
+use crate::{Database, Error, ErrorKind, Param, Result, Row, Rows, ToParam};
+
+/// Several databases that hold the rows of one, each row on the shard of its key.
+///
+/// A statement is proven to touch only the shards it is sent to, or it is [refused](ErrorKind::Refused) with the reason and
+/// a rewrite. Reads go to a shard's replicas, writes to its primary. Clones are cheap and share everything.
+///
+/// # Cancel safety
+///
+/// As of [`Database`]: any future may be dropped; of a dropped write it is unknown whether it took effect on its shard.
+#[derive(Clone)]
+pub struct ShardedDatabase {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) router: ShardRouter,
+    pub(super) shards: Vec<Shard>,
+    pub(super) any: Counter,
+    pub(super) single: Counter,
+    pub(super) split: Counter,
+    pub(super) refused: Counter,
+}
+
+pub(super) struct Shard {
+    pub(super) name: String,
+    pub(super) database: Database,
+}
+
+impl ShardedDatabase {
+    /// A builder without shards.
+    pub fn builder() -> ShardedDatabaseBuilder {
+        ShardedDatabaseBuilder::default()
+    }
+
+    /// A builder that starts from settings.
+    pub fn from_config(config: ShardedConfig) -> ShardedDatabaseBuilder {
+        ShardedDatabaseBuilder::from_config(config)
+    }
+
+    /// The name of the shard a key belongs to.
+    ///
+    /// # Errors
+    ///
+    /// As [`ShardRouter::shard_for`].
+    pub fn shard_for(&self, key: impl ToParam) -> Result<&str> {
+        self.inner.router.shard_for(key)
+    }
+
+    /// The database of a shard, for what is meant for that shard alone. Nothing checks what is sent there.
+    pub fn shard(&self, name: &str) -> Option<&Database> {
+        self.inner.shards.iter().find(|shard| shard.name == name).map(|shard| &shard.database)
+    }
+
+    /// All shards, in the order of declaration.
+    pub fn shards(&self) -> impl ExactSizeIterator<Item = (&str, &Database)> {
+        self.inner.shards.iter().map(|shard| (shard.name.as_str(), &shard.database))
+    }
+
+    /// The router, which explains and checks statements without running them.
+    pub fn router(&self) -> &ShardRouter {
+        &self.inner.router
+    }
+
+    /// Where a statement goes with these parameters, and why.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when it would be refused.
+    pub fn explain_route(&self, sql: &str, params: &[Param<'_>]) -> Result<RouteExplanation> {
+        self.inner.router.explain_route(sql, params)
+    }
+
+    /// Runs a statement on the shard of its key and answers its rows. A read whose keys live on several shards is sent to
+    /// each of them and the answers follow one another in the order of the shards.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] with the reason and a rewrite; else as [`Read::query`](crate::Read::query).
+    pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
+        const OPERATION: &str = "query";
+        let compiled = self.inner.router.compiled(sql);
+        let program = self.counted(program(&compiled, OPERATION))?;
+        match self.counted(self.inner.router.target(program, params, OPERATION))? {
+            Target::One(shard) => {
+                self.inner.single.increment(1);
+                self.on(shard, program, sql, params).await
+            }
+            Target::Any | Target::Every => {
+                self.inner.any.increment(1);
+                self.on_any(program, sql, params).await
+            }
+            Target::Several => {
+                if !reads(program.access) {
+                    return self.counted(Err(split_write(OPERATION)));
+                }
+                let parts = self.counted(self.key_parts(program, params, OPERATION))?;
+                self.inner.split.increment(1);
+                let answers =
+                    parts.iter().map(|(shard, params)| self.on(*shard, program, sql, params));
+                Ok(concatenated(try_join_all(answers).await?))
+            }
+        }
+    }
+
+    /// As [`query`](ShardedDatabase::query), each row as a value of yours.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](ShardedDatabase::query); [`ErrorKind::Decode`] when a row does not fit.
+    pub async fn query_as<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<T>> {
+        self.query(sql, params).await?.decode()
+    }
+
+    /// The only row as a value of yours.
+    ///
+    /// # Errors
+    ///
+    /// As [`query_as`](ShardedDatabase::query_as); `NotFound` when there is no row, `Rejected` when there are several.
+    pub async fn query_one_as<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<T> {
+        self.only("query_one_as", sql, params).await?.map_or_else(
+            || {
+                Err(Error::new(
+                    ErrorKind::NotFound,
+                    "query_one_as",
+                    "one row was asked for and there is none",
+                ))
+            },
+            |row| row.decode(),
+        )
+    }
+
+    /// The only row as a value of yours, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`query_as`](ShardedDatabase::query_as); `Rejected` when there are several rows.
+    pub async fn query_opt_as<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Option<T>> {
+        self.only("query_opt_as", sql, params).await?.map(|row| row.decode()).transpose()
+    }
+
+    /// Runs a statement on the shard of its key and answers how many rows it inserted, updated or deleted.
+    ///
+    /// A write whose keys live on several shards is refused, because it could not be atomic: send one for each key, or
+    /// rows by [`execute_many`](ShardedDatabase::execute_many).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] with the reason and a rewrite; else as [`Write::execute`](crate::Write::execute).
+    pub async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
+        const OPERATION: &str = "execute";
+        let compiled = self.inner.router.compiled(sql);
+        let program = self.counted(program(&compiled, OPERATION))?;
+        let shard = self.counted(self.inner.write_shard(OPERATION, program, params))?;
+        self.inner.single.increment(1);
+        self.database(shard).write().execute(sql, params).await
+    }
+
+    /// Runs something on every shard at once: a schema, a migration. What it does is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Names the shards that failed, with the first one's error as its source; the others have applied it.
+    pub async fn on_all(&self, sql: &str) -> Result<()> {
+        let each = self.inner.shards.iter().map(|shard| shard.database.write().batch(sql));
+        let results = join_all(each).await.into_iter().map(|result| result.map(|()| 0));
+        let names = self.inner.shards.iter().map(|shard| shard.name.as_str());
+        summed("on_all", names.zip(results)).map(drop)
+    }
+
+    /// Runs `work` in a transaction on the shard of `key`. Statements for another shard are refused before they are sent.
+    /// Run again on a conflict, as [`Database::transaction`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] for a key without a shard or a statement of another shard; else as
+    /// [`Database::transaction`].
+    pub async fn transaction<T, F>(&self, key: impl ToParam, work: F) -> Result<T>
+    where
+        F: AsyncFnOnce(&mut ShardTransaction<'_, '_>) -> Result<T> + Clone,
+    {
+        let shard = self.inner.router.place("transaction", key.to_param())?;
+        let inner = &*self.inner;
+        self.database(shard)
+            .transaction(async |transaction| {
+                let mut guarded = ShardTransaction { transaction, inner, shard };
+                (work.clone())(&mut guarded).await
+            })
+            .await
+    }
+
+    /// Asks every shard for a sign of life, at once. The error names the shards that gave none.
+    pub fn ping(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        async move {
+            let results = join_all(inner.shards.iter().map(|shard| shard.database.ping())).await;
+            let names = inner.shards.iter().map(|shard| shard.name.as_str());
+            summed("ping", names.zip(results.into_iter().map(|result| result.map(|()| 0))))
+                .map(drop)
+        }
+    }
+
+    /// What the shards say of their own health, without asking a server.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.inner.shards.iter().flat_map(|shard| shard.database.findings()).collect()
+    }
+
+    /// Closes all shards; see [`Database::close`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::close`], for any of them.
+    pub async fn close(&self, deadline: Duration) -> Result<()> {
+        let closed = self.inner.shards.iter().map(|shard| shard.database.close(deadline));
+        join_all(closed).await.into_iter().collect()
+    }
+
+    pub(super) fn database(&self, shard: u32) -> &Database {
+        &self.inner.shards[shard as usize].database
+    }
+
+    pub(super) fn counted<T>(&self, routed: Result<T>) -> Result<T> {
+        if routed.is_err() {
+            self.inner.refused.increment(1);
+        }
+        routed
+    }
+
+    async fn on(
+        &self,
+        shard: u32,
+        program: &Program,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Rows> {
+        let database = self.database(shard);
+        if reads(program.access) {
+            database.read().query(sql, params).await
+        } else {
+            database.write().query(sql, params).await
+        }
+    }
+
+    /// Any shard answers the same; one that cannot be reached hands on to the next.
+    async fn on_any(&self, program: &Program, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
+        if !reads(program.access) {
+            self.inner.refused.increment(1);
+            return Err(reference_write("query"));
+        }
+        let mut answer = self.on(0, program, sql, params).await;
+        for shard in 1..self.inner.router.count() {
+            match &answer {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    answer = self.on(shard, program, sql, params).await;
+                }
+                _ => break,
+            }
+        }
+        answer
+    }
+
+    /// A statement cut up: each shard with its parameters. Keys of other shards are nulled where they stand in the key list
+    /// alone, so that a shard looks for its own keys only.
+    pub(super) fn key_parts<'p>(
+        &self,
+        program: &Program,
+        params: &[Param<'p>],
+        operation: &'static str,
+    ) -> Result<Vec<(u32, Vec<Param<'p>>)>> {
+        let alone = match &program.split {
+            Split::Keys { alone } => alone,
+            Split::No(reason) => return Err(several(reason).error(operation)),
+            _ => return Err(several("it is no list of keys").error(operation)),
+        };
+        let owners = self.inner.router.owners(program, params, operation)?;
+        let mut shards: Vec<u32> = owners.iter().map(|(shard, _)| *shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let parts = shards.into_iter().map(|shard| {
+            let mut params = params.to_vec();
+            for (owner, index) in &owners {
+                if let Some(index) = index.filter(|index| *owner != shard && alone.contains(index))
+                {
+                    params[index] = Param::Null;
+                }
+            }
+            (shard, params)
+        });
+        Ok(parts.collect())
+    }
+
+    async fn only(
+        &self,
+        operation: &'static str,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Option<Row>> {
+        let rows = self.query(sql, params).await?;
+        match rows.len() {
+            0 | 1 => Ok(rows.first()),
+            count => {
+                let message =
+                    format!("one row was asked for and there are {count}; add a condition");
+                Err(Error::new(ErrorKind::Rejected, operation, message))
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The one shard a write goes to.
+    pub(super) fn write_shard(
+        &self,
+        operation: &'static str,
+        program: &Program,
+        params: &[Param<'_>],
+    ) -> Result<u32> {
+        match self.router.target(program, params, operation)? {
+            Target::One(shard) => Ok(shard),
+            Target::Any | Target::Every => Err(reference_write(operation)),
+            Target::Several => Err(match &program.split {
+                Split::No(reason) => several(reason).error(operation),
+                _ => split_write(operation),
+            }),
+        }
+    }
+}
+
+/// The sum of what shards answered, or an error that names those that failed.
+pub(super) fn summed<'n>(
+    operation: &'static str,
+    results: impl IntoIterator<Item = (&'n str, Result<u64>)>,
+) -> Result<u64> {
+    let (mut sum, mut failed, mut first) = (0, Vec::new(), None::<Error>);
+    for (name, result) in results {
+        match result {
+            Ok(affected) => sum += affected,
+            Err(error) => {
+                failed.push(name);
+                first.get_or_insert(error);
+            }
+        }
+    }
+    let Some(first) = first else { return Ok(sum) };
+    let message = format!("failed on {}: {}", failed.join(", "), first.message());
+    let unknown = first.may_have_applied();
+    let error = Error::new(first.kind(), operation, message).with_source(first);
+    Err(if unknown { error.with_may_have_applied() } else { error })
+}
+
+fn reference_write(operation: &'static str) -> Error {
+    let message = "the statement names no key, so every shard would have to run it; use on_all for what all shards share";
+    Error::new(ErrorKind::Refused, operation, message)
+}
+
+fn split_write(operation: &'static str) -> Error {
+    let message = "the keys live on several shards and a write to several is not atomic; \
+                   send one for each key, or use execute_split where that is good enough";
+    Error::new(ErrorKind::Refused, operation, message)
+}
+
+pub(super) fn concatenated(answers: Vec<Rows>) -> Rows {
+    let columns = answers.first().map(|rows| rows.columns().to_vec()).unwrap_or_default();
+    let width = columns.len();
+    let mut all = RowsBuilder::new(columns);
+    for row in answers.iter().flat_map(Rows::iter) {
+        for column in 0..width {
+            match row.value(column) {
+                Ok(value) => all.push(value),
+                Err(_) => all.push_unreadable("the shard answered bytes that are no value"),
+            }
+        }
+    }
+    all.finish()
+}
+
+impl fmt::Debug for ShardedDatabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ShardedDatabase").field(&self.inner.router).finish()
+    }
+}

@@ -1,0 +1,30 @@
+//! [`ShardedDatabase`]: a statement goes to the shards it is proven to touch, or is refused.
+//!
+//! Routing is sound by construction: the router parses a statement, proves which keys its rows can have, and refuses what
+//! it cannot prove, with the reason and a rewrite. Unknown syntax is refused, never ignored. Tables are declared with
+//! their key and its type; undeclared tables, views and functions off a list are refused.
+
+mod builder;
+mod bulk;
+mod config;
+mod database;
+mod function;
+mod key;
+mod refusal;
+mod route;
+mod router;
+mod schema;
+mod spread;
+mod sql;
+mod transaction;
+
+pub use self::builder::ShardedDatabaseBuilder;
+pub use self::config::{FunctionName, ShardConfig, ShardedConfig, TableConfig};
+pub use self::database::ShardedDatabase;
+pub use self::function::{
+    BUCKETS, BucketMap, BucketMove, BucketPlan, Directory, ShardBy, ShardFunction, postgres_hash,
+};
+pub use self::key::{KeyType, ShardKey};
+pub use self::route::Access;
+pub use self::router::{RouteExplanation, RouteKind, RoutePlan, ShardRouter};
+pub use self::transaction::ShardTransaction;

@@ -1,0 +1,161 @@
+//! A compiled route: which values decide the shard, and whether the statement can be cut into one per shard.
+
+use std::sync::Arc;
+
+use super::rows::RowSplit;
+use crate::Param;
+use crate::sharding::function::ShardBy;
+use crate::sharding::key::{KeyType, OwnedKey, ShardKey};
+use crate::sharding::refusal::{Checked, Refusal, refuse};
+
+/// Whether a statement changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Access {
+    /// It only reads.
+    Read,
+    /// It writes, or locks rows.
+    Write,
+}
+
+/// A statement, proven: it touches only rows whose keys are among `keys`.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    pub(crate) access: Access,
+    /// Every key value the proof rests on. None: the statement reads no sharded table.
+    pub(crate) keys: Box<[KeyUse]>,
+    pub(crate) split: Split,
+}
+
+/// One value that decides a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyUse {
+    pub(crate) key_type: KeyType,
+    pub(crate) source: KeySource,
+    /// `table.column`, for people.
+    pub(crate) label: Arc<str>,
+}
+
+/// Where a key value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeySource {
+    Literal(OwnedKey),
+    /// The parameter at this index.
+    Param(usize),
+}
+
+/// How a statement whose keys live on several shards can be cut up.
+#[derive(Debug, Clone)]
+pub(crate) enum Split {
+    /// It cannot; the reason finishes "… because".
+    No(&'static str),
+    /// The same text goes to each shard; the parameters listed stand in the key list alone and are nulled where the key
+    /// is another shard's.
+    Keys { alone: Box<[usize]> },
+    /// Each shard gets its own rows of VALUES.
+    Rows(RowSplit),
+    /// Reads every shard: only by explicit request.
+    Everywhere,
+}
+
+/// Where a statement goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Any one shard will do: it reads reference tables or none.
+    Any,
+    /// One shard.
+    One(u32),
+    /// Several shards: it must be split, or refused.
+    Several,
+    /// All shards.
+    Every,
+}
+
+impl Program {
+    /// The target for these parameters.
+    pub(crate) fn target(
+        &self,
+        function: &dyn ShardBy,
+        shards: u32,
+        params: &[Param<'_>],
+    ) -> Checked<Target> {
+        if matches!(self.split, Split::Everywhere) {
+            return Ok(Target::Every);
+        }
+        let mut keys = self.keys.iter();
+        let Some(first) = keys.next() else { return Ok(Target::Any) };
+        let shard = first.shard(function, shards, params)?;
+        let mut several = false;
+        for key in keys {
+            several |= key.shard(function, shards, params)? != shard;
+        }
+        Ok(if several { Target::Several } else { Target::One(shard) })
+    }
+
+    /// The bytes this program occupies, for the cache's bound.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let keys: usize = self.keys.iter().map(KeyUse::heap_bytes).sum();
+        let split = match &self.split {
+            Split::Rows(rows) => rows.heap_bytes(),
+            Split::Keys { alone } => size_of_val(&**alone),
+            Split::No(_) | Split::Everywhere => 0,
+        };
+        size_of::<Self>() + keys + split
+    }
+}
+
+impl KeyUse {
+    /// The shard of this key.
+    pub(crate) fn shard(
+        &self,
+        function: &dyn ShardBy,
+        shards: u32,
+        params: &[Param<'_>],
+    ) -> Checked<u32> {
+        let key = match &self.source {
+            KeySource::Literal(key) => key.as_key(),
+            KeySource::Param(index) => {
+                let Some(value) = params.get(*index) else {
+                    return refuse(
+                        format!(
+                            "parameter ${} is the key of {} and is missing",
+                            index + 1,
+                            self.label
+                        ),
+                        "give it",
+                    );
+                };
+                self.key_type.key(*value).map_err(|fault| {
+                    Refusal::new(
+                        format!("parameter ${} is no key of {}", index + 1, self.label),
+                        fault.to_string(),
+                    )
+                })?
+            }
+        };
+        place(function, shards, &key)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        size_of::<Self>()
+            + match &self.source {
+                KeySource::Literal(key) => key.heap_bytes(),
+                KeySource::Param(_) => 0,
+            }
+    }
+}
+
+/// The shard of a key, checked against the number of shards.
+pub(crate) fn place(function: &dyn ShardBy, shards: u32, key: &ShardKey<'_>) -> Checked<u32> {
+    match function.shard(key) {
+        Some(shard) if shard < shards => Ok(shard),
+        Some(shard) => refuse(
+            format!("the shard function {} answered {shard} of {shards} shards", function.name()),
+            "correct it: answers count from 0",
+        ),
+        None => refuse(
+            format!("the shard function {} has no shard for the key", function.name()),
+            "add the key to the directory, or give it a default shard",
+        ),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the router knows about the tables: which carry a key, which are the same on every shard.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::key::KeyType;
+
+/// A table that carries the shard key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// The column.
+    pub(crate) key: Box<str>,
+    pub(crate) key_type: KeyType,
+}
+
+/// The declared tables and functions. Names are held as the engines fold them: in lower case.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Schema {
+    tables: BTreeMap<Box<str>, Table>,
+    references: BTreeSet<Box<str>>,
+    functions: BTreeSet<Box<str>>,
+}
+
+impl Schema {
+    pub(crate) fn add_table(
+        &mut self,
+        name: &str,
+        key: &str,
+        key_type: KeyType,
+    ) -> Result<(), String> {
+        let (name, key) = (folded(name)?, folded(key)?);
+        if self.references.contains(&name) || self.tables.contains_key(&name) {
+            return Err(format!("table {name} is declared twice"));
+        }
+        self.tables.insert(name, Table { key, key_type });
+        Ok(())
+    }
+
+    pub(crate) fn add_reference(&mut self, name: &str) -> Result<(), String> {
+        let name = folded(name)?;
+        if self.tables.contains_key(&name) || !self.references.insert(name.clone()) {
+            return Err(format!("table {name} is declared twice"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn add_function(&mut self, name: &str) -> Result<(), String> {
+        self.functions.insert(folded(name)?);
+        Ok(())
+    }
+
+    pub(crate) fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name)
+    }
+
+    pub(crate) fn is_reference(&self, name: &str) -> bool {
+        self.references.contains(name)
+    }
+
+    /// Whether the user vouches for a function that is not on the built-in list.
+    pub(crate) fn is_allowed_function(&self, name: &str) -> bool {
+        self.functions.contains(name)
+    }
+
+    /// The distinct types of the keys.
+    pub(crate) fn key_types(&self) -> Vec<KeyType> {
+        let types: BTreeSet<_> = self.tables.values().map(|table| table.key_type).collect();
+        types.into_iter().collect()
+    }
+
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (&str, &Table)> {
+        self.tables.iter().map(|(name, table)| (&**name, table))
+    }
+}
+
+fn folded(name: &str) -> Result<Box<str>, String> {
+    let plain = |part: &str| {
+        part.len() <= 63
+            && part.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$')
+    };
+    if name.split('.').count() > 2 || !name.split('.').all(plain) {
+        return Err(format!("{name:?} is no plain name of a table, column or function"));
+    }
+    Ok(name.to_ascii_lowercase().into())
+}

@@ -1,0 +1,7 @@
+//! From text to a syntax tree, for text that may be hostile.
+
+mod parse;
+mod scan;
+
+pub(crate) use self::parse::parse;
+pub(crate) use self::scan::{Scan, Token, TokenKind, scan};

@@ -1,0 +1,79 @@
+//! A transaction that cannot leave its shard.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+use super::database::Inner;
+use super::route::Target;
+use super::router::program;
+use crate::{Error, ErrorKind, Param, Result, Rows, Transaction};
+
+/// An open transaction on one shard; see [`ShardedDatabase::transaction`](super::ShardedDatabase::transaction).
+pub struct ShardTransaction<'t, 'c> {
+    pub(super) transaction: &'t mut Transaction<'c>,
+    pub(super) inner: &'t Inner,
+    pub(super) shard: u32,
+}
+
+impl ShardTransaction<'_, '_> {
+    /// Runs a statement and answers its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when the statement is not proven to stay on the shard; nothing has been sent then, and the
+    /// transaction goes on. Else as [`Transaction::query`].
+    pub async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
+        self.guard("query", sql, params)?;
+        self.transaction.query(sql, params).await
+    }
+
+    /// As [`query`](ShardTransaction::query), each row as a value of yours.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](ShardTransaction::query); [`ErrorKind::Decode`] when a row does not fit.
+    pub async fn query_as<T: DeserializeOwned>(
+        &mut self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<T>> {
+        self.query(sql, params).await?.decode()
+    }
+
+    /// Runs a statement and answers how many rows it inserted, updated or deleted.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](ShardTransaction::query).
+    pub async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
+        self.guard("execute", sql, params)?;
+        self.transaction.execute(sql, params).await
+    }
+
+    fn guard(&self, operation: &'static str, sql: &str, params: &[Param<'_>]) -> Result<()> {
+        let router = &self.inner.router;
+        let compiled = router.compiled(sql);
+        let program = program(&compiled, operation)?;
+        let refused = match router.target(program, params, operation)? {
+            Target::One(shard) if shard == self.shard => return Ok(()),
+            Target::Any if super::builder::reads(program.access) => return Ok(()),
+            Target::One(shard) => format!("the statement belongs to {}", router.name(shard)),
+            _ => "the statement belongs to no single shard".to_owned(),
+        };
+        self.inner.refused.increment(1);
+        let message = format!(
+            "{refused}, the transaction is on {}; use one for each shard",
+            router.name(self.shard)
+        );
+        Err(Error::new(ErrorKind::Refused, operation, message))
+    }
+}
+
+impl fmt::Debug for ShardTransaction<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardTransaction")
+            .field("shard", &self.inner.router.name(self.shard))
+            .finish_non_exhaustive()
+    }
+}

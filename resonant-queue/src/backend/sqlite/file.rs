@@ -1,0 +1,172 @@
+//! The file: its lock, its connections, and whether it is ours.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::Durability;
+use super::schema::{APPLICATION_ID, SCHEMA, VERSION};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a statement waits for another process's transaction.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The WAL is copied into the file when it has grown by so many pages of 4 KiB. Large enough that most messages are
+/// finished before they would be copied at all.
+const CHECKPOINT_PAGES: u32 = 8192;
+
+/// How a file is opened.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) path: PathBuf,
+    pub(super) durability: Durability,
+    pub(super) exclusive: bool,
+}
+
+/// Takes the file's lock: alone, or shared with others who do not want it alone. The kernel frees it with the process.
+pub(super) fn try_lock(options: &Options) -> Result<Option<File>> {
+    let mut name = options.path.clone().into_os_string();
+    name.push(".lock");
+    let path = PathBuf::from(name);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| cannot_open(&path, error))?;
+    let locked = if options.exclusive { file.try_lock() } else { file.try_lock_shared() };
+    match locked {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(cannot_open(&path, error)),
+    }
+}
+
+pub(super) fn in_use(options: &Options) -> Error {
+    let how = if options.exclusive { "in use" } else { "used exclusively" };
+    let message = format!("{} is {how} by another process or handle", options.path.display());
+    Error::new(ErrorKind::Unavailable, "open", message)
+}
+
+/// Opens the connection that writes, creating or checking the tables.
+pub(super) fn open_writer(options: &Options) -> Result<Connection> {
+    let mut conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    prepare(&mut conn, options)?;
+    Ok(conn)
+}
+
+/// Opens a connection that reads.
+pub(super) fn open_reader(options: &Options) -> Result<Connection> {
+    let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    conn.pragma_update(None, "query_only", true).map_err(|error| failed("open", error))?;
+    Ok(conn)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| cannot_open(path, error))?;
+    let settle = || -> rusqlite::Result<()> {
+        conn.busy_timeout(BUSY)?;
+        conn.pragma_update(None, "cache_size", -32_768)?;
+        conn.pragma_update(None, "temp_store", "MEMORY")?;
+        Ok(())
+    };
+    settle().map_err(|error| failed("open", error))?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+fn prepare(conn: &mut Connection, options: &Options) -> Result<()> {
+    let fail = |error| match foreign(&error) {
+        true => Error::new(
+            ErrorKind::Incompatible,
+            "open",
+            format!("{} is not an SQLite file", options.path.display()),
+        ),
+        false => failed("open", error),
+    };
+    // Before anything is written: a file of somebody else's must stay as it is.
+    check(conn, options).map_err(fail)??;
+    let mode: String = conn
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(fail)?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        let message = format!(
+            "{} cannot be used with a write-ahead log; a queue needs a local file system",
+            options.path.display()
+        );
+        return Err(Error::new(ErrorKind::Unsupported, "open", message));
+    }
+    let synchronous = match options.durability {
+        Durability::Full => "FULL",
+        Durability::Normal => "NORMAL",
+    };
+    let mut create = || -> rusqlite::Result<Result<()>> {
+        conn.pragma_update(None, "synchronous", synchronous)?;
+        conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        conn.pragma_update(None, "journal_size_limit", 256 << 20)?;
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Somebody may have created the tables since the first look.
+        let known = match check(&tx, options)? {
+            Ok(known) => known,
+            Err(error) => return Ok(Err(error)),
+        };
+        if !known {
+            tx.execute_batch(SCHEMA)?;
+            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+        }
+        if options.exclusive {
+            // Whoever held a lease is dead, or the lock would not be ours. The next grants get higher epochs.
+            tx.execute("UPDATE leases SET owner = NULL, expires = 0", [])?;
+        }
+        tx.commit()?;
+        Ok(Ok(()))
+    };
+    create().map_err(fail)?
+}
+
+/// Whether the file holds our tables; an error if it holds anything else.
+fn check(conn: &Connection, options: &Options) -> rusqlite::Result<Result<bool>> {
+    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let path = options.path.display();
+    let message = match (application, version) {
+        (0, 0) if tables == 0 => return Ok(Ok(false)),
+        (APPLICATION_ID, VERSION) => return Ok(Ok(true)),
+        (APPLICATION_ID, newer) if newer > VERSION => format!(
+            "{path} was written by a newer version (layout {newer}, this one knows {VERSION}); upgrade this program"
+        ),
+        (APPLICATION_ID, older) => format!("{path} has the unknown layout {older}"),
+        _ => format!("{path} is an SQLite file of another application"),
+    };
+    Ok(Err(Error::new(ErrorKind::Incompatible, "open", message)))
+}
+
+fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    let message = format!("cannot open {}", path.display());
+    Error::new(ErrorKind::Unavailable, "open", message).with_source(error)
+}
+
+fn foreign(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
+}
+
+/// An error of the engine, by what the caller does next.
+pub(super) fn failed(operation: &'static str, error: rusqlite::Error) -> Error {
+    let (kind, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            (ErrorKind::Unavailable, "the disk is full; nothing was stored")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (ErrorKind::Unavailable, "another process holds the file's write lock")
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (ErrorKind::Incompatible, "the file is damaged; restore it from a backup")
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            (ErrorKind::Unavailable, "the file cannot be opened or written; check its permissions")
+        }
+        _ => (ErrorKind::Unavailable, "the file could not be read or written"),
+    };
+    Error::new(kind, operation, message).with_source(error)
+}

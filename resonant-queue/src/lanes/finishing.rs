@@ -1,0 +1,149 @@
+//! What becomes of messages a handler is done with.
+
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::lane::State;
+use super::{Job, Lanes};
+use crate::Poison;
+use crate::backend::Settlement;
+use crate::message::Message;
+
+/// How a handler ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// So many of the messages, from the first on, are finished.
+    pub(crate) done: usize,
+    /// What went wrong with the one after them. Without it the rest was merely not reached.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Why a message failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) verdict: Verdict,
+    pub(crate) error: String,
+}
+
+/// What a failure asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Try again, after the backoff or the given wait.
+    Retry(Option<Duration>),
+    /// Make it a dead letter now.
+    Reject,
+    /// It cannot be read: as if all attempts were spent.
+    Poison,
+}
+
+/// What was decided about a failed message, for the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Retried,
+    Parked,
+    Dead,
+}
+
+impl Lanes {
+    /// Takes back a job. Returns what was decided about the message that failed, if one did.
+    pub(crate) fn finish(
+        &mut self,
+        job: Job,
+        outcome: Outcome,
+        now: Instant,
+        chance: &mut impl Rng,
+    ) -> Option<Fate> {
+        let Job { lane, mut messages } = job;
+        let done = outcome.done.min(messages.len());
+        for message in &messages[..done] {
+            self.settle(Settlement::Done { sequence: message.sequence });
+        }
+        self.held -= done;
+        let mut left = messages.split_off(done);
+        let failure = outcome.failure.filter(|_| !left.is_empty());
+        let Some(failure) = failure else {
+            self.give_back(lane, left, None, now);
+            return None;
+        };
+        let head = &mut left[0];
+        head.failures = head.failures.saturating_add(1);
+        let (sequence, failures) = (head.sequence, head.failures);
+        let spent = failures >= self.rules.max_attempts;
+        let error = failure.error;
+        match failure.verdict {
+            Verdict::Retry(wait) if !spent => {
+                let wait = wait.unwrap_or_else(|| self.rules.backoff.wait(failures - 1, chance));
+                self.settle(Settlement::Retry { sequence, failures, wait, error });
+                self.give_back(lane, left, Some(now + wait), now);
+                Some(Fate::Retried)
+            }
+            Verdict::Retry(_) | Verdict::Poison
+                if self.rules.poison == Poison::Park && lane.is_some() =>
+            {
+                self.settle(Settlement::Park { sequence, failures, error });
+                self.park(lane, left);
+                Some(Fate::Parked)
+            }
+            Verdict::Retry(_) | Verdict::Poison | Verdict::Reject => {
+                self.settle(Settlement::Dead { sequence, failures, error });
+                self.held -= 1;
+                left.remove(0);
+                self.give_back(lane, left, None, now);
+                Some(Fate::Dead)
+            }
+        }
+    }
+
+    /// Returns messages to where they came from, the first of them not due before `due`.
+    fn give_back(
+        &mut self,
+        lane: Option<usize>,
+        messages: Vec<Message>,
+        due: Option<Instant>,
+        now: Instant,
+    ) {
+        match lane {
+            Some(id) => {
+                self.lanes[id].put_back(messages, due);
+                self.rest(id, now);
+            }
+            None => {
+                let mut messages = messages.into_iter();
+                if let Some(due) = due
+                    && let Some(first) = messages.next()
+                {
+                    self.loose_waiting.insert((due, first.sequence), first);
+                }
+                for message in messages.rev() {
+                    self.loose.push_front(message);
+                }
+            }
+        }
+    }
+
+    /// Parks the key of a lane: what is in memory is put aside behind the failed message, what is spilled follows by
+    /// refills.
+    fn park(&mut self, lane: Option<usize>, left: Vec<Message>) {
+        let Some(id) = lane else { return };
+        self.held -= left.len();
+        for message in left.iter().skip(1) {
+            self.settle(Settlement::ParkBehind { sequence: message.sequence });
+        }
+        let queued = std::mem::take(&mut self.lanes[id].queue);
+        self.held -= queued.len();
+        for entry in queued {
+            self.settle(Settlement::ParkBehind { sequence: entry.message.sequence });
+        }
+        if let Some(key) = self.lanes[id].key() {
+            self.parked.insert(key.clone());
+        }
+        if self.lanes[id].spilled.is_some() {
+            self.lanes[id].state = State::Empty;
+            self.update_hunger(id);
+        } else {
+            self.remove(id);
+        }
+    }
+}
