@@ -1,1 +1,30 @@
-//! Placeholder while the house is being built.
+//! The primitives a Rust service needs to scale, from one dependency.
+//!
+//! Each module is a crate of its own that can be added alone; this crate only gathers them behind features and holds
+//! no logic.
+//!
+//! | module | feature | crate | what it gives |
+//! |---|---|---|---|
+#![cfg_attr(feature = "db", doc = "| [`db`] | `db` | `resonant-db` | `ConnectionPool`, `Database`, `ShardedDatabase` |")]
+#![cfg_attr(feature = "cache", doc = "| [`cache`] | `cache` | `resonant-cache` | `DistributedCache` |")]
+#![cfg_attr(feature = "queue", doc = "| [`queue`] | `queue` | `resonant-queue` | `PartitionedQueue` |")]
+#![cfg_attr(feature = "batch", doc = "| [`batch`] | `batch` | `resonant-batch` | `BatchProcessor`, `process_all` |")]
+#![cfg_attr(feature = "health", doc = "| [`health`] | `health` | `resonant-health` | `HealthChecker` |")]
+//!
+//! All five are on by default. Engines are not: `sqlite` adds the embedded durable engine to the database and the queue,
+//! `sharding` adds `ShardedDatabase` with its SQL router, `axum` the routes of the health checker.
+//!
+//! [`join`] holds the plain values the primitives exchange.
+
+#[cfg(feature = "batch")]
+pub use resonant_batch as batch;
+#[cfg(feature = "cache")]
+pub use resonant_cache as cache;
+#[cfg(feature = "db")]
+pub use resonant_db as db;
+#[cfg(feature = "health")]
+pub use resonant_health as health;
+#[cfg(feature = "queue")]
+pub use resonant_queue as queue;
+
+pub use resonant_common::join;

@@ -26,7 +26,9 @@ impl Progress {
             bar.set_message(stage);
             bar
         });
-        Self { stage, total, bar, told: AtomicU64::new(0) }
+        let progress = Self { stage, total, bar, told: AtomicU64::new(0) };
+        progress.begin();
+        progress
     }
 
     /// Says that `done` of the total is done.
@@ -41,6 +43,12 @@ impl Progress {
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+
+    fn begin(&self) {
+        if self.bar.is_none() {
+            eprintln!("{}: 0 of {} (0 %)", self.stage, self.total);
         }
     }
 

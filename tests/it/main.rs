@@ -1,0 +1,5 @@
+//! Tests that need more than one crate.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../snippets/mod.rs"]
+mod snippets;
