@@ -5,11 +5,26 @@
 //!
 //! | module | feature | crate | what it gives |
 //! |---|---|---|---|
-#![cfg_attr(feature = "db", doc = "| [`db`] | `db` | `resonant-db` | `ConnectionPool`, `Database`, `ShardedDatabase` |")]
-#![cfg_attr(feature = "cache", doc = "| [`cache`] | `cache` | `resonant-cache` | `DistributedCache` |")]
-#![cfg_attr(feature = "queue", doc = "| [`queue`] | `queue` | `resonant-queue` | `PartitionedQueue` |")]
-#![cfg_attr(feature = "batch", doc = "| [`batch`] | `batch` | `resonant-batch` | `BatchProcessor`, `process_all` |")]
-#![cfg_attr(feature = "health", doc = "| [`health`] | `health` | `resonant-health` | `HealthChecker` |")]
+#![cfg_attr(
+    feature = "db",
+    doc = "| [`db`] | `db` | `resonant-db` | `ConnectionPool`, `Database`, `ShardedDatabase` |"
+)]
+#![cfg_attr(
+    feature = "cache",
+    doc = "| [`cache`] | `cache` | `resonant-cache` | `DistributedCache` |"
+)]
+#![cfg_attr(
+    feature = "queue",
+    doc = "| [`queue`] | `queue` | `resonant-queue` | `PartitionedQueue` |"
+)]
+#![cfg_attr(
+    feature = "batch",
+    doc = "| [`batch`] | `batch` | `resonant-batch` | `BatchProcessor`, `process_all` |"
+)]
+#![cfg_attr(
+    feature = "health",
+    doc = "| [`health`] | `health` | `resonant-health` | `HealthChecker` |"
+)]
 //!
 //! All five are on by default. Engines are not: `sqlite` adds the embedded durable engine to the database and the queue,
 //! `sharding` adds `ShardedDatabase` with its SQL router, `axum` the routes of the health checker.

@@ -13,7 +13,10 @@ pub(crate) struct Contender<'a> {
 }
 
 /// A contender from a run that returns how many operations it did.
-pub(crate) fn contender<'a>(name: &'static str, mut run: impl FnMut() -> u64 + 'a) -> Contender<'a> {
+pub(crate) fn contender<'a>(
+    name: &'static str,
+    mut run: impl FnMut() -> u64 + 'a,
+) -> Contender<'a> {
     let run = move || {
         let started = now();
         let operations = run();
@@ -30,7 +33,11 @@ pub(crate) struct Outcome {
 }
 
 /// Runs all contenders `turns` times in turn after one unmeasured turn, and prints a line for each.
-pub(crate) fn compare(title: &str, turns: usize, mut contenders: Vec<Contender<'_>>) -> Vec<Outcome> {
+pub(crate) fn compare(
+    title: &str,
+    turns: usize,
+    mut contenders: Vec<Contender<'_>>,
+) -> Vec<Outcome> {
     println!("\n{title}");
     let mut samples = vec![Vec::with_capacity(turns); contenders.len()];
     for turn in 0..=turns {
@@ -45,7 +52,13 @@ pub(crate) fn compare(title: &str, turns: usize, mut contenders: Vec<Contender<'
         samples.sort_by(f64::total_cmp);
         let median = samples[samples.len() / 2];
         let (least, most) = (samples[0], samples[samples.len() - 1]);
-        println!("  {:<28} {:>14} /s   ({} to {})", contender.name, round(median), round(least), round(most));
+        println!(
+            "  {:<28} {:>14} /s   ({} to {})",
+            contender.name,
+            round(median),
+            round(least),
+            round(most)
+        );
         Outcome { name: contender.name, median }
     });
     outcomes.collect()

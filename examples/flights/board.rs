@@ -40,7 +40,9 @@ impl Board {
             if *read == *tally {
                 Ok((origin, read))
             } else {
-                Err(Failure::Proof(format!("the board shows {read:?} for {origin}, stored is {tally:?}")))
+                Err(Failure::Proof(format!(
+                    "the board shows {read:?} for {origin}, stored is {tally:?}"
+                )))
             }
         }));
         let mut rows = rows.await?;

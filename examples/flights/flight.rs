@@ -38,7 +38,13 @@ impl Tally {
 pub(crate) struct Totals(BTreeMap<String, Tally>);
 
 impl Totals {
-    pub(crate) fn add(&mut self, origin: &str, flights: u64, delay_minutes: i64, distance_miles: u64) {
+    pub(crate) fn add(
+        &mut self,
+        origin: &str,
+        flights: u64,
+        delay_minutes: i64,
+        distance_miles: u64,
+    ) {
         if let Some(tally) = self.0.get_mut(origin) {
             return tally.add(flights, delay_minutes, distance_miles);
         }

@@ -11,7 +11,8 @@ use resonant_common::hash::key_hash;
 use crate::failure::Failure;
 use crate::flight::{Flight, Totals};
 
-const HEADER: [&str; 5] = ["departed_at", "origin", "destination", "distance_miles", "delay_minutes"];
+const HEADER: [&str; 5] =
+    ["departed_at", "origin", "destination", "distance_miles", "delay_minutes"];
 
 /// The fields of a good line, still borrowed from it.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +69,9 @@ pub(crate) struct Lines {
 impl Lines {
     /// Opens the file and checks its header.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let unreadable = |why: &dyn std::fmt::Display| Failure::Input(format!("cannot read {}: {why}", path.display()));
+        let unreadable = |why: &dyn std::fmt::Display| {
+            Failure::Input(format!("cannot read {}: {why}", path.display()))
+        };
         let file = File::open(path).map_err(|error| unreadable(&error))?;
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(unreadable(&"it is a folder; give a CSV file"));
@@ -80,7 +83,8 @@ impl Lines {
             .buffer_capacity(1 << 16)
             .from_reader(file);
         let mut lines = Self { path: path.to_owned(), reader, record: csv::ByteRecord::new() };
-        let header = lines.advance()? && lines.record.iter().map(unquoted).eq(HEADER.iter().map(|name| name.as_bytes()));
+        let header = lines.advance()?
+            && lines.record.iter().map(unquoted).eq(HEADER.iter().map(|name| name.as_bytes()));
         if header {
             Ok(lines)
         } else {
@@ -100,7 +104,9 @@ impl Lines {
         }
         Ok(Some(match parse(&self.record) {
             Ok(fields) => Line::Good(fields),
-            Err(reason) => Line::Bad { number: self.line_number(), reason, bytes: joined(&self.record) },
+            Err(reason) => {
+                Line::Bad { number: self.line_number(), reason, bytes: joined(&self.record) }
+            }
         }))
     }
 
@@ -110,9 +116,9 @@ impl Lines {
     }
 
     fn advance(&mut self) -> Result<bool, Failure> {
-        self.reader
-            .read_byte_record(&mut self.record)
-            .map_err(|error| Failure::Input(format!("cannot read {}: {error}", self.path.display())))
+        self.reader.read_byte_record(&mut self.record).map_err(|error| {
+            Failure::Input(format!("cannot read {}: {error}", self.path.display()))
+        })
     }
 
     fn line_number(&self) -> u64 {
@@ -133,7 +139,12 @@ pub(crate) fn survey(
         match lines.next()? {
             Some(Line::Good(fields)) => {
                 survey.flights += 1;
-                survey.totals.add(fields.origin, 1, i64::from(fields.delay_minutes), u64::from(fields.distance_miles));
+                survey.totals.add(
+                    fields.origin,
+                    1,
+                    i64::from(fields.delay_minutes),
+                    u64::from(fields.distance_miles),
+                );
             }
             Some(Line::Bad { number, reason, bytes }) => {
                 survey.rejected += 1;
@@ -141,7 +152,8 @@ pub(crate) fn survey(
             }
             None => return Ok(survey),
         }
-        survey.fingerprint = survey.fingerprint.rotate_left(1).wrapping_add(key_hash(lines.record.as_slice()));
+        survey.fingerprint =
+            survey.fingerprint.rotate_left(1).wrapping_add(key_hash(lines.record.as_slice()));
         if (survey.flights + survey.rejected).is_multiple_of(4096) {
             progress(lines.bytes_read());
         }
@@ -150,7 +162,12 @@ pub(crate) fn survey(
 
 fn parse(record: &csv::ByteRecord) -> Result<Fields<'_>, String> {
     if record.len() != HEADER.len() {
-        return Err(format!("expected {} fields ({}), found {}", HEADER.len(), HEADER.join(","), record.len()));
+        return Err(format!(
+            "expected {} fields ({}), found {}",
+            HEADER.len(),
+            HEADER.join(","),
+            record.len()
+        ));
     }
     let departed_at = text(record, 0)?;
     if !is_timestamp(departed_at) {
@@ -171,7 +188,8 @@ fn parse(record: &csv::ByteRecord) -> Result<Fields<'_>, String> {
 
 fn text(record: &csv::ByteRecord, field: usize) -> Result<&str, String> {
     let bytes = unquoted(&record[field]);
-    std::str::from_utf8(bytes).map_err(|_| format!("expected {} as UTF-8 text, found other bytes", HEADER[field]))
+    std::str::from_utf8(bytes)
+        .map_err(|_| format!("expected {} as UTF-8 text, found other bytes", HEADER[field]))
 }
 
 fn airport(record: &csv::ByteRecord, field: usize) -> Result<&str, String> {
@@ -181,14 +199,22 @@ fn airport(record: &csv::ByteRecord, field: usize) -> Result<&str, String> {
     if plausible {
         Ok(code)
     } else {
-        Err(format!("expected {} as an airport code such as DFW, found {}", HEADER[field], shown(code.as_bytes())))
+        Err(format!(
+            "expected {} as an airport code such as DFW, found {}",
+            HEADER[field],
+            shown(code.as_bytes())
+        ))
     }
 }
 
 fn number<T: std::str::FromStr>(record: &csv::ByteRecord, field: usize) -> Result<T, String> {
     let digits = text(record, field)?;
     digits.parse().map_err(|_| {
-        let sign = if HEADER[field] == "distance_miles" { "a whole number, not negative" } else { "a whole number" };
+        let sign = if HEADER[field] == "distance_miles" {
+            "a whole number, not negative"
+        } else {
+            "a whole number"
+        };
         format!("expected {} as {sign}, found {}", HEADER[field], shown(digits.as_bytes()))
     })
 }

@@ -33,7 +33,10 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
             (folder.clone(), None)
         }
         None => {
-            let folder = tempfile::Builder::new().prefix("flights-").tempdir().doing("making a temporary folder")?;
+            let folder = tempfile::Builder::new()
+                .prefix("flights-")
+                .tempdir()
+                .doing("making a temporary folder")?;
             (folder.path().to_owned(), Some(folder))
         }
     };
@@ -51,8 +54,13 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
 
     let summary = prove(&store, &survey, seconds).await?;
     board.show(&summary.by_airport).await?;
-    println!("\nstored {stored} flights in {seconds:.2} s: {:.0} flights/s", stored as f64 / seconds);
-    println!("durability: queue and shards are SQLite in WAL mode with synchronous=FULL; nothing is acknowledged before it is on disk");
+    println!(
+        "\nstored {stored} flights in {seconds:.2} s: {:.0} flights/s",
+        stored as f64 / seconds
+    );
+    println!(
+        "durability: queue and shards are SQLite in WAL mode with synchronous=FULL; nothing is acknowledged before it is on disk"
+    );
     println!("health: {}", watch.report().await);
 
     watch.stop().await;
@@ -81,7 +89,9 @@ fn check(input: &Path, skip_bad_rows: bool) -> Result<Survey, Failure> {
             return rejects.write(number, reason, line);
         }
         let place = format!("{}, line {number}: {reason}", input.display());
-        Err(Failure::Input(format!("{place} (--skip-bad-rows stores the good rows and keeps the bad ones apart)")))
+        Err(Failure::Input(format!(
+            "{place} (--skip-bad-rows stores the good rows and keeps the bad ones apart)"
+        )))
     };
     let survey = input::survey(input, reject, |read| checking.at(read));
     checking.finish();
@@ -103,6 +113,7 @@ async fn prove(store: &Store, survey: &Survey, seconds: f64) -> Result<Summary, 
 
 fn write_summary(path: &Path, summary: &Summary) -> Result<(), Failure> {
     let json = serde_json::to_vec_pretty(summary).doing("writing the summary")?;
-    std::fs::write(path, json)
-        .map_err(|error| Failure::Input(format!("cannot write the summary to {}: {error}", path.display())))
+    std::fs::write(path, json).map_err(|error| {
+        Failure::Input(format!("cannot write the summary to {}: {error}", path.display()))
+    })
 }

@@ -8,7 +8,8 @@ use crate::failure::{Failure, While};
 use crate::input::Survey;
 use crate::job::GRACE;
 
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS published (input TEXT PRIMARY KEY, flights BIGINT NOT NULL)";
+const TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS published (input TEXT PRIMARY KEY, flights BIGINT NOT NULL)";
 
 /// The journal of one folder.
 #[derive(Debug)]
@@ -47,7 +48,11 @@ impl Journal {
     /// How many flights have been published.
     pub(crate) async fn published(&self) -> Result<u64, Failure> {
         let sql = "SELECT flights FROM published WHERE input = $1";
-        self.database.read().query_one_as(sql, params![self.input]).await.doing("reading the journal")
+        self.database
+            .read()
+            .query_one_as(sql, params![self.input])
+            .await
+            .doing("reading the journal")
     }
 
     /// Notes that the first `flights` flights are published.

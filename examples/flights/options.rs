@@ -39,7 +39,8 @@ pub(crate) struct Options {
 impl Options {
     /// The file to read.
     pub(crate) fn input(&self) -> PathBuf {
-        let shipped = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-20k.csv"));
+        let shipped =
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/data/flights-20k.csv"));
         self.input.clone().unwrap_or_else(shipped)
     }
 }

@@ -41,8 +41,16 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Opens or makes the queue in `folder`.
-    pub(crate) async fn open(folder: &Path, store: &Arc<Store>, workers: u16) -> Result<Self, Failure> {
-        let engine = Sqlite::builder(folder.join("queue.db")).exclusive(true).open().await.doing("opening the queue")?;
+    pub(crate) async fn open(
+        folder: &Path,
+        store: &Arc<Store>,
+        workers: u16,
+    ) -> Result<Self, Failure> {
+        let engine = Sqlite::builder(folder.join("queue.db"))
+            .exclusive(true)
+            .open()
+            .await
+            .doing("opening the queue")?;
         let queue = PartitionedQueue::builder("flights")
             .partitions(PARTITIONS)
             .key(|flight: &Flight| flight.origin.clone())
@@ -79,7 +87,8 @@ impl Pipeline {
         progress: impl Fn(u64),
     ) -> Result<u64, Failure> {
         let published = journal.published().await?;
-        let backlog = self.queue.depth().await.doing("asking the queue for its depth")?.unfinished();
+        let backlog =
+            self.queue.depth().await.doing("asking the queue for its depth")?.unfinished();
         let done_before = published.saturating_sub(backlog);
         let mut workers = Vec::new();
         for _ in 0..self.workers {
@@ -118,13 +127,17 @@ impl Pipeline {
     }
 
     async fn start_worker(&self) -> Result<Worker, Failure> {
-        let (store, batches, stored) = (Arc::clone(&self.store), self.batches.clone(), Arc::clone(&self.stored));
+        let (store, batches, stored) =
+            (Arc::clone(&self.store), self.batches.clone(), Arc::clone(&self.stored));
         self.queue
             .worker_runs(RUN, async move |run: Run<Flight>| {
                 let shard = store.shard_for(run.key().unwrap_or_default())?;
                 let flights = run.into_iter().map(resonant_queue::Delivery::into_message);
                 let results = batches.with_key(shard).submit_many(flights).await;
-                stored.fetch_add(results.iter().filter(|result| result.is_ok()).count() as u64, Ordering::Relaxed);
+                stored.fetch_add(
+                    results.iter().filter(|result| result.is_ok()).count() as u64,
+                    Ordering::Relaxed,
+                );
                 results.into_iter().collect::<Result<(), _>>()?;
                 Ok::<(), HandlerError>(())
             })
@@ -136,7 +149,12 @@ impl Pipeline {
 
     /// Publishes the good lines after the first `published`. What is published twice, because the job was killed before
     /// the journal said so, is stored once.
-    async fn publish(&self, input: &Path, mut published: u64, journal: &Journal) -> Result<(), Failure> {
+    async fn publish(
+        &self,
+        input: &Path,
+        mut published: u64,
+        journal: &Journal,
+    ) -> Result<(), Failure> {
         let mut chunks = read_chunks(input.to_owned(), published);
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk?;
@@ -151,7 +169,10 @@ impl Pipeline {
         loop {
             let depth = self.queue.depth().await.doing("asking the queue for its depth")?;
             if depth.parked + depth.dead > 0 {
-                let stuck = format!("{} flights could not be stored and are parked in the queue", depth.parked + depth.dead);
+                let stuck = format!(
+                    "{} flights could not be stored and are parked in the queue",
+                    depth.parked + depth.dead
+                );
                 return Err(Failure::Proof(stuck));
             }
             if depth.unfinished() == 0 {
@@ -175,7 +196,11 @@ fn read_chunks(input: PathBuf, skip: u64) -> mpsc::Receiver<Result<Vec<Flight>, 
     receiver
 }
 
-fn each_chunk(input: &Path, skip: u64, mut take: impl FnMut(Vec<Flight>) -> bool) -> Result<(), Failure> {
+fn each_chunk(
+    input: &Path,
+    skip: u64,
+    mut take: impl FnMut(Vec<Flight>) -> bool,
+) -> Result<(), Failure> {
     let mut lines = Lines::open(input)?;
     let mut chunk = Vec::with_capacity(CHUNK);
     let mut number = 0;
@@ -183,7 +208,9 @@ fn each_chunk(input: &Path, skip: u64, mut take: impl FnMut(Vec<Flight>) -> bool
         let Line::Good(fields) = line else { continue };
         if number >= skip {
             chunk.push(fields.to_flight(number));
-            if chunk.len() == CHUNK && !take(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))) {
+            if chunk.len() == CHUNK
+                && !take(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)))
+            {
                 return Ok(());
             }
         }

@@ -21,8 +21,12 @@ impl Progress {
     pub(crate) fn new(stage: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = "{msg:>9} {wide_bar} {percent:>3} %  {human_pos} of {human_len}  {per_sec}  {eta}";
-            bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let style =
+                "{msg:>9} {wide_bar} {percent:>3} %  {human_pos} of {human_len}  {per_sec}  {eta}";
+            bar.set_style(
+                ProgressStyle::with_template(style)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
             bar.set_message(stage);
             bar
         });
@@ -55,7 +59,12 @@ impl Progress {
     fn tell(&self, done: u64) {
         let tenth = (done * PLAIN_LINES).checked_div(self.total).unwrap_or(PLAIN_LINES);
         if self.told.fetch_max(tenth, Ordering::Relaxed) < tenth {
-            eprintln!("{}: {done} of {} ({} %)", self.stage, self.total, tenth * (100 / PLAIN_LINES));
+            eprintln!(
+                "{}: {done} of {} ({} %)",
+                self.stage,
+                self.total,
+                tenth * (100 / PLAIN_LINES)
+            );
         }
     }
 }

@@ -114,8 +114,11 @@ impl Summary {
             (self.order_violations, "flights were stored out of their airport's order"),
             (self.misplaced, "rows lie where no flight of the input belongs"),
         ];
-        let mut faults: Vec<String> =
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let mut faults: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
         let wrong = differing(&self.by_airport, &input.totals);
         if !wrong.is_empty() {
             faults.push(format!("sums differ from the input's for {}", wrong.join(", ")));
@@ -153,7 +156,10 @@ mod tests {
     fn verdict(input: &Survey, flights: &[Stored<'_>]) -> String {
         let mut audit = Audit::new(input.flights);
         flights.iter().for_each(|flight| audit.look_at(flight));
-        audit.finish(1.0, 0, input.flights).prove(input).map_or_else(|failure| failure.to_string(), |()| "holds".into())
+        audit
+            .finish(1.0, 0, input.flights)
+            .prove(input)
+            .map_or_else(|failure| failure.to_string(), |()| "holds".into())
     }
 
     #[test]
@@ -169,10 +175,16 @@ mod tests {
         let cases: [(&[Stored<'_>], &str); 6] = [
             (&[a.clone(), c.clone()], "1 flights are missing"),
             (&[a.clone(), b.clone(), b.clone(), c.clone()], "1 flights are stored twice"),
-            (&[stored("ATL", 0, 4), b.clone(), c.clone()], "1 flights were stored out of their airport's order"),
+            (
+                &[stored("ATL", 0, 4), b.clone(), c.clone()],
+                "1 flights were stored out of their airport's order",
+            ),
             (&[a.clone(), b.clone(), Stored { at_home: false, ..c.clone() }], "1 rows lie where"),
             (&[a.clone(), b.clone(), c.clone(), stored("LAX", 64, 9)], "1 rows lie where"),
-            (&[a, b, Stored { tally: Tally { flights: 1, ..Tally::default() }, ..c }], "sums differ from the input's for DFW"),
+            (
+                &[a, b, Stored { tally: Tally { flights: 1, ..Tally::default() }, ..c }],
+                "sums differ from the input's for DFW",
+            ),
         ];
         for (flights, fault) in cases {
             let verdict = verdict(&input, flights);

@@ -32,7 +32,8 @@ const INSERT: &str = "INSERT INTO flights
 const NEXT_PAGE: &str = "SELECT origin, number, arrival, distance_miles, delay_minutes FROM flights
     WHERE (origin, number) > ($1, $2) ORDER BY origin, number LIMIT $3";
 
-const ONE_AIRPORT: &str = "SELECT count(*) AS flights, coalesce(sum(delay_minutes), 0) AS delay_minutes,
+const ONE_AIRPORT: &str =
+    "SELECT count(*) AS flights, coalesce(sum(delay_minutes), 0) AS delay_minutes,
     coalesce(sum(distance_miles), 0) AS distance_miles FROM flights WHERE origin = $1";
 
 /// The four shards.
@@ -52,13 +53,15 @@ impl Store {
             .table("flights", "origin", KeyType::Text);
         for shard in 0..SHARDS {
             let name = format!("shard_{shard}");
-            builder = builder.shard(&name, format!("sqlite:{}", folder.join(format!("{name}.db")).display()));
+            builder = builder
+                .shard(&name, format!("sqlite:{}", folder.join(format!("{name}.db")).display()));
         }
         let shards = builder.connect().await.doing("opening the shards")?;
         shards.on_all(TABLE).await.doing("making the table of flights")?;
         let mut last = 0;
         for (_, shard) in shards.shards() {
-            let newest = shard.read().query_one_as("SELECT max(arrival) FROM flights", params![]).await;
+            let newest =
+                shard.read().query_one_as("SELECT max(arrival) FROM flights", params![]).await;
             let newest: Option<u64> = newest.doing("reading the newest arrival")?;
             last = last.max(newest.unwrap_or_default());
         }
@@ -105,7 +108,11 @@ impl Store {
     }
 
     /// Shows everything stored to the audit, page by page.
-    pub(crate) async fn audit(&self, audit: &mut Audit, mut progress: impl FnMut(u64)) -> Result<(), Failure> {
+    pub(crate) async fn audit(
+        &self,
+        audit: &mut Audit,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), Failure> {
         let mut done = 0;
         for (name, shard) in self.shards.shards() {
             let mut after = (String::new(), -1);
@@ -115,7 +122,8 @@ impl Store {
                 let Some(last) = page.last() else { break };
                 after = (last.origin.clone(), last.number as i64);
                 for row in &page {
-                    let home = self.shards.shard_for(row.origin.as_str()).doing("finding a shard")?;
+                    let home =
+                        self.shards.shard_for(row.origin.as_str()).doing("finding a shard")?;
                     audit.look_at(&row.stored(home == name));
                 }
                 done += page.len() as u64;
@@ -137,7 +145,11 @@ struct Row {
 
 impl Row {
     fn stored(&self, at_home: bool) -> Stored<'_> {
-        let tally = Tally { flights: 1, delay_minutes: self.delay_minutes, distance_miles: self.distance_miles };
+        let tally = Tally {
+            flights: 1,
+            delay_minutes: self.delay_minutes,
+            distance_miles: self.distance_miles,
+        };
         Stored { origin: &self.origin, number: self.number, arrival: self.arrival, tally, at_home }
     }
 }

@@ -25,9 +25,18 @@ impl Watch {
     ) -> Result<Self, Failure> {
         let (shards, cache, queue) = (store.shards().clone(), board.cache().clone(), queue.clone());
         let checker = HealthChecker::new()
-            .check("database", { let shards = shards.clone(); move || shards.ping() })
-            .check("cache", { let cache = cache.clone(); move || cache.ping() })
-            .check("queue", { let queue = queue.clone(); move || queue.ping() })
+            .check("database", {
+                let shards = shards.clone();
+                move || shards.ping()
+            })
+            .check("cache", {
+                let cache = cache.clone();
+                move || cache.ping()
+            })
+            .check("queue", {
+                let queue = queue.clone();
+                move || queue.ping()
+            })
             .findings("shards", move || shards.findings())
             .findings("backlog", move || queue.findings());
         checker.start().doing("starting the health checks")?;
@@ -43,7 +52,8 @@ impl Watch {
             .map(|check| format!("{} is {}", check.name(), check.status().as_str()))
             .collect();
         let all = report.checks().len();
-        let detail = if unwell.is_empty() { String::new() } else { format!(": {}", unwell.join(", ")) };
+        let detail =
+            if unwell.is_empty() { String::new() } else { format!(": {}", unwell.join(", ")) };
         format!("{} ({all} checks){detail}", report.status().as_str())
     }
 

@@ -99,6 +99,11 @@ impl Crew {
         self.handles.retain(|(other, _)| *other != id);
     }
 
+    /// The runtime is going down: nobody is hired any more.
+    pub(crate) fn disband(&mut self) {
+        self.limit = 0;
+    }
+
     pub(crate) fn hired(&mut self, id: WorkerId, handle: AbortHandle) {
         if !handle.is_finished() {
             self.handles.push((id, handle));

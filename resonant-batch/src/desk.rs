@@ -1,7 +1,7 @@
 //! The thin shell around the core: one lock, and what has to happen once it is free.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Waker};
 
 use tokio::runtime::Handle;
@@ -10,23 +10,28 @@ use tokio::time::Instant;
 
 use crate::config::BatchConfig;
 use crate::core::{Core, Level, Request, Taken, Ticket};
-use crate::crew::{Call, Crew, WorkerId};
+
+use crate::crew::{Call, WorkerId};
 use crate::door::{Door, Place};
 use crate::error::{Result, closed, not_run, overloaded, too_heavy};
 use crate::key::Key;
 use crate::metrics::{Metrics, Reject};
 use crate::process::Runner;
+use crate::state::{Pause, State, Step};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tray::{Copy, Tray};
 use crate::worker::Worker;
 
 pub(crate) type Lots<O> = Arc<Tray<O>>;
-type Desks<K, I, O> = Core<K, I, Arc<Tray<O>>, Arc<Door<O>>>;
-pub(crate) type TakenBatch<K, I, O> = Taken<K, I, Arc<Tray<O>>>;
+/// An item's way in while the queue is full: its ticket and the door it waits at.
+pub(crate) type Line<O> = (u64, Arc<Door<O>>);
+type Shared<K, I, O> = State<K, I, Lots<O>, Arc<Door<O>>>;
+pub(crate) type TakenBatch<K, I, O> = Taken<K, I, Lots<O>>;
 pub(crate) type By<I, T> = Box<dyn Fn(&I) -> T + Send + Sync>;
 
 /// Everything the handles and the workers of one processor share.
 pub(crate) struct Desk<K, I, O> {
-    state: Mutex<State<K, I, O>>,
+    state: Mutex<Shared<K, I, O>>,
     /// Told whenever a batch has ended: flushes and drains look.
     pub(crate) ended: Notify,
     pub(crate) settings: Settings<K, I, O>,
@@ -45,31 +50,8 @@ pub(crate) struct Settings<K, I, O> {
     pub(crate) runtime: Handle,
 }
 
-struct State<K, I, O> {
-    core: Desks<K, I, O>,
-    crew: Crew,
-}
-
-/// What a worker that looks for work has to do.
-pub(crate) enum Step<K, I, O> {
-    /// Let others have a turn first: whoever is ready to submit joins the batch.
-    Yield,
-    Run(TakenBatch<K, I, O>),
-    /// Nothing to do until called, or until the time.
-    Rest(Option<Instant>),
-    Retire,
-}
-
-/// What a worker did just before it looks for work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pause {
-    /// It ran a batch.
-    Busy,
-    /// It waited for work.
-    Rested,
-    /// It let others have a turn.
-    Yielded,
-}
+/// Where many items ended up: those accepted, and the line of the rest.
+pub(crate) type EnteredMany<O> = (VecDeque<Place<O>>, Option<Line<O>>);
 
 /// Where a submission ended up.
 pub(crate) enum Entered<O> {
@@ -83,10 +65,13 @@ where
     I: Send + 'static,
     O: Send + 'static,
 {
-    pub(crate) fn new(core: Desks<K, I, O>, settings: Settings<K, I, O>) -> Arc<Self> {
-        let crew = Crew::new(settings.config.max_in_flight);
+    pub(crate) fn new(
+        core: Core<K, I, Lots<O>, Arc<Door<O>>>,
+        settings: Settings<K, I, O>,
+    ) -> Arc<Self> {
+        let state = Mutex::new(State::new(core, settings.config.max_in_flight));
         Arc::new_cyclic(|itself| Self {
-            state: Mutex::new(State { core, crew }),
+            state,
             ended: Notify::new(),
             settings,
             itself: itself.clone(),
@@ -151,11 +136,10 @@ where
     }
 
     /// Accepts as many items as there is room for, in order, and puts the rest in line. One lock, one call.
-    #[allow(clippy::type_complexity)]
     pub(crate) fn enter_many(
         &self,
         requests: impl Iterator<Item = Request<K, I>>,
-    ) -> Result<(VecDeque<Place<O>>, Option<(u64, Arc<Door<O>>)>)> {
+    ) -> Result<EnteredMany<O>> {
         let mut places: VecDeque<Place<O>> = VecDeque::new();
         let mut in_line = VecDeque::new();
         let mut state = self.lock();
@@ -217,43 +201,21 @@ where
     }
 
     /// What the worker `id` has to do next.
-    pub(crate) fn step(&self, id: WorkerId, pause: Pause, cx: &Context<'_>) -> Step<K, I, O> {
+    pub(crate) fn step(&self, id: WorkerId, pause: Pause, cx: &Context<'_>) -> Step<K, I, Lots<O>> {
         let mut state = self.lock();
-        let State { core, crew } = &mut *state;
-        crew.arrive(id);
-        if core.next_due().is_some() {
-            core.tick(Instant::now());
-        }
-        if core.has_ready() {
-            if pause == Pause::Busy || (pause == Pause::Rested && !core.is_lone()) {
-                crew.claim(id);
-                return Step::Yield;
-            }
-            if let Some(taken) = core.take(Instant::now) {
-                crew.busy(id);
-                self.settings.metrics.in_flight(core.level().running);
-                let call = state.call();
-                drop(state);
-                self.answer(call);
-                return Step::Run(taken);
-            }
-        }
-        let Level { queued, closed, .. } = core.level();
-        if closed && queued == 0 {
-            crew.busy(id);
-            return Step::Retire;
-        }
-        let due = core.next_due().filter(|_| !crew.has_timekeeper());
-        crew.rest(id, cx.waker().clone(), due.is_some());
-        Step::Rest(due)
+        let step = state.step(id, pause, cx);
+        let Step::Run(taken, call) = step else { return step };
+        self.settings.metrics.in_flight(state.core.level().running);
+        drop(state);
+        self.answer(call);
+        Step::Run(taken, Call::Nobody)
     }
 
     /// A batch has ended and its outcomes are delivered.
     pub(crate) fn finish(&self, ticket: Ticket) {
         let mut state = self.lock();
-        state.core.finish(ticket);
+        let call = state.finish(ticket);
         self.settings.metrics.in_flight(state.core.level().running);
-        let call = state.call();
         drop(state);
         self.answer(call);
         self.ended.notify_waiters();
@@ -322,8 +284,7 @@ where
     /// A worker is no more: retired, or dropped by its runtime.
     pub(crate) fn gone(&self, id: WorkerId, retired: bool) {
         let mut state = self.lock();
-        state.crew.gone(id);
-        let idle = state.crew.everybody_idle();
+        let idle = state.gone(id, retired);
         drop(state);
         idle.into_iter().for_each(Waker::wake);
         if !retired {
@@ -334,7 +295,7 @@ where
     }
 
     /// Frees the lock after items came in, and calls whoever is needed.
-    fn release(&self, mut state: MutexGuard<'_, State<K, I, O>>) {
+    fn release(&self, mut state: MutexGuard<'_, Shared<K, I, O>>) {
         let call = state.call();
         let shared = state.core.take_shared();
         drop(state);
@@ -360,16 +321,8 @@ where
     }
 }
 
-impl<K: Key, I, O> State<K, I, O> {
-    /// Calls a worker if there is something to do or a time to keep.
-    fn call(&mut self) -> Call {
-        let untimed = || self.core.next_due().is_some() && !self.crew.has_timekeeper();
-        if self.core.has_ready() || untimed() { self.crew.call() } else { Call::Nobody }
-    }
-}
-
 impl<K, I, O> Desk<K, I, O> {
-    fn lock(&self) -> MutexGuard<'_, State<K, I, O>> {
+    fn lock(&self) -> MutexGuard<'_, Shared<K, I, O>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,12 @@
 //! Where a submitter waits while the queue is full, and what it holds once its item came in.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::core::{Guest, Seat};
 use crate::error::{Result, closed};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tray::{Token, Tray};
 
 /// Accepted items of one submitter, in one batch.

@@ -139,6 +139,9 @@ where
 
     /// Submits an item and waits for its outcome, but no longer than `limit` in all.
     ///
+    /// A deadline does not shed load: when more comes in than can be processed, items grow old in the queue and are processed
+    /// for callers about to give up. For that, keep `max_queued` short and use [`try_submit`](Self::try_submit).
+    ///
     /// # Errors
     ///
     /// Those of [`submit`](Self::submit), and [`ErrorKind::TimedOut`] at the deadline. If the item was still queued it is

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::desk::{Desk, Entered};
+use crate::desk::{Desk, Entered, Line};
 use crate::door::{Door, Place};
 use crate::error::Result;
 use crate::key::Key;
@@ -134,7 +134,7 @@ where
 {
     desk: &'a Desk<K, I, O>,
     places: VecDeque<Place<O>>,
-    line: Option<(u64, Arc<Door<O>>)>,
+    line: Option<Line<O>>,
     outcomes: Vec<Result<O>>,
     expected: usize,
 }
@@ -149,7 +149,7 @@ where
         desk: &'a Desk<K, I, O>,
         expected: usize,
         places: VecDeque<Place<O>>,
-        line: Option<(u64, Arc<Door<O>>)>,
+        line: Option<Line<O>>,
     ) -> Self {
         Self { desk, places, line, outcomes: Vec::with_capacity(expected), expected }
     }

@@ -1,12 +1,13 @@
 //! Where the outcomes of one batch are collected and its submitters are told: one allocation and one lock for the whole
 //! batch, instead of a channel for each item.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::core::Lot;
 use crate::error::{Error, Result};
 use crate::output::Outcomes;
+use crate::sync::{Mutex, MutexGuard};
 
 /// How an outcome is copied when equal items share one.
 pub(crate) type Copy<O> = fn(&O) -> O;

@@ -11,10 +11,11 @@ use tracing::Instrument;
 
 use crate::core::{Places, Ticket};
 use crate::crew::WorkerId;
-use crate::desk::{Desk, Pause, Step, TakenBatch};
+use crate::desk::{Desk, TakenBatch};
 use crate::error::{Result, interrupted};
 use crate::key::Key;
 use crate::output::Outcomes;
+use crate::state::{Pause, Step};
 use crate::tray::Tray;
 
 pub(crate) struct Worker<K, I, O>
@@ -54,7 +55,7 @@ where
         poll_fn(move |cx| {
             loop {
                 match self.desk.step(self.id, pause, cx) {
-                    Step::Run(batch) => return Poll::Ready(Some(batch)),
+                    Step::Run(batch, _) => return Poll::Ready(Some(batch)),
                     Step::Retire => return Poll::Ready(None),
                     Step::Yield => {
                         pause = Pause::Yielded;

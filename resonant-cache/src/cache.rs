@@ -128,11 +128,8 @@ impl DistributedCache {
         });
         let shell = Arc::new(Shell { core });
         // Bytes live for ever unless they are told otherwise: there is no namespace to say it for them.
-        let config = NamespaceConfig {
-            ttl: None,
-            ttl_jitter: 0.0,
-            ..shell.core.config.defaults.clone()
-        };
+        let config =
+            NamespaceConfig { ttl: None, ttl_jitter: 0.0, ..shell.core.config.defaults.clone() };
         let ns = shell.namespace_core("", || config);
         let raw = Namespace::new(Arc::clone(&shell), ns, Arc::new(Raw));
         Self { shell, raw }
@@ -300,11 +297,4 @@ pub struct Usage {
     pub bytes: u64,
     /// The limit.
     pub max_bytes: u64,
-}
-
-#[cfg(test)]
-impl DistributedCache {
-    pub(crate) fn core(&self) -> &Core {
-        &self.shell.core
-    }
 }

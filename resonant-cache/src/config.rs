@@ -230,7 +230,10 @@ mod tests {
             (CacheConfig { max_batch: 0, ..CacheConfig::default() }, "max_batch"),
             (
                 CacheConfig {
-                    defaults: NamespaceConfig { ttl_jitter: f64::NAN, ..NamespaceConfig::default() },
+                    defaults: NamespaceConfig {
+                        ttl_jitter: f64::NAN,
+                        ..NamespaceConfig::default()
+                    },
                     ..CacheConfig::default()
                 },
                 "ttl_jitter",
@@ -249,8 +252,9 @@ mod tests {
         for (config, name) in cases {
             let error = config.validate().err();
             assert!(
-                error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Config
-                    && error.message().contains(name)),
+                error.as_ref().is_some_and(
+                    |error| error.kind() == ErrorKind::Config && error.message().contains(name)
+                ),
                 "{name}: {error:?}"
             );
         }

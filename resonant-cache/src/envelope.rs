@@ -142,8 +142,7 @@ pub(crate) fn open(bytes: &Bytes) -> Option<(Head, Bytes)> {
     }
     let negative = flags & NEGATIVE != 0;
     let payload = bytes.slice(bytes.len() - rest.0.len()..);
-    let head =
-        Head { fingerprint, version, written_at, fresh_ms, negative, position, epoch, tags };
+    let head = Head { fingerprint, version, written_at, fresh_ms, negative, position, epoch, tags };
     Some((head, payload))
 }
 
@@ -261,7 +260,12 @@ mod tests {
         let for_ever = Head { fresh_ms: None, ..plain() };
         let vectors = [
             ("plain", plain(), b"7".as_slice(), "a1000102030401020304050600000003e8000000ea600037"),
-            ("rich", rich, b"{}", "a10c0102030401020304050600000003e8000000ea600000000000001c85000000020000000000000190ac0202fa4e58f0f43569f1cff12d652e026e507b7d"),
+            (
+                "rich",
+                rich,
+                b"{}",
+                "a10c0102030401020304050600000003e8000000ea600000000000001c85000000020000000000000190ac0202fa4e58f0f43569f1cff12d652e026e507b7d",
+            ),
             ("negative", negative, b"", "a1010102030401020304050600000003e8000000271000"),
             ("for-ever", for_ever, b"7", "a1020102030401020304050600000003e800000000000037"),
         ];

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::backend::{
-    Bump, Epochs, FenceAt, Key, LeaseToken, Leased, Origin, ReadFrom, Store, TagId, Write,
-    WriteOutcome,
+    Bump, Epochs, FenceAt, Key, LeaseAsk, LeaseToken, Leased, Origin, ReadFrom, Store, TagId,
+    Write, WriteOutcome,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -60,13 +60,8 @@ impl Gate {
         self.batch("remove", keys.len(), true, self.store.remove(self.origin, keys, fence)).await
     }
 
-    pub(crate) async fn lease(
-        &self,
-        keys: &[Key],
-        token: LeaseToken,
-        ttl: Duration,
-    ) -> Vec<Result<Leased>> {
-        self.batch("lease", keys.len(), true, self.store.lease(keys, token, ttl)).await
+    pub(crate) async fn lease(&self, keys: &[Key], ask: LeaseAsk) -> Vec<Result<Leased>> {
+        self.batch("lease", keys.len(), true, self.store.lease(keys, ask)).await
     }
 
     pub(crate) async fn release(&self, keys: &[Key], token: LeaseToken) -> Result<()> {

@@ -104,7 +104,7 @@ impl<L: Clone> InFlight<L> {
         }
     }
 
-    #[cfg(test)]
+    /// How many keys are under way.
     pub(crate) fn len(&self) -> usize {
         self.pending.len()
     }

@@ -1,6 +1,76 @@
-//! A cache that loads each missing value once, over any store.
+//! A cache that loads each missing value once: decoded values in the process, encoded ones in a store that processes
+//! share.
 //!
-//! placeholder
+//! # Quick start
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> resonant_cache::Result<()> {
+//! use resonant_cache::DistributedCache;
+//!
+//! # async fn from_the_database(id: u32) -> std::io::Result<String> { Ok(format!("user {id}")) }
+//! let cache = DistributedCache::memory(64 << 20);
+//! let users = cache.namespace::<String>("user");
+//! // A thousand tasks that ask at once make one query.
+//! let user = users.get_or_load("7", async || from_the_database(7).await).await?;
+//! assert_eq!(*user, "user 7");
+//!
+//! users.set("7", &"Ada".to_owned()).await?;
+//! assert_eq!(users.get("7").await?.as_deref().map(String::as_str), Some("Ada"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does not do
+//!
+//! - It is no database: a store may drop anything at any time, counters included. What must not be lost goes to
+//!   `resonant-db`.
+//! - No transactions across keys. Batches have a status per key.
+//! - No listing of keys: invalidate by [tag](Namespace::invalidate_tag) or by [namespace](Namespace::clear).
+//! - This version has the memory store only. Asking for `redis://` nodes fails and names the feature.
+//!
+//! # Guarantees
+//!
+//! - **One load per missing key**, however many ask, in the process; and in the fleet, as far as the store's leases
+//!   reach: a leader that is gone costs one more load once its lease has lapsed.
+//! - **Nothing old gets in.** A `set`, `delete`, `clear` or invalidation while a load of the key runs keeps the load's
+//!   value out of both tiers. Those who asked before the change get it; whoever asks after it does not.
+//! - **Old replica reads stay out**: a value [loaded at](Loaded::at) a position before that of an
+//!   [invalidation](Namespace::invalidate_at) is not stored, for `position_ttl`.
+//! - **A life ends exactly**, on tokio's clock in the process, to the millisecond of the store's clock in the store.
+//!   Stale values are served only within the windows a namespace sets, never by [`get`](Namespace::get).
+//! - **Bounded**: the accounted bytes of a tier never exceed its limit, not for a moment. Loads that run or wait,
+//!   callers per load, keys per call, key and value lengths, tags and namespaces have limits with defaults.
+//! - **A store that is down** stops no start and fails no [`get_or_load`](Namespace::get_or_load): values come from
+//!   the loader and are kept in the process for `degraded_ttl`. Positions and leases mean nothing for that time.
+//!
+//! # Cancellation
+//!
+//! A dropped [`get_or_load`](Namespace::get_or_load) leaves its load running for the others and for the cache; loads
+//! stop when the last handle of the cache is dropped, or on [`close`](DistributedCache::close). A dropped change was
+//! done or not done in the store; either way this process forgets what it held, so it agrees with the store.
+//!
+//! # Stores
+//!
+//! | store | feature | limits |
+//! |---|---|---|
+//! | [`MemoryStore`](backend::MemoryStore) | always there | one process; nothing survives it |
+//! | a [`Store`](backend::Store) of yours | always there | pass it to [`store`](DistributedCacheBuilder::store); `testing` has its suite |
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `testing` | no | [`testing`]: the suite that a store must pass, and stores that break on purpose |
+//!
+//! # Metrics
+//!
+//! `resonant_cache_operations_total`, `…_entries`, `…_bytes`, `…_evictions_total`, `…_load_duration_seconds` and
+//! `…_coalesced_total`, labelled with the cache's name. Keys, namespaces and tags never appear in metrics, logs or
+//! `Debug`.
+
+#![cfg_attr(not(feature = "testing"), allow(rustdoc::broken_intra_doc_links))]
+
 mod builder;
 mod cache;
 mod codec;
@@ -22,6 +92,8 @@ mod namespace;
 mod options;
 
 pub mod backend;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use self::backend::Version;
 pub use self::builder::DistributedCacheBuilder;
@@ -31,3 +103,7 @@ pub use self::config::{CacheConfig, NamespaceConfig};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::namespace::{Namespace, NamespaceBuilder};
 pub use self::options::{Loaded, Served, SetOptions, Swap, Tier, Versioned, Written};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -17,7 +17,7 @@ use resonant_common::backoff::Backoff;
 use resonant_common::error::BoxError;
 use tokio::time::Instant;
 
-use crate::backend::{Guard, Key, LeaseToken, Leased, ReadFrom, Write, WriteOutcome};
+use crate::backend::{Guard, Key, LeaseAsk, LeaseToken, Leased, ReadFrom, Write, WriteOutcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Landed, Seat};
 use crate::freshness::{Freshness, judge};
@@ -33,11 +33,8 @@ pub(crate) trait Loader<V>: Send {
 }
 
 /// How often another process's lease is looked at.
-const LOOK_AGAIN: Backoff = Backoff {
-    initial: Duration::from_millis(10),
-    max: Duration::from_millis(100),
-    factor: 2.0,
-};
+const LOOK_AGAIN: Backoff =
+    Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(100), factor: 2.0 };
 
 pub(crate) struct Load<V> {
     kit: Arc<Kit<V>>,
@@ -114,7 +111,8 @@ impl<V: Send + Sync + 'static> Load<V> {
         if seats.is_empty() {
             return (chosen, held);
         }
-        let leases = self.kit.core.gate.lease(&self.names(&seats), self.token, ttl).await;
+        let ask = LeaseAsk { token: self.token, cleared: self.kit.ns.cleared(), ttl };
+        let leases = self.kit.core.gate.lease(&self.names(&seats), ask).await;
         for (seat, lease) in seats.into_iter().zip(leases) {
             match lease {
                 Ok(Leased::Granted) => chosen.push(Chosen { seat, leased: true }),
@@ -154,7 +152,10 @@ impl<V: Send + Sync + 'static> Load<V> {
             Ok(Ok(Ok(loaded))) => (Outcome::Ok, Ok(loaded)),
             Ok(Ok(Err(source))) => {
                 let message = format!("the loader of namespace {:?} failed", ns.name());
-                (Outcome::Error, Err(Error::new(ErrorKind::Load, "load", message).with_source(source)))
+                (
+                    Outcome::Error,
+                    Err(Error::new(ErrorKind::Load, "load", message).with_source(source)),
+                )
             }
             Ok(Err(panic)) => (Outcome::Panic, Err(panicked(ns.name(), &*panic))),
             Err(_) => {
@@ -168,12 +169,7 @@ impl<V: Send + Sync + 'static> Load<V> {
     }
 
     /// Stores what was loaded under its leases and lands it.
-    async fn store(
-        &self,
-        chosen: Vec<Chosen>,
-        mut loaded: HashMap<String, Loaded<V>>,
-        epoch: u64,
-    ) {
+    async fn store(&self, chosen: Vec<Chosen>, mut loaded: HashMap<String, Loaded<V>>, epoch: u64) {
         let mut ready = Vec::new();
         let mut unkept = Vec::new();
         for chosen in chosen {
@@ -190,10 +186,15 @@ impl<V: Send + Sync + 'static> Load<V> {
             return;
         }
         let outcomes = self.kit.core.gate.write(writes).await;
+        // The key changed since the load began, or something newer is known. A write that is refused leaves the lease,
+        // if it still lives, and nobody should have to wait for that.
+        let refused = ready.iter().zip(&outcomes);
+        let refused = refused.filter(|(_, outcome)| matches!(outcome, Ok(WriteOutcome::Refused)));
+        self.release(refused.map(|((chosen, _, _), _)| chosen)).await;
         for ((chosen, landed, _), outcome) in ready.into_iter().zip(outcomes) {
             match outcome {
                 Ok(WriteOutcome::Stored) => chosen.seat.keep(landed.entry.clone()),
-                // The key changed since the load began: those who waited get what was loaded, nobody else does.
+                // Those who waited get what was loaded; nobody else does.
                 Ok(WriteOutcome::Refused) => {}
                 Err(_) => chosen.seat.keep(self.short_lived(landed.entry.clone())),
             }

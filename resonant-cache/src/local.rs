@@ -4,6 +4,7 @@
 //! Order of locks: a stripe, then the tier's own. A namespace's epochs are never taken together with either.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -16,7 +17,6 @@ use crate::namespace::NamespaceCore;
 
 const STRIPES: usize = 64;
 
-#[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) l1: L1,
     stripes: Box<[Mutex<InFlight<Flight>>]>,
@@ -100,9 +100,18 @@ impl Local {
         lock(&self.stripes[usize::try_from(index).unwrap_or_default()])
     }
 
-    #[cfg(test)]
-    pub(crate) fn under_way(&self) -> usize {
+    /// Keys that are read or loaded now.
+    fn under_way(&self) -> usize {
         self.stripes.iter().map(|stripe| lock(stripe).len()).sum()
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("l1", &self.l1)
+            .field("under_way", &self.under_way())
+            .finish_non_exhaustive()
     }
 }
 

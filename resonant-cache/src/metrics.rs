@@ -28,9 +28,8 @@ pub(crate) enum How {
 }
 
 const OPS: [&str; 6] = ["get", "get_or_load", "set", "delete", "invalidate", "count"];
-const RESULTS: [&str; 9] = [
-    "hit_local", "hit_shared", "stale", "negative", "miss", "loaded", "ok", "refused", "error",
-];
+const RESULTS: [&str; 9] =
+    ["hit_local", "hit_shared", "stale", "negative", "miss", "loaded", "ok", "refused", "error"];
 const OUTCOMES: [&str; 4] = ["ok", "error", "timeout", "panic"];
 
 /// How a load ended.

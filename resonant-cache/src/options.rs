@@ -82,7 +82,11 @@ impl SetOptions {
 
     terms!();
 
-    pub(crate) fn resolve(&self, config: &NamespaceConfig, operation: &'static str) -> Result<Kept> {
+    pub(crate) fn resolve(
+        &self,
+        config: &NamespaceConfig,
+        operation: &'static str,
+    ) -> Result<Kept> {
         self.terms.resolve(config, false, operation)
     }
 }
@@ -100,7 +104,11 @@ impl<V> Loaded<V> {
 
     terms!();
 
-    pub(crate) fn resolve(&self, config: &NamespaceConfig, operation: &'static str) -> Result<Kept> {
+    pub(crate) fn resolve(
+        &self,
+        config: &NamespaceConfig,
+        operation: &'static str,
+    ) -> Result<Kept> {
         self.terms.resolve(config, self.value.is_none(), operation)
     }
 
@@ -138,7 +146,8 @@ impl Terms {
         operation: &'static str,
     ) -> Result<Kept> {
         if self.tags.len() > MAX_TAGS {
-            let message = format!("a value carries at most {MAX_TAGS} tags, not {}", self.tags.len());
+            let message =
+                format!("a value carries at most {MAX_TAGS} tags, not {}", self.tags.len());
             return Err(Error::new(ErrorKind::Rejected, operation, message));
         }
         let default = if negative { Some(config.negative_ttl) } else { config.ttl };

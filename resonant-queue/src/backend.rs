@@ -157,12 +157,7 @@ pub trait QueueStore: fmt::Debug + Send + Sync + 'static {
     async fn open(&self, partition: u32, epoch: u64) -> Result<Opened>;
 
     /// Applies what became of messages of a partition.
-    async fn settle(
-        &self,
-        partition: u32,
-        epoch: u64,
-        batch: Arc<Vec<Settlement>>,
-    ) -> Result<()>;
+    async fn settle(&self, partition: u32, epoch: u64, batch: Arc<Vec<Settlement>>) -> Result<()>;
 
     /// Counts what is stored. Cheap: cost must not grow with the number of ready messages.
     async fn stored(&self) -> Result<Stored>;

@@ -125,12 +125,14 @@ impl<T> QueueBuilder<T> {
     /// `Unavailable`.
     pub async fn build(self) -> Result<PartitionedQueue<T>> {
         let Some(backend) = self.backend else {
-            let message = "a queue needs a backend: .backend(Memory::new()), or one that is durable";
+            let message =
+                "a queue needs a backend: .backend(Memory::new()), or one that is durable";
             return Err(Error::new(ErrorKind::Config, "build", message));
         };
         let key = match (self.key, &self.config.partition_key) {
             (Some(_), Some(_)) => {
-                let message = "partition_key and key exclude each other: name a field or give a closure";
+                let message =
+                    "partition_key and key exclude each other: name a field or give a closure";
                 return Err(Error::new(ErrorKind::Config, "build", message));
             }
             (Some(key), None) => key,

@@ -91,7 +91,14 @@ pub struct ParkedKey {
 
 impl ParkedKey {
     /// A parked key as an engine reports it; `since` in milliseconds since 1970.
-    pub fn new(key: Key, partition: u32, messages: u64, sequence: u64, since: u64, error: String) -> Self {
+    pub fn new(
+        key: Key,
+        partition: u32,
+        messages: u64,
+        sequence: u64,
+        since: u64,
+        error: String,
+    ) -> Self {
         Self { key, partition, messages, sequence, since: clock::time(since), error }
     }
 }

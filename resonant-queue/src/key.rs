@@ -227,10 +227,13 @@ impl<'de> Visitor<'de> for KeySeed {
     fn visit_unit<E>(self) -> Result<Found, E> {
         Ok(Found::Unusable("is null"))
     }
-    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Found, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        // What is not read to its end is an error of syntax.
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Found::Unusable("is an object"))
     }
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, _: A) -> Result<Found, A::Error> {
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Found::Unusable("is an array"))
     }
 }
@@ -277,8 +280,16 @@ mod tests {
 
     #[test]
     fn the_partition_function_is_pinned() {
-        let vectors =
-            [("", 9), ("a", 11), ("agent_123", 13), ("DFW", 2), ("ORD", 2), ("Zürich", 0), ("7", 0)];
+        // By another implementation of XXH64.
+        let vectors = [
+            ("", 9),
+            ("a", 11),
+            ("agent_123", 13),
+            ("DFW", 1),
+            ("ORD", 2),
+            ("Zürich", 9),
+            ("7", 7),
+        ];
         for (key, partition) in vectors {
             assert_eq!(Key::from(key).partition(16), partition, "{key:?}");
         }

@@ -72,8 +72,14 @@
 //! | engine | feature | survives | shared by processes |
 //! |---|---|---|---|
 //! | [`Memory`] | always there | nothing | no |
-#![cfg_attr(feature = "sqlite", doc = "| [`Sqlite`] | `sqlite` | power loss ([`Durability::Full`]) or the process ([`Durability::Normal`]) | yes, on one machine |")]
-#![cfg_attr(not(feature = "sqlite"), doc = "| `Sqlite` | `sqlite` | power loss or the process, as you choose | yes, on one machine |")]
+#![cfg_attr(
+    feature = "sqlite",
+    doc = "| [`Sqlite`] | `sqlite` | power loss ([`Durability::Full`]) or the process ([`Durability::Normal`]) | yes, on one machine |"
+)]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "| `Sqlite` | `sqlite` | power loss or the process, as you choose | yes, on one machine |"
+)]
 //!
 //! # Features
 //!

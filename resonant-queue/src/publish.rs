@@ -45,7 +45,10 @@ impl<T: Serialize> PartitionedQueue<T> {
     /// # Errors
     ///
     /// As [`publish`](Self::publish).
-    pub fn try_publish(&self, message: &T) -> impl Future<Output = Result<Receipt>> + Send + use<T> {
+    pub fn try_publish(
+        &self,
+        message: &T,
+    ) -> impl Future<Output = Result<Receipt>> + Send + use<T> {
         self.one(self.encode("try_publish", message, &PublishOptions::default()), WhenFull::Refuse)
     }
 

@@ -68,7 +68,8 @@ impl SequenceCheck {
 
     /// The same, remembering another number of keys.
     pub fn with_limit(queue: &str, keys: usize) -> Self {
-        let counter = |fault| Counter::new(&QUEUE_SEQUENCE_FAULTS, &[("queue", queue), ("fault", fault)]);
+        let counter =
+            |fault| Counter::new(&QUEUE_SEQUENCE_FAULTS, &[("queue", queue), ("fault", fault)]);
         let state = State {
             limit: keys.max(1),
             keys: HashMap::new(),
@@ -159,7 +160,10 @@ mod tests {
     #[test]
     fn order_gaps_repeats_and_inversions_are_told_apart() {
         let a = |sequence, previous| ("a", sequence, Some(previous));
-        assert!(report(&[("a", 1, None), ("b", 2, None), a(3, 1), ("b", 4, Some(2)), a(9, 3)]).in_order());
+        assert!(
+            report(&[("a", 1, None), ("b", 2, None), a(3, 1), ("b", 4, Some(2)), a(9, 3)])
+                .in_order()
+        );
 
         let gap = report(&[("a", 1, None), a(5, 3)]);
         assert_eq!((gap.gaps, gap.inversions, gap.in_order()), (1, 0, false));
@@ -170,7 +174,10 @@ mod tests {
         let again = report(&[("a", 1, None), a(3, 1), ("a", 1, None), a(3, 1), a(5, 3)]);
         assert_eq!((again.repeats, again.in_order()), (2, true));
 
-        assert!(report(&[("a", 1, None), ("a", 7, None)]).in_order(), "an unknown predecessor is no gap");
+        assert!(
+            report(&[("a", 1, None), ("a", 7, None)]).in_order(),
+            "an unknown predecessor is no gap"
+        );
     }
 
     #[test]

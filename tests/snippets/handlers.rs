@@ -17,7 +17,11 @@ struct Failed(StatusCode);
 
 impl<K: Kind> From<Error<K>> for Failed {
     fn from(error: Error<K>) -> Self {
-        Self(if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR })
+        Self(if error.is_transient() {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        })
     }
 }
 
@@ -39,7 +43,11 @@ async fn user(State(service): State<Service>, Path(id): Path<i64>) -> Result<Jso
     Ok(Json((*user).clone()))
 }
 
-async fn rename(State(service): State<Service>, Path(id): Path<i64>, name: String) -> Result<String, Failed> {
+async fn rename(
+    State(service): State<Service>,
+    Path(id): Path<i64>,
+    name: String,
+) -> Result<String, Failed> {
     let previous: String = service
         .db
         .transaction(async |tx| {
@@ -53,18 +61,28 @@ async fn rename(State(service): State<Service>, Path(id): Path<i64>, name: Strin
     Ok(previous)
 }
 
-async fn hire(State(service): State<Service>, Path(org): Path<String>, name: String) -> Result<String, Failed> {
+async fn hire(
+    State(service): State<Service>,
+    Path(org): Path<String>,
+    name: String,
+) -> Result<String, Failed> {
     let sql = "INSERT INTO agents (org_id, name) VALUES ($1, $2)";
     service.shards.execute(sql, params![org, name]).await?;
     Ok(service.shards.shard_for(org.as_str())?.to_string())
 }
 
-async fn publish(State(service): State<Service>, Json(task): Json<Task>) -> Result<StatusCode, Failed> {
+async fn publish(
+    State(service): State<Service>,
+    Json(task): Json<Task>,
+) -> Result<StatusCode, Failed> {
     service.queue.publish(&task).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
-async fn batched(State(service): State<Service>, Path(id): Path<i64>) -> Result<Json<Option<User>>, Failed> {
+async fn batched(
+    State(service): State<Service>,
+    Path(id): Path<i64>,
+) -> Result<Json<Option<User>>, Failed> {
     Ok(Json(service.batch.submit(id).await?))
 }
 
@@ -79,8 +97,10 @@ fn app(service: Service) -> Router {
 }
 
 async fn call(app: &Router, method: &str, path: &str, body: &str) -> (StatusCode, String) {
-    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-    let response = app.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+    let request =
+        Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let response =
+        app.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
     let status = response.status();
     let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -93,10 +113,19 @@ async fn every_primitive_serves_from_an_axum_handler() {
     service.health.run_all().await;
     let app = app(service.clone());
 
-    assert_eq!(call(&app, "GET", "/users/7", "").await, (StatusCode::OK, r#"{"id":7,"name":"Ada"}"#.into()));
+    assert_eq!(
+        call(&app, "GET", "/users/7", "").await,
+        (StatusCode::OK, r#"{"id":7,"name":"Ada"}"#.into())
+    );
     assert_eq!(call(&app, "PUT", "/users/7", "Grace").await, (StatusCode::OK, "Ada".into()));
-    assert_eq!(call(&app, "GET", "/users/7", "").await, (StatusCode::OK, r#"{"id":7,"name":"Grace"}"#.into()));
-    assert_eq!(call(&app, "GET", "/batched/7", "").await, (StatusCode::OK, r#"{"id":7,"name":"Grace"}"#.into()));
+    assert_eq!(
+        call(&app, "GET", "/users/7", "").await,
+        (StatusCode::OK, r#"{"id":7,"name":"Grace"}"#.into())
+    );
+    assert_eq!(
+        call(&app, "GET", "/batched/7", "").await,
+        (StatusCode::OK, r#"{"id":7,"name":"Grace"}"#.into())
+    );
     assert_eq!(call(&app, "GET", "/batched/8", "").await, (StatusCode::OK, "null".into()));
     let (status, shard) = call(&app, "POST", "/orgs/org_123/agents", "Ada").await;
     assert_eq!((status, shard.starts_with("shard_")), (StatusCode::OK, true), "{shard}");

@@ -26,7 +26,6 @@ pub(crate) struct Task {
 pub(crate) struct Service {
     pub(crate) db: Database,
     pub(crate) shards: ShardedDatabase,
-    pub(crate) cache: DistributedCache,
     pub(crate) users: Namespace<User>,
     pub(crate) queue: PartitionedQueue<Task>,
     pub(crate) batch: BatchProcessor<i64, Option<User>>,
@@ -37,8 +36,14 @@ impl Service {
     pub(crate) async fn start(folder: &std::path::Path) -> Self {
         let file = |name: &str| format!("sqlite:{}", folder.join(name).display());
         let db = Database::connect(file("main.db")).await.unwrap();
-        db.write().batch("CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL)").await.unwrap();
-        db.write().execute("INSERT INTO users (id, name) VALUES ($1, $2)", params![7, "Ada"]).await.unwrap();
+        db.write()
+            .batch("CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT NOT NULL)")
+            .await
+            .unwrap();
+        db.write()
+            .execute("INSERT INTO users (id, name) VALUES ($1, $2)", params![7, "Ada"])
+            .await
+            .unwrap();
 
         let shards = ShardedDatabase::builder()
             .shard("shard_0", file("shard_0.db"))
@@ -49,7 +54,10 @@ impl Service {
             .connect()
             .await
             .unwrap();
-        shards.on_all("CREATE TABLE agents (org_id TEXT NOT NULL, name TEXT NOT NULL)").await.unwrap();
+        shards
+            .on_all("CREATE TABLE agents (org_id TEXT NOT NULL, name TEXT NOT NULL)")
+            .await
+            .unwrap();
 
         let cache = DistributedCache::memory(1 << 20);
         let users = cache.namespace("user");
@@ -75,11 +83,23 @@ impl Service {
         .build()
         .unwrap();
         let health = HealthChecker::new()
-            .check("database", { let db = db.clone(); move || db.ping() })
-            .check("shards", { let shards = shards.clone(); move || shards.ping() })
-            .check("cache", { let cache = cache.clone(); move || cache.ping() })
-            .check("queue", { let queue = queue.clone(); move || queue.ping() })
-            .findings("backlog", { let queue = queue.clone(); move || queue.findings() });
-        Self { db, shards, cache, users, queue, batch, health }
+            .check("database", {
+                let db = db.clone();
+                move || db.ping()
+            })
+            .check("shards", {
+                let shards = shards.clone();
+                move || shards.ping()
+            })
+            .check("cache", move || cache.ping())
+            .check("queue", {
+                let queue = queue.clone();
+                move || queue.ping()
+            })
+            .findings("backlog", {
+                let queue = queue.clone();
+                move || queue.findings()
+            });
+        Self { db, shards, users, queue, batch, health }
     }
 }

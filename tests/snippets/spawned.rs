@@ -37,7 +37,9 @@ async fn every_primitive_works_in_a_spawned_task() {
         let service = service.clone();
         async move {
             let db = service.db.clone();
-            let load = async move || db.read().query_one_as("SELECT id, name FROM users WHERE id = 7", params![]).await;
+            let load = async move || {
+                db.read().query_one_as("SELECT id, name FROM users WHERE id = 7", params![]).await
+            };
             service.users.get_or_load("7", load).await.map(|user| User::clone(&user)).unwrap()
         }
     });
@@ -45,7 +47,15 @@ async fn every_primitive_works_in_a_spawned_task() {
 
     let batched = tokio::spawn({
         let service = service.clone();
-        async move { service.batch.submit_many([7, 8]).await.into_iter().map(Result::unwrap).collect::<Vec<_>>() }
+        async move {
+            service
+                .batch
+                .submit_many([7, 8])
+                .await
+                .into_iter()
+                .map(Result::unwrap)
+                .collect::<Vec<_>>()
+        }
     });
     assert_eq!(batched.await.unwrap(), [Some(User { id: 7, name: "Grace".into() }), None]);
 
@@ -70,7 +80,8 @@ async fn a_worker_captures_what_it_needs() {
                 if goal == "never" {
                     return Err(HandlerError::reject("this one never works"));
                 }
-                let names: Vec<String> = db.read().query_as("SELECT name FROM users", params![]).await?;
+                let names: Vec<String> =
+                    db.read().query_as("SELECT name FROM users", params![]).await?;
                 sender.send((goal, names)).map_err(HandlerError::retry)?;
                 Ok(())
             }
@@ -83,7 +94,10 @@ async fn a_worker_captures_what_it_needs() {
         let queue = service.queue.clone();
         async move {
             for goal in ["never", "Process data"] {
-                queue.publish(&Task { agent_id: "agent_123".into(), goal: goal.into() }).await.unwrap();
+                queue
+                    .publish(&Task { agent_id: "agent_123".into(), goal: goal.into() })
+                    .await
+                    .unwrap();
             }
         }
     });

@@ -8,8 +8,13 @@ use std::process::{Command, Output, Stdio};
 pub(crate) fn example(name: &str) -> Command {
     let test = std::env::current_exe().expect("a running test has a path");
     let profile = test.ancestors().nth(2).expect("tests lie in <profile>/deps").to_owned();
-    let program: PathBuf = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    assert!(program.exists(), "{} is not built; cargo test -p resonant-examples builds it", program.display());
+    let program: PathBuf =
+        profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        program.exists(),
+        "{} is not built; cargo test -p resonant-examples builds it",
+        program.display()
+    );
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
     command
@@ -22,5 +27,9 @@ pub(crate) fn run(name: &str, arguments: impl IntoIterator<Item = impl AsRef<OsS
 
 /// What it printed, both streams, for messages of failed assertions.
 pub(crate) fn printed(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }

@@ -28,7 +28,13 @@ pub(super) struct Keys<K, I, C> {
 
 impl<K: Key, I, C> Keys<K, I, C> {
     pub(super) fn new() -> Self {
-        Self { index: HashMap::new(), slots: Vec::new(), free: Vec::new(), resting: None, spare: Vec::new() }
+        Self {
+            index: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            resting: None,
+            spare: Vec::new(),
+        }
     }
 
     /// How many keys are active.
@@ -81,6 +87,11 @@ impl<K: Key, I, C> Keys<K, I, C> {
                 self.spare.push(queue.batches);
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// The slots of all active keys.

@@ -15,6 +15,8 @@ mod epochs;
 mod flights;
 mod keys;
 mod list;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

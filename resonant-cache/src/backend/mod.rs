@@ -30,7 +30,8 @@ pub use memory::MemoryStore;
 ///    others.
 /// 3. **Time to live.** A value is gone once its time to live is over, by the store's clock; without one it stays. A
 ///    store may drop values and counters at any time to keep its own limits.
-/// 4. **Leases.** At most one live lease per key. Every stored write and every removal of a key ends its lease, so a
+/// 4. **Leases.** At most one live lease per key; one that was asked for at a higher [`cleared`](LeaseAsk::cleared)
+///    epoch takes the place of a lower one. Every stored write and every removal of a key ends its lease, so a
 ///    [`Guard::Lease`] write whose lease ended, lapsed or was taken over is [`Refused`](WriteOutcome::Refused): a load
 ///    that began before a change can never store what it read. A store that cannot keep a lease in its limits drops
 ///    it; that refuses a fill, and never admits one.
@@ -78,7 +79,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> Vec<Result<bool>>;
 
     /// Asks for the lease of each key.
-    async fn lease(&self, keys: &[Key], token: LeaseToken, ttl: Duration) -> Vec<Result<Leased>>;
+    async fn lease(&self, keys: &[Key], ask: LeaseAsk) -> Vec<Result<Leased>>;
 
     /// Ends those leases that `token` still holds.
     async fn release(&self, keys: &[Key], token: LeaseToken) -> Result<()>;
@@ -187,6 +188,18 @@ pub enum WriteOutcome {
     Stored,
     /// Its guard or the key's fence did not hold; nothing changed.
     Refused,
+}
+
+/// What a lease is asked for with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseAsk {
+    /// Who asks.
+    pub token: LeaseToken,
+    /// The epoch of the namespace's last clear that the asker knows of. A load from before a clear need not be waited
+    /// for, so a higher one takes the place of a lower one.
+    pub cleared: u64,
+    /// How long the lease lasts.
+    pub ttl: Duration,
 }
 
 /// What became of asking for a lease.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::backend::{Announces, Key};
+use crate::backend::{Announces, Epochs, Key};
 use crate::config::NamespaceConfig;
 use crate::envelope::TagId;
 use crate::epochs::{EpochTable, Standing};
@@ -78,6 +78,11 @@ impl NamespaceCore {
         self.latest.load(Ordering::Acquire)
     }
 
+    /// The epoch of the last clear this process knows of.
+    pub(crate) fn cleared(&self) -> u64 {
+        self.cleared.load(Ordering::Acquire)
+    }
+
     /// Whether a value loaded at `epoch` is still good. Takes a lock only for a tagged value older than the latest
     /// invalidation.
     #[inline]
@@ -86,11 +91,7 @@ impl NamespaceCore {
             return Standing::Valid;
         }
         if tags.is_empty() {
-            return if epoch >= self.cleared.load(Ordering::Acquire) {
-                Standing::Valid
-            } else {
-                Standing::Invalid
-            };
+            return if epoch >= self.cleared() { Standing::Valid } else { Standing::Invalid };
         }
         self.epochs.read().unwrap_or_else(PoisonError::into_inner).judge(epoch, tags)
     }
@@ -110,7 +111,11 @@ impl NamespaceCore {
     }
 
     /// Makes sure the epochs are known: one call to the store for the first use, and after announcements were missed.
-    pub(crate) async fn know_epochs(&self, gate: &Gate, max_age: std::time::Duration) -> Result<()> {
+    pub(crate) async fn know_epochs(
+        &self,
+        gate: &Gate,
+        max_age: std::time::Duration,
+    ) -> Result<()> {
         if gate.store().capabilities().announces == Announces::Never {
             let fetched_at = *self.fetched_at.read().unwrap_or_else(PoisonError::into_inner);
             if Instant::now() >= fetched_at + max_age {
@@ -129,14 +134,14 @@ impl NamespaceCore {
     }
 
     /// Asks the store about tags the table does not know.
-    pub(crate) async fn learn_tags(&self, gate: &Gate, tags: &[TagId]) -> Result<()> {
+    pub(crate) async fn ask_tags(&self, gate: &Gate, tags: &[TagId]) -> Result<Epochs> {
         let epochs = gate.epochs(&self.name, tags).await?;
         self.change(|table| {
-            for (tag, epoch) in tags.iter().zip(epochs.tags) {
-                table.learn(*tag, epoch);
+            for (tag, epoch) in tags.iter().zip(&epochs.tags) {
+                table.learn(*tag, *epoch);
             }
         });
-        Ok(())
+        Ok(epochs)
     }
 
     fn change(&self, act: impl FnOnce(&mut EpochTable)) {

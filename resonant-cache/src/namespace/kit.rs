@@ -1,6 +1,7 @@
 //! The typed middle of a namespace: looking values up in both tiers, and turning them into bytes and back.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,15 +117,15 @@ impl<V: Send + Sync + 'static> Kit<V> {
         let unknown = self.unknown_tags(&opened);
         if !unknown.is_empty() {
             // Without an answer these values stay unknown, which makes them misses.
-            let _ = self.ns.learn_tags(gate, &unknown).await;
+            if let Ok(epochs) = self.ns.ask_tags(gate, &unknown).await {
+                let answers = unknown.into_iter().zip(epochs.tags).collect();
+                self.vouch(&mut opened, &answers, epochs.latest);
+            }
         }
         let (now, clock) = (Instant::now(), gate.clock());
-        let keys = keys.iter();
-        opened
-            .drain(..)
-            .zip(keys)
-            .map(|(opened, key)| opened.map(|opened| self.settle(opened, key, now, clock)))
-            .collect()
+        let settle = |opened, key| self.settle(opened, key, now, clock);
+        let opened = opened.into_iter().zip(keys);
+        opened.map(|(opened, key)| opened.map(|opened| settle(opened, key))).collect()
     }
 
     fn open(&self, bytes: Option<Bytes>) -> Opened {
@@ -145,6 +146,19 @@ impl<V: Send + Sync + 'static> Kit<V> {
         unknown.sort_unstable();
         unknown.dedup();
         unknown
+    }
+
+    /// Values whose tags the store answered for. A value that is good at the store's latest epoch counts as loaded at
+    /// that epoch from here on, so that this process need not ask again.
+    fn vouch(&self, opened: &mut [Result<Opened>], answers: &HashMap<TagId, u64>, latest: u64) {
+        for (head, _) in opened.iter_mut().flatten().filter_map(|opened| opened.content.as_mut()) {
+            let answered = |tag| answers.get(tag).is_some_and(|epoch| *epoch <= head.epoch);
+            if self.ns.judge(head.epoch, &head.tags) == Standing::Unknown
+                && head.tags.iter().all(answered)
+            {
+                head.epoch = latest;
+            }
+        }
     }
 
     fn settle(&self, opened: Opened, key: &LocalKey, now: Instant, clock: u64) -> Found {

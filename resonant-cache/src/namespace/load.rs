@@ -189,6 +189,8 @@ impl<V: Send + Sync + 'static> Kit<V> {
         Ok(entered)
     }
 
+    /// The place of a key whose load is started; `None` if there is nothing to load: another load ended after this
+    /// caller had looked and before it started its own.
     pub(super) fn seat(
         &self,
         key: &LocalKey,
@@ -196,8 +198,14 @@ impl<V: Send + Sync + 'static> Kit<V> {
         pilot: Option<Pilot>,
         stale: Option<Entry>,
     ) -> Option<Seat> {
-        let local = Arc::clone(&self.core.local);
-        pilot.map(|pilot| Seat::new(local, key.clone(), ticket, pilot, stale))
+        let seat = Seat::new(Arc::clone(&self.core.local), key.clone(), ticket, pilot?, stale);
+        match self.look(&key.key) {
+            Some(Held { entry, verdict: Verdict::Fresh }) => {
+                seat.land(Ok(Landed { entry, tier: Tier::Local, stale: false }));
+                None
+            }
+            _ => Some(seat),
+        }
     }
 
     pub(super) fn report(&self, landed: &Result<Landed>) {

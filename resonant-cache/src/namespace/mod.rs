@@ -3,6 +3,7 @@
 mod batch;
 mod builder;
 mod core;
+mod counters;
 pub(crate) mod kit;
 mod load;
 mod read;
@@ -28,11 +29,7 @@ pub struct Namespace<V> {
 }
 
 impl<V: Send + Sync + 'static> Namespace<V> {
-    pub(crate) fn new(
-        shell: Arc<Shell>,
-        ns: Arc<NamespaceCore>,
-        codec: Arc<dyn Codec<V>>,
-    ) -> Self {
+    pub(crate) fn new(shell: Arc<Shell>, ns: Arc<NamespaceCore>, codec: Arc<dyn Codec<V>>) -> Self {
         let fingerprint = fingerprint(codec.name(), &ns.config.schema);
         let kit = Arc::new(Kit { core: Arc::clone(&shell.core), ns, codec, fingerprint });
         Self { shell, kit }

@@ -125,12 +125,8 @@ impl<V: Send + Sync + 'static> Kit<V> {
     }
 
     /// Reads the shared tier and keeps what is fresh here, unless it changed meanwhile.
-    async fn read_shared_many(
-        &self,
-        keys: &[LocalKey],
-    ) -> Vec<Result<Option<(Entry, Freshness)>>> {
-        let readings: Vec<_> =
-            keys.iter().map(|key| self.core.local.begin(key.clone())).collect();
+    async fn read_shared_many(&self, keys: &[LocalKey]) -> Vec<Result<Option<(Entry, Freshness)>>> {
+        let readings: Vec<_> = keys.iter().map(|key| self.core.local.begin(key.clone())).collect();
         let found = self.fetch(keys, ReadFrom::Any).await;
         let mut filled = false;
         let answers = found

@@ -1,7 +1,5 @@
 //! Changing what is stored.
 
-use std::time::Duration;
-
 use resonant_common::join::Position;
 
 use super::Namespace;
@@ -220,50 +218,6 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         kit.count(Op::Invalidate, epoch.as_ref().map(|_| true));
         epoch
     }
-
-    /// Adds to the counter under `key` and answers its new value. Counters start at zero, live apart from values, and
-    /// share their fate where the store evicts for room.
-    ///
-    /// # Errors
-    ///
-    /// `Rejected` if it would overflow 64 bits; `KeyTooLong`, `Overloaded` (too many namespaces), `Closed`;
-    /// `Unavailable` and `TimedOut` from the store.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped, it was done or not done.
-    pub async fn incr(&self, key: &str, by: i64) -> Result<i64> {
-        self.count(key, by, None).await
-    }
-
-    /// The same; if it creates the counter, the counter lives for `ttl`.
-    ///
-    /// # Errors
-    ///
-    /// As [`incr`](Namespace::incr).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`incr`](Namespace::incr).
-    pub async fn incr_for(&self, key: &str, by: i64, ttl: Duration) -> Result<i64> {
-        self.count(key, by, Some(ttl)).await
-    }
-
-    /// The counter under `key`; zero if there is none.
-    ///
-    /// # Errors
-    ///
-    /// As [`incr`](Namespace::incr).
-    pub async fn counter(&self, key: &str) -> Result<i64> {
-        self.count(key, 0, None).await
-    }
-
-    async fn count(&self, key: &str, by: i64, ttl: Option<Duration>) -> Result<i64> {
-        let key = self.kit.admit(key, "incr")?;
-        let count = self.kit.core.gate.add(&self.kit.ns.stored_key(&key), by, ttl).await;
-        self.kit.count(Op::Count, count.as_ref().map(|_| true));
-        count
-    }
 }
 
 impl<V: Send + Sync + 'static> Kit<V> {
@@ -292,11 +246,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
         Ok((write, version))
     }
 
-    async fn send(
-        &self,
-        chunk: Vec<(usize, LocalKey, Write)>,
-        answers: &mut [Result<Written>],
-    ) {
+    async fn send(&self, chunk: Vec<(usize, LocalKey, Write)>, answers: &mut [Result<Written>]) {
         if chunk.is_empty() {
             return;
         }
@@ -318,7 +268,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
         }
     }
 
-    fn count(&self, op: Op, outcome: Result<bool, &Error>) {
+    pub(super) fn count(&self, op: Op, outcome: Result<bool, &Error>) {
         let how = match outcome {
             Ok(true) => How::Ok,
             Ok(false) => How::Refused,

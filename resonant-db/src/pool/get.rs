@@ -15,14 +15,14 @@ use super::shared::{PoolCore, Shared};
 use super::tasks;
 use crate::{Error, ErrorKind, Result};
 
-/// Waits for a connection, at the end of the queue.
+/// Lends an idle connection, or waits for one at the end of the queue. One lock where one is idle; the timer is only
+/// made where none is.
 pub(super) async fn wait<M: Manager>(
     shared: &Arc<Shared<M>>,
     site: Site,
     limit: Option<Duration>,
-    began: Instant,
 ) -> Result<Pooled<M>> {
-    let mut place = Place { shared, site, limit, began, key: None };
+    let mut place = Place { shared, site, limit, began: Instant::now(), key: None };
     let mut timer = pin!(None);
     poll_fn(|cx| {
         if let Poll::Ready(outcome) = place.poll(cx) {
@@ -57,6 +57,7 @@ impl<M: Manager> Place<'_, M> {
         super::core::after(self.began, self.limit())
     }
 
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Pooled<M>>> {
         let Some(key) = self.key else { return self.join(cx) };
         let waker = cx.waker();
@@ -67,20 +68,26 @@ impl<M: Manager> Place<'_, M> {
         }
     }
 
+    #[inline]
     fn join(&mut self, cx: &mut Context<'_>) -> Poll<Result<Pooled<M>>> {
         loop {
             let mut core = self.shared.core();
-            self.limit.get_or_insert(core.config().acquire_timeout);
+            let tended = core.tended;
             match core.enqueue(self.began, self.site, || cx.waker().clone()) {
                 Enqueued::Taken(grant) => {
                     drop(core);
+                    if !tended {
+                        self.shared.tend();
+                    }
                     if let Some(pooled) = self.shared.admit(grant, self.began) {
+                        self.shared.meters.wait_time.record(0.0);
                         return Poll::Ready(Ok(pooled));
                     }
                 }
                 Enqueued::Queued(key) => {
                     self.key = Some(key);
-                    let (tended, wanted) = (core.tended, core.reserve(self.began));
+                    self.limit.get_or_insert(core.config().acquire_timeout);
+                    let wanted = core.reserve(self.began);
                     drop(core);
                     if !tended {
                         self.shared.tend();

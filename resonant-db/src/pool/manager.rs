@@ -13,7 +13,8 @@ use crate::Result;
 ///
 /// - [`connect`](Manager::connect) may be dropped at any await: what it opened so far must go away by being dropped.
 /// - [`verdict`](Manager::verdict) is called on the caller's path, at every checkout of an idle connection and at every
-///   return: it looks at what is in memory (a closed flag, the status byte of the last answer) and does no I/O.
+///   return: it looks at what is in memory (a closed flag, the status byte of the last answer), does no I/O and never
+///   panics.
 /// - A connection dropped at any moment, without [`close`](Manager::close), must not leak anything on this side.
 pub trait Manager: Send + Sync + 'static {
     /// What is pooled.

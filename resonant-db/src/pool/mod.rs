@@ -119,17 +119,13 @@ impl<M: Manager> ConnectionPool<M> {
         site: &'static Location<'static>,
         limit: Option<Duration>,
     ) -> Result<Pooled<M>> {
-        let shared = &self.owner.shared;
-        match shared.take(site) {
-            Ok(pooled) => Ok(pooled),
-            Err(now) => get::wait(shared, site, limit, now).await,
-        }
+        get::wait(&self.owner.shared, site, limit).await
     }
 
     /// Lends a connection if one is idle and nobody waits.
     #[track_caller]
     pub fn try_get(&self) -> Option<Pooled<M>> {
-        self.owner.shared.take(Location::caller()).ok()
+        self.owner.shared.take(Location::caller())
     }
 
     /// Waits until `min_size` connections are open.

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::core::Grant;
 use super::manager::{Manager, Verdict};
-use super::shared::Shared;
+use super::shared::{Lent, Shared};
 
 /// A connection lent by a [`ConnectionPool`](crate::pool::ConnectionPool); dropping it gives it back.
 ///
@@ -17,13 +16,13 @@ use super::shared::Shared;
 pub struct Pooled<M: Manager> {
     shared: Arc<Shared<M>>,
     /// There until the connection has been given back.
-    grant: Option<Grant<M::Connection>>,
+    grant: Option<Lent<M>>,
     taken: Instant,
 }
 
 impl<M: Manager> Pooled<M> {
     #[inline]
-    pub(super) fn new(shared: Arc<Shared<M>>, grant: Grant<M::Connection>, taken: Instant) -> Self {
+    pub(super) fn new(shared: Arc<Shared<M>>, grant: Lent<M>, taken: Instant) -> Self {
         Self { shared, grant: Some(grant), taken }
     }
 
@@ -36,14 +35,9 @@ impl<M: Manager> Pooled<M> {
     }
 
     /// Gives the connection back to be closed.
-    pub fn discard(self) {
-        self.give_back(Verdict::Discard);
-    }
-
-    pub(super) fn give_back(mut self, verdict: Verdict) {
-        if let Some(grant) = self.grant.take() {
-            self.shared.release(grant, verdict, Instant::now());
-        }
+    pub fn discard(mut self) {
+        let Some(grant) = self.grant.take() else { unreachable!("{GONE}") };
+        self.shared.discard(grant);
     }
 }
 
@@ -74,36 +68,53 @@ impl<M: Manager> DerefMut for Pooled<M> {
 impl<M: Manager> Drop for Pooled<M> {
     #[inline]
     fn drop(&mut self) {
-        let Some(grant) = self.grant.take() else { return };
-        let mut returning =
-            Returning { pooled: self, grant: Some(grant), verdict: Verdict::Discard };
-        returning.judge();
-    }
-}
-
-/// Gives a connection back even if looking at it panics; then to be closed.
-struct Returning<'a, M: Manager> {
-    pooled: &'a Pooled<M>,
-    grant: Option<Grant<M::Connection>>,
-    verdict: Verdict,
-}
-
-impl<M: Manager> Returning<'_, M> {
-    #[inline]
-    fn judge(&mut self) {
-        if let Some(grant) = &mut self.grant {
-            self.verdict = self.pooled.shared.manager.verdict(&mut grant.connection);
+        if let Some(grant) = self.grant.take() {
+            let judged = Judged::new(&self.shared, grant);
+            let now = Instant::now();
+            self.shared.meters.use_time.record_duration(now - self.taken);
+            judged.done(now);
         }
     }
 }
 
-impl<M: Manager> Drop for Returning<'_, M> {
+/// A connection that has been looked at. Dropping it does what the verdict says; if looking panicked, it is closed.
+pub(super) struct Judged<'a, M: Manager> {
+    shared: &'a Arc<Shared<M>>,
+    grant: Option<Lent<M>>,
+    verdict: Verdict,
+}
+
+impl<'a, M: Manager> Judged<'a, M> {
+    #[inline]
+    pub(super) fn new(shared: &'a Arc<Shared<M>>, grant: Lent<M>) -> Self {
+        let mut judged = Self { shared, grant: Some(grant), verdict: Verdict::Discard };
+        if let Some(grant) = &mut judged.grant {
+            judged.verdict = shared.manager.verdict(&mut grant.connection);
+        }
+        judged
+    }
+
+    /// Does what the verdict says, as of `now`.
+    #[inline]
+    fn done(mut self, now: Instant) {
+        if let Some(grant) = self.grant.take() {
+            self.shared.release(grant, self.verdict, now);
+        }
+    }
+
+    /// The connection, if it is fit for use as it is.
+    #[inline]
+    pub(super) fn fit(mut self) -> Option<Lent<M>> {
+        if self.verdict == Verdict::Reuse { self.grant.take() } else { None }
+    }
+}
+
+impl<M: Manager> Drop for Judged<'_, M> {
     #[inline]
     fn drop(&mut self) {
-        let Some(grant) = self.grant.take() else { return };
-        let (shared, now) = (&self.pooled.shared, Instant::now());
-        shared.meters.use_time.record_duration(now - self.pooled.taken);
-        shared.release(grant, self.verdict, now);
+        if let Some(grant) = self.grant.take() {
+            self.shared.release(grant, self.verdict, Instant::now());
+        }
     }
 }
 

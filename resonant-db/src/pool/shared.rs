@@ -14,11 +14,17 @@ use super::config::PoolConfig;
 use super::core::{Core, Grant, Put, Site};
 use super::manager::{Manager, Verdict};
 use super::meters::Meters;
-use super::pooled::Pooled;
+use super::pooled::{Judged, Pooled};
 use super::retire::Retirements;
 use super::tasks;
 
 pub(super) type PoolCore<M> = Core<<M as Manager>::Connection, Waker>;
+
+/// A way of giving a connection back to the decisions.
+type PutBy<M> = fn(&mut PoolCore<M>, Lent<M>, Instant) -> Put<<M as Manager>::Connection, Waker>;
+
+/// A connection of the manager with its slot.
+pub(super) type Lent<M> = Grant<<M as Manager>::Connection>;
 
 pub(super) struct Shared<M: Manager> {
     pub(super) name: Arc<str>,
@@ -64,49 +70,26 @@ impl<M: Manager> Shared<M> {
         Handle::try_current().ok().or_else(|| lock(&self.runtime).clone())
     }
 
-    /// Lends an idle connection; or says when there was none, or somebody waiting.
-    #[inline]
-    pub(super) fn take(self: &Arc<Self>, site: Site) -> Result<Pooled<M>, Instant> {
+    /// Lends an idle connection, if there is one and nobody waits.
+    pub(super) fn take(self: &Arc<Self>, site: Site) -> Option<Pooled<M>> {
         loop {
             let now = Instant::now();
-            let mut core = self.core();
-            let grant = core.take(now, site);
-            let tended = core.tended;
-            drop(core);
-            if !tended {
-                self.tend();
-            }
-            if let Some(pooled) = self.admit(grant.ok_or(now)?, now) {
+            let grant = self.core().take(now, site)?;
+            if let Some(pooled) = self.admit(grant, now) {
                 self.meters.wait_time.record(0.0);
-                return Ok(pooled);
+                return Some(pooled);
             }
         }
     }
 
     /// Lends a connection that was idle, unless a free look shows that it is no good any more.
     #[inline]
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        grant: Grant<M::Connection>,
-        now: Instant,
-    ) -> Option<Pooled<M>> {
-        let mut pooled = Pooled::new(Arc::clone(self), grant, now);
-        match self.manager.verdict(&mut pooled) {
-            Verdict::Reuse => Some(pooled),
-            verdict => {
-                pooled.give_back(verdict);
-                None
-            }
-        }
+    pub(super) fn admit(self: &Arc<Self>, grant: Lent<M>, now: Instant) -> Option<Pooled<M>> {
+        Some(Pooled::new(Arc::clone(self), Judged::new(self, grant).fit()?, now))
     }
 
     /// Takes a connection back from wherever it was.
-    pub(super) fn release(
-        self: &Arc<Self>,
-        grant: Grant<M::Connection>,
-        verdict: Verdict,
-        now: Instant,
-    ) {
+    pub(super) fn release(self: &Arc<Self>, grant: Lent<M>, verdict: Verdict, now: Instant) {
         match verdict {
             Verdict::Reuse => self.put(grant, now, PoolCore::<M>::put),
             Verdict::Clean => {
@@ -119,12 +102,7 @@ impl<M: Manager> Shared<M> {
 
     /// Gives a connection that is fit for use to the decisions, by `put`, and does what they say.
     #[inline]
-    pub(super) fn put(
-        self: &Arc<Self>,
-        grant: Grant<M::Connection>,
-        now: Instant,
-        put: fn(&mut PoolCore<M>, Grant<M::Connection>, Instant) -> Put<M::Connection, Waker>,
-    ) {
+    pub(super) fn put(self: &Arc<Self>, grant: Lent<M>, now: Instant, put: PutBy<M>) {
         let outcome = put(&mut self.core(), grant, now);
         match outcome {
             Put::Parked => {}
@@ -138,7 +116,7 @@ impl<M: Manager> Shared<M> {
         self: &Arc<Self>,
         mut outcome: Put<M::Connection, Waker>,
         now: Instant,
-        put: fn(&mut PoolCore<M>, Grant<M::Connection>, Instant) -> Put<M::Connection, Waker>,
+        put: PutBy<M>,
     ) {
         loop {
             match outcome {
@@ -159,7 +137,7 @@ impl<M: Manager> Shared<M> {
     }
 
     /// Closes a connection.
-    pub(super) fn discard(self: &Arc<Self>, grant: Grant<M::Connection>) {
+    pub(super) fn discard(self: &Arc<Self>, grant: Lent<M>) {
         let grant = self.core().begin_closing(grant);
         tasks::close(self, grant);
     }

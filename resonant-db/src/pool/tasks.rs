@@ -4,6 +4,7 @@
 //! dropped. All end with the pool: `stop` ends connects and checks, `abandon` cleaning and closing, which have a
 //! deadline of their own anyway.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
+use super::config::PoolConfig;
 use super::core::{Chore, Grant};
 use super::manager::{Manager, Verdict};
-use super::shared::{PoolCore, Shared};
+use super::shared::{Lent, PoolCore, Shared};
 use crate::{Error, ErrorKind};
 
 /// Levels are published this often; nothing the upkeep task has not been told of is later than this.
@@ -57,32 +59,53 @@ impl<M: Manager> Drop for Work<M> {
     }
 }
 
+/// Starts a task that owns the slot and has a time limit from the settings.
+fn start<M, F, Fut>(
+    shared: &Arc<Shared<M>>,
+    work: Work<M>,
+    limit: fn(&PoolConfig) -> Duration,
+    task: F,
+) where
+    M: Manager,
+    F: FnOnce(Work<M>, Duration) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    // Without a runtime the work is dropped, and with it the slot given free.
+    let Some(runtime) = shared.runtime() else { return };
+    let limit = limit(shared.core().config());
+    runtime.spawn(task(work, limit));
+}
+
 /// Opens a connection for a reserved slot.
 pub(super) fn connect<M: Manager>(shared: &Arc<Shared<M>>, slot: u32) {
     let work = Work::new(shared, slot, true);
-    let Some(runtime) = shared.runtime() else { return };
-    let limit = shared.core().config().connect_timeout;
-    runtime.spawn(async move {
-        let began = Instant::now();
-        let shared = &work.shared;
-        let opened =
-            shared.stop.run_until_cancelled(timeout(limit, shared.manager.connect())).await;
-        let now = Instant::now();
-        match opened {
-            None => drop(work),
-            Some(Ok(Ok(connection))) => {
-                shared.meters.create_time.record_duration(now - began);
-                connected(&work.done(), slot, connection, now);
+    start(
+        shared,
+        work,
+        |config| config.connect_timeout,
+        move |work, limit| async move {
+            let began = Instant::now();
+            let shared = &work.shared;
+            let opening = timeout(limit, shared.manager.connect());
+            let opened = shared.stop.run_until_cancelled(opening).await;
+            let now = Instant::now();
+            match opened {
+                None => drop(work),
+                Some(Ok(Ok(connection))) => {
+                    shared.meters.create_time.record_duration(now - began);
+                    connected(&work.done(), slot, connection, now);
+                }
+                Some(Ok(Err(cause))) => connect_failed(&work.done(), slot, cause),
+                Some(Err(_)) => {
+                    let message = format!(
+                        "opening a connection took longer than connect_timeout ({limit:?})"
+                    );
+                    let cause = Error::new(ErrorKind::TimedOut, "connect", message);
+                    connect_failed(&work.done(), slot, cause);
+                }
             }
-            Some(Ok(Err(cause))) => connect_failed(&work.done(), slot, cause),
-            Some(Err(_)) => {
-                let message =
-                    format!("opening a connection took longer than connect_timeout ({limit:?})");
-                let cause = Error::new(ErrorKind::TimedOut, "connect", message);
-                connect_failed(&work.done(), slot, cause);
-            }
-        }
-    });
+        },
+    );
 }
 
 fn connected<M: Manager>(
@@ -120,54 +143,59 @@ fn connect_failed<M: Manager>(shared: &Arc<Shared<M>>, slot: u32, cause: Error) 
 }
 
 /// Cleans a connection and gives it back, or closes it.
-pub(super) fn clean<M: Manager>(shared: &Arc<Shared<M>>, grant: Grant<M::Connection>) {
-    let Grant { slot, connection } = grant;
+pub(super) fn clean<M: Manager>(shared: &Arc<Shared<M>>, Grant { slot, connection }: Lent<M>) {
     let work = Work::new(shared, slot, false);
-    let Some(runtime) = shared.runtime() else { return };
-    let limit = shared.core().config().clean_timeout;
-    runtime.spawn(async move {
-        let shared = &work.shared;
-        let cleaning = timeout(limit, shared.manager.clean(connection));
-        if let Some(Ok(Some(connection))) = shared.abandon.run_until_cancelled(cleaning).await {
-            let grant = Grant { slot, connection };
-            work.done().release(grant, Verdict::Reuse, Instant::now());
-        }
-    });
+    start(
+        shared,
+        work,
+        |config| config.clean_timeout,
+        move |work, limit| async move {
+            let shared = &work.shared;
+            let cleaning = timeout(limit, shared.manager.clean(connection));
+            if let Some(Ok(Some(connection))) = shared.abandon.run_until_cancelled(cleaning).await {
+                let grant = Grant { slot, connection };
+                work.done().release(grant, Verdict::Reuse, Instant::now());
+            }
+        },
+    );
 }
 
 /// Closes a connection whose slot is marked as closing.
-pub(super) fn close<M: Manager>(shared: &Arc<Shared<M>>, grant: Grant<M::Connection>) {
-    let Grant { slot, connection } = grant;
+pub(super) fn close<M: Manager>(shared: &Arc<Shared<M>>, Grant { slot, connection }: Lent<M>) {
     let work = Work::new(shared, slot, false);
-    let Some(runtime) = shared.runtime() else { return };
-    let limit = shared.core().config().clean_timeout;
-    runtime.spawn(async move {
-        let shared = &work.shared;
-        let closing = timeout(limit, shared.manager.close(connection));
-        let _ = shared.abandon.run_until_cancelled(closing).await;
-        work.done().forget(slot);
-    });
+    start(
+        shared,
+        work,
+        |config| config.clean_timeout,
+        move |work, limit| async move {
+            let closing = timeout(limit, work.shared.manager.close(connection));
+            // Whatever comes of it, dropping `work` gives the slot free.
+            let _ = work.shared.abandon.run_until_cancelled(closing).await;
+        },
+    );
 }
 
 /// Checks an idle connection.
-fn probe<M: Manager>(shared: &Arc<Shared<M>>, mut grant: Grant<M::Connection>) {
+fn probe<M: Manager>(shared: &Arc<Shared<M>>, mut grant: Lent<M>) {
     let work = Work::new(shared, grant.slot, false);
-    let Some(runtime) = shared.runtime() else { return };
-    let limit = shared.core().config().health_check_timeout;
-    runtime.spawn(async move {
-        let shared = &work.shared;
-        let checking = timeout(limit, shared.manager.check(&mut grant.connection));
-        let works = shared.stop.run_until_cancelled(checking).await;
-        let works = matches!(works, Some(Ok(Ok(()))));
-        let shared = work.done();
-        if works {
-            shared.put(grant, Instant::now(), PoolCore::<M>::probed);
-        } else {
-            let grant = shared.core().probe_failed(grant, Instant::now());
-            shared.nudge.notify_one();
-            close(&shared, grant);
-        }
-    });
+    start(
+        shared,
+        work,
+        |config| config.health_check_timeout,
+        move |work, limit| async move {
+            let checking = timeout(limit, work.shared.manager.check(&mut grant.connection));
+            let works = work.shared.stop.run_until_cancelled(checking).await;
+            let works = matches!(works, Some(Ok(Ok(()))));
+            let shared = work.done();
+            if works {
+                shared.put(grant, Instant::now(), PoolCore::<M>::probed);
+            } else {
+                let grant = shared.core().probe_failed(grant, Instant::now());
+                shared.nudge.notify_one();
+                close(&shared, grant);
+            }
+        },
+    );
 }
 
 /// Looks after what falls due, until the pool is closed or gone.

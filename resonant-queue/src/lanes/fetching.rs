@@ -99,8 +99,7 @@ impl Lanes {
     /// Lanes that only wait are not counted up to four times the prefetch: they need little, and their key would
     /// otherwise hold up others.
     fn free_room(&self) -> usize {
-        let waiting =
-            (self.waiting.len() + self.loose_waiting.len()).min(4 * self.rules.prefetch);
+        let waiting = (self.waiting.len() + self.loose_waiting.len()).min(4 * self.rules.prefetch);
         self.rules.prefetch.saturating_sub((self.held - waiting.min(self.held)) + self.unsettled)
     }
 

@@ -19,6 +19,8 @@
 mod fetching;
 mod finishing;
 mod lane;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::Place;
 use super::kit::{
-    Log, Note, builder, built, drain, idle, note, notes, ok, queue, quick, range, refused, until, work,
+    Log, Note, builder, built, drain, idle, note, notes, ok, queue, quick, range, refused, until,
+    work,
 };
 use crate::{Delivery, ErrorKind, HandlerError, PartitionedQueue, Poison, PublishOptions, Worker};
 
@@ -36,14 +37,17 @@ pub async fn retries_wait_and_hold_only_their_key(place: &dyn Place) {
         async move |delivery: Delivery<Note>| {
             let now = tokio::time::Instant::now();
             if delivery.message() == &note("slow", 0) {
-                let mut failed_at = failed_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut failed_at =
+                    failed_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 match *failed_at {
                     None => {
                         *failed_at = Some(now);
                         return Err(HandlerError::retry_after(wait, "later"));
                     }
                     // Engines keep whole milliseconds.
-                    Some(at) => assert!(now + Duration::from_millis(2) >= at + wait, "it came too early"),
+                    Some(at) => {
+                        assert!(now + Duration::from_millis(2) >= at + wait, "it came too early")
+                    }
                 }
                 assert_eq!(delivery.attempt(), 2);
             }
@@ -127,7 +131,9 @@ pub async fn a_rejected_message_is_a_dead_letter_and_is_redriven_in_order(place:
     assert_eq!(letters.len(), 20);
     assert_eq!(ok("depth", queue.depth().await).dead, 20);
     let first = letters.iter().find(|letter| letter.key.as_deref() == Some("a"));
-    let first = first.map(|letter| (letter.failures, letter.error.contains("odd"), letter.body.as_ref().to_vec()));
+    let first = first.map(|letter| {
+        (letter.failures, letter.error.contains("odd"), letter.body.as_ref().to_vec())
+    });
     assert_eq!(first, Some((1, true, br#"{"key":"a","number":1}"#.to_vec())));
     mended.store(true, Ordering::SeqCst);
     let mut moved = ok("redrive", queue.redrive(5).await);

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{LIMIT, Place};
 use crate::backend::Backend;
 use crate::{
-    Backoff, Delivery, ErrorKind, HandlerError, PartitionedQueue, QueueBuilder, Result, RetryConfig,
-    Worker,
+    Backoff, Delivery, ErrorKind, HandlerError, PartitionedQueue, QueueBuilder, Result,
+    RetryConfig, Worker,
 };
 
 /// A message of the suite.

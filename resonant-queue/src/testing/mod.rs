@@ -56,17 +56,20 @@ pub trait Place: fmt::Debug + Send + Sync + 'static {
 /// The cases. Each takes a new place and panics if the engine breaks its promise.
 pub mod cases {
     pub use super::failing::{
-        a_poison_key_is_parked_while_others_flow, a_rejected_message_is_a_dead_letter_and_is_redriven_in_order,
-        a_resumed_key_goes_on_in_order, a_spent_unkeyed_message_is_a_dead_letter, dead_letters_are_purged,
-        retries_wait_and_hold_only_their_key,
+        a_poison_key_is_parked_while_others_flow,
+        a_rejected_message_is_a_dead_letter_and_is_redriven_in_order,
+        a_resumed_key_goes_on_in_order, a_spent_unkeyed_message_is_a_dead_letter,
+        dead_letters_are_purged, retries_wait_and_hold_only_their_key,
     };
     pub use super::ordering::{
-        a_hot_key_does_not_fill_memory, a_run_is_acknowledged_as_a_prefix, every_message_of_a_key_comes_in_order,
-        keys_of_a_partition_run_side_by_side, unkeyed_messages_wait_for_nobody,
+        a_hot_key_does_not_fill_memory, a_run_is_acknowledged_as_a_prefix,
+        every_message_of_a_key_comes_in_order, keys_of_a_partition_run_side_by_side,
+        unkeyed_messages_wait_for_nobody,
     };
     pub use super::owning::{
-        a_dropped_worker_loses_nothing, a_drain_finishes_what_runs_and_leaves_the_rest, a_pause_is_kept,
-        a_zombie_settles_nothing, another_number_of_partitions_is_refused, settling_twice_changes_nothing,
+        a_drain_finishes_what_runs_and_leaves_the_rest, a_dropped_worker_loses_nothing,
+        a_pause_is_kept, a_zombie_settles_nothing, another_number_of_partitions_is_refused,
+        settling_twice_changes_nothing,
     };
     pub use super::storing::{
         a_batch_is_stored_whole_or_not_at_all, a_delayed_message_comes_when_it_is_due,

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Barrier;
 
 use super::Place;
-use super::kit::{Log, Note, builder, built, drain, idle, note, notes, ok, queue, range, until, within, work};
+use super::kit::{
+    Log, Note, builder, built, drain, idle, note, notes, ok, queue, range, until, within, work,
+};
 use crate::{Delivery, HandlerError, PublishOptions, Run, SequenceCheck};
 
 const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
@@ -21,7 +23,7 @@ pub async fn every_message_of_a_key_comes_in_order(place: &dyn Place) {
         let (log, check) = (log.clone(), check.clone());
         async move |delivery: Delivery<Note>| {
             check.observe(&delivery);
-            if delivery.message().number % 3 == 0 && delivery.attempt() == 1 {
+            if delivery.message().number.is_multiple_of(3) && delivery.attempt() == 1 {
                 return Err(HandlerError::retry("not yet"));
             }
             log.push(delivery.into_message());
@@ -67,7 +69,8 @@ pub async fn a_run_is_acknowledged_as_a_prefix(place: &dyn Place) {
     let handler = {
         let (log, failed) = (log.clone(), Arc::clone(&failed));
         async move |run: Run<Note>| {
-            let first = run.iter().next().map(|delivery| (delivery.message().number, delivery.attempt()));
+            let first =
+                run.iter().next().map(|delivery| (delivery.message().number, delivery.attempt()));
             if let Some((0, _)) = first {
                 assert_eq!(run.len(), 10, "a full run was there to be had");
                 failed.store(true, Ordering::SeqCst);

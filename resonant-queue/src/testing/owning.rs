@@ -7,16 +7,17 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::Place;
-use super::kit::{Log, Note, builder, built, drain, idle, notes, ok, queue, range, refused, until, within, work};
+use super::kit::{
+    Log, Note, builder, built, drain, idle, notes, ok, queue, range, refused, until, within, work,
+};
 use crate::backend::{Fetch, QueueSpec, QueueStore, Settlement};
 use crate::message::Outgoing;
 use crate::{Delivery, ErrorKind, HandlerError, Key};
 
 async fn store(place: &dyn Place) -> Arc<dyn QueueStore> {
     let store = ok("declare", place.open().await.declare(&QueueSpec::new("raw", 1)).await);
-    let batch = (0..4).map(|number| {
-        Outgoing::new(0, Some(Key::from("a")), Bytes::from(number.to_string()))
-    });
+    let batch = (0..4)
+        .map(|number| Outgoing::new(0, Some(Key::from("a")), Bytes::from(number.to_string())));
     ok("publish", store.publish(Arc::new(batch.collect())).await);
     store
 }
@@ -126,7 +127,10 @@ pub async fn a_dropped_worker_loses_nothing(place: &dyn Place) {
     };
     let worker = ok("start", queue.worker(handler).start().await);
     until("all keys are stuck", || async { stuck.len() == 3 }).await;
-    until("what was finished is settled", || async { ok("depth", queue.depth().await).unfinished() == 18 }).await;
+    until("what was finished is settled", || async {
+        ok("depth", queue.depth().await).unfinished() == 18
+    })
+    .await;
     drop(worker);
     let worker = work(&queue, &log).await;
     idle(&queue).await;

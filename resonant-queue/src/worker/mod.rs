@@ -128,7 +128,8 @@ where
     ///
     /// `Config` with the rule a setting breaks; `Closed`.
     pub async fn start(self) -> Result<Worker> {
-        let build = |handler, timeout| Arc::new(Single::<T, F>::new(handler, timeout)) as Arc<dyn Handle>;
+        let build =
+            |handler, timeout| Arc::new(Single::<T, F>::new(handler, timeout)) as Arc<dyn Handle>;
         self.start_with(1, build).await
     }
 }
@@ -166,7 +167,8 @@ where
             Shape::Runs(max) => max,
             Shape::Single => 1,
         };
-        let build = |handler, timeout| Arc::new(Runs::<T, F>::new(handler, timeout)) as Arc<dyn Handle>;
+        let build =
+            |handler, timeout| Arc::new(Runs::<T, F>::new(handler, timeout)) as Arc<dyn Handle>;
         self.0.start_with(max, build).await
     }
 }

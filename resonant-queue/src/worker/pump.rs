@@ -112,10 +112,12 @@ impl Pump {
                 flight.permit = None;
             }
             self.start_settling(&mut lanes, &mut flight);
-            if mode == Mode::Drain && flight.jobs.is_empty() && flight.settling.is_none() {
-                if !lanes.has_settlements() {
-                    return End::Drained;
-                }
+            if mode == Mode::Drain
+                && flight.jobs.is_empty()
+                && flight.settling.is_none()
+                && !lanes.has_settlements()
+            {
+                return End::Drained;
             }
             let wake = [lanes.next_wake().filter(|_| mode == Mode::Run), flight.hold]
                 .into_iter()

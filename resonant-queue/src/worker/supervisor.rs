@@ -79,7 +79,11 @@ impl Supervisor {
 
     /// Works until told to end, then gives the partitions back. Tells `started` once the first look at the leases is
     /// over.
-    pub(crate) async fn run(mut self, mut wish: watch::Receiver<Wish>, started: oneshot::Sender<()>) {
+    pub(crate) async fn run(
+        mut self,
+        mut wish: watch::Receiver<Wish>,
+        started: oneshot::Sender<()>,
+    ) {
         self.look().await;
         let _ = started.send(());
         let every = (self.plan.ttl / 3).min(LOOK);
@@ -140,9 +144,7 @@ impl Supervisor {
         // Leases are renewed when a third of their time is gone.
         let due = |until: Instant| until.saturating_duration_since(asked) < ttl - ttl / 3;
         let renewals = self.owned.iter().filter(|(_, owned)| due(owned.until)).map(
-            |(partition, owned)| async move {
-                (*partition, leases.renew(&owned.lease, ttl).await)
-            },
+            |(partition, owned)| async move { (*partition, leases.renew(&owned.lease, ttl).await) },
         );
         for (partition, renewed) in join_all(renewals).await {
             match renewed {
@@ -281,8 +283,7 @@ impl Supervisor {
             pause: plan.pause.clone(),
         };
         let rules = plan.rules.clone();
-        let task =
-            self.pumps.spawn(async move { (partition, epoch, pump.run(rules).await) });
+        let task = self.pumps.spawn(async move { (partition, epoch, pump.run(rules).await) });
         self.tasks.insert(task.id(), (partition, epoch));
         self.owned.insert(partition, Owned { lease, until: asked + plan.ttl, mode, task });
     }

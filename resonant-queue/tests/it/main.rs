@@ -1,3 +1,8 @@
 //! The one integration test binary of this crate.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod broken;
 mod conformance;
+mod kill;
+mod shared;

@@ -10,8 +10,14 @@ const GOOD: &str = "2001-01-01T00:47:00,DTW,LAS,1750,66\n";
 const BAD: [(&[u8], &str); 8] = [
     (b"2001-01-01T00:47:00,DTW,LAS,1750\n", "expected 5 fields"),
     (b"2001-01-01T00:47:00,DTW,LAS,1750,66,9\n", "found 6"),
-    (b"2001-01-01T00:47:00,DTW,LAS,far,66\n", "expected distance_miles as a whole number, not negative, found \"far\""),
-    (b"2001-01-01T00:47:00,DTW,LAS,1750,\n", "expected delay_minutes as a whole number, found \"\""),
+    (
+        b"2001-01-01T00:47:00,DTW,LAS,far,66\n",
+        "expected distance_miles as a whole number, not negative, found \"far\"",
+    ),
+    (
+        b"2001-01-01T00:47:00,DTW,LAS,1750,\n",
+        "expected delay_minutes as a whole number, found \"\"",
+    ),
     (b"2001-02-30T00:47:00,DTW,LAS,1750,66\n", "expected departed_at as YYYY-MM-DDTHH:MM:SS"),
     (b"yesterday,DTW,LAS,1750,66\n", "found \"yesterday\""),
     (b"2001-01-01T00:47:00,\xff\xfe\xfd,LAS,1750,66\n", "expected origin as UTF-8"),
@@ -57,7 +63,10 @@ fn with_skip_bad_rows_good_ones_are_stored_and_bad_ones_kept() {
     assert_eq!(rejected.len(), BAD.len());
     for (index, ((line, reason), kept)) in BAD.iter().zip(&rejected).enumerate() {
         let text = String::from_utf8_lossy(kept);
-        assert!(text.starts_with(&format!("line {}: ", 3 + 2 * index)) && text.contains(reason), "{text}");
+        assert!(
+            text.starts_with(&format!("line {}: ", 3 + 2 * index)) && text.contains(reason),
+            "{text}"
+        );
         assert!(kept.ends_with(line), "the bytes are kept: {text}");
     }
     assert!(printed(&output).contains("mixed.csv.rejected"), "{}", printed(&output));
@@ -69,7 +78,10 @@ fn a_wrong_header_or_no_file_is_said_in_one_line() {
     let wrong = place.write("wrong.csv", "when,from,to\n1,2,3\n");
     let empty = place.write("empty.csv", "");
     let cases = [
-        (wrong, "line 1: wrong header: expected departed_at,origin,destination,distance_miles,delay_minutes"),
+        (
+            wrong,
+            "line 1: wrong header: expected departed_at,origin,destination,distance_miles,delay_minutes",
+        ),
         (empty, "line 1: wrong header"),
         (place.path("absent.csv"), "cannot read"),
         (place.0.path().to_owned(), "it is a folder"),

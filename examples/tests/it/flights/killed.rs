@@ -35,7 +35,12 @@ fn killed_anywhere_it_goes_on_where_it_was() {
 
 fn kill_at(mark: Mark, arguments: &[OsString]) {
     let mut command = example("flights");
-    let mut child = command.args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    let mut child = command
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
     let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
     let reached = stderr.lines().map_while(Result::ok).any(|line| is_at(&line, mark));
     child.kill().expect("it can be killed");
@@ -46,6 +51,8 @@ fn kill_at(mark: Mark, arguments: &[OsString]) {
 /// Whether a line such as `storing: 4000 of 20000 (20 %)` is at the mark or past it.
 fn is_at(line: &str, (stage, percent): Mark) -> bool {
     let progress = line.strip_prefix(stage).and_then(|rest| rest.strip_prefix(": "));
-    let done = progress.and_then(|rest| rest.rsplit_once('(')).and_then(|(_, share)| share.strip_suffix(" %)"));
+    let done = progress
+        .and_then(|rest| rest.rsplit_once('('))
+        .and_then(|(_, share)| share.strip_suffix(" %)"));
     done.and_then(|done| done.parse::<u64>().ok()).is_some_and(|done| done >= percent)
 }

@@ -28,14 +28,18 @@ impl Place {
     }
 
     fn summary(&self) -> Value {
-        let text = std::fs::read_to_string(self.path("summary.json")).expect("the summary was written");
+        let text =
+            std::fs::read_to_string(self.path("summary.json")).expect("the summary was written");
         serde_json::from_str(&text).expect("the summary is JSON")
     }
 }
 
 /// `--name value` for each pair.
 fn arguments(pairs: &[(&str, &Path)]) -> Vec<std::ffi::OsString> {
-    pairs.iter().flat_map(|(name, value)| [format!("--{name}").into(), value.as_os_str().to_owned()]).collect()
+    pairs
+        .iter()
+        .flat_map(|(name, value)| [format!("--{name}").into(), value.as_os_str().to_owned()])
+        .collect()
 }
 
 fn assert_is_the_shipped_file(summary: &Value) {
@@ -53,7 +57,9 @@ fn assert_is_the_shipped_file(summary: &Value) {
     }
     assert!(summary["elapsed_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
     let by_airport = summary["by_airport"].as_object().expect("sums by airport");
-    let sum = |field: &str| by_airport.values().map(|sums| sums[field].as_i64().expect("a number")).sum::<i64>();
+    let sum = |field: &str| {
+        by_airport.values().map(|sums| sums[field].as_i64().expect("a number")).sum::<i64>()
+    };
     assert_eq!((by_airport.len(), sum("flights")), (220, 20_000));
     assert_eq!((sum("delay_minutes"), sum("distance_miles")), (154_078, 14_476_934));
 }
@@ -73,7 +79,15 @@ fn the_shipped_file_gives_its_known_sums() {
 #[test]
 fn running_again_on_the_same_folder_changes_nothing() {
     let place = Place::new();
-    let again = || run("flights", arguments(&[("data-dir", &place.path("data")), ("summary", &place.path("summary.json"))]));
+    let again = || {
+        run(
+            "flights",
+            arguments(&[
+                ("data-dir", &place.path("data")),
+                ("summary", &place.path("summary.json")),
+            ]),
+        )
+    };
     assert!(again().status.success());
     let first = place.summary();
     let output = again();
@@ -90,7 +104,11 @@ fn a_folder_that_holds_another_input_is_refused() {
     let other = place.write("other.csv", format!("{header}2001-01-01T00:47:00,DTW,LAS,1750,67\n"));
     let data = place.path("data");
     let summary = place.path("summary.json");
-    assert!(run("flights", arguments(&[("input", &one), ("data-dir", &data), ("summary", &summary)])).status.success());
+    assert!(
+        run("flights", arguments(&[("input", &one), ("data-dir", &data), ("summary", &summary)]))
+            .status
+            .success()
+    );
     let output = run("flights", arguments(&[("input", &other), ("data-dir", &data)]));
     assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
     assert!(printed(&output).contains("another input"), "{}", printed(&output));
@@ -100,8 +118,10 @@ fn a_folder_that_holds_another_input_is_refused() {
 #[test]
 fn a_file_with_a_header_alone_is_no_flights() {
     let place = Place::new();
-    let input = place.write("empty.csv", "departed_at,origin,destination,distance_miles,delay_minutes\n");
-    let output = run("flights", arguments(&[("input", &input), ("summary", &place.path("summary.json"))]));
+    let input =
+        place.write("empty.csv", "departed_at,origin,destination,distance_miles,delay_minutes\n");
+    let output =
+        run("flights", arguments(&[("input", &input), ("summary", &place.path("summary.json"))]));
     assert!(output.status.success(), "{}", printed(&output));
     assert_eq!((&place.summary()["flights"], &place.summary()["airports"]), (&0.into(), &0.into()));
 }
@@ -110,7 +130,9 @@ fn a_file_with_a_header_alone_is_no_flights() {
 fn help_names_every_option() {
     let output = run("flights", ["--help"]);
     assert!(output.status.success());
-    for option in ["--input", "--data-dir", "--summary", "--workers", "--skip-bad-rows", "Exit codes"] {
+    for option in
+        ["--input", "--data-dir", "--summary", "--workers", "--skip-bad-rows", "Exit codes"]
+    {
         assert!(printed(&output).contains(option), "{option}");
     }
 }

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use self::shard::Shard;
 use super::{
-    Announces, Bump, Capabilities, Epochs, Event, FenceAt, Key, LeaseToken, Leased, Listener,
-    Origin, ReadFrom, Store, TagId, Write, WriteOutcome,
+    Announces, Bump, Capabilities, Epochs, Event, FenceAt, Key, LeaseAsk, LeaseToken, Leased,
+    Listener, Origin, ReadFrom, Store, TagId, Write, WriteOutcome,
 };
 use crate::epochs::EpochTable;
 use crate::error::Result;
@@ -159,10 +159,9 @@ impl Store for MemoryStore {
         keys.iter().map(remove).collect()
     }
 
-    async fn lease(&self, keys: &[Key], token: LeaseToken, ttl: Duration) -> Vec<Result<Leased>> {
+    async fn lease(&self, keys: &[Key], ask: LeaseAsk) -> Vec<Result<Leased>> {
         let now = Instant::now();
-        let lease = |key| Ok(self.shard(key, |shard| shard.lease(key, token, ttl, now)));
-        keys.iter().map(lease).collect()
+        keys.iter().map(|key| Ok(self.shard(key, |shard| shard.lease(key, ask, now)))).collect()
     }
 
     async fn release(&self, keys: &[Key], token: LeaseToken) -> Result<()> {

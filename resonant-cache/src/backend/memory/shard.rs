@@ -8,7 +8,9 @@ use quick_cache::unsync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Weighter};
 use tokio::time::Instant;
 
-use super::super::{FenceAt, Guard, Key, LeaseToken, Leased, Write, WriteOutcome, version};
+use super::super::{
+    FenceAt, Guard, Key, LeaseAsk, LeaseToken, Leased, Write, WriteOutcome, version,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Fences;
 
@@ -60,6 +62,7 @@ impl Weighter<Name, Record> for Weight {
 #[derive(Debug)]
 struct Lease {
     token: LeaseToken,
+    cleared: u64,
     until: Instant,
 }
 
@@ -148,21 +151,16 @@ impl Shard {
             .is_some_and(|(_, record)| record.is_live(now))
     }
 
-    pub(super) fn lease(
-        &mut self,
-        key: &Key,
-        token: LeaseToken,
-        ttl: Duration,
-        now: Instant,
-    ) -> Leased {
+    pub(super) fn lease(&mut self, key: &Key, ask: LeaseAsk, now: Instant) -> Leased {
         match self.leases.get(key) {
-            Some(held) if now < held.until => {
+            Some(held) if now < held.until && ask.cleared <= held.cleared => {
                 return Leased::Held { remaining: held.until.duration_since(now) };
             }
             None if self.leases.len() >= self.max_side => self.drop_leases(now),
             _ => {}
         }
-        self.leases.insert(key.clone(), Lease { token, until: now + ttl });
+        let LeaseAsk { token, cleared, ttl } = ask;
+        self.leases.insert(key.clone(), Lease { token, cleared, until: now + ttl });
         Leased::Granted
     }
 

@@ -155,7 +155,12 @@ impl<C, W> Core<C, W> {
         let failures = self.outage.as_ref().map_or(0, |outage| outage.failures);
         let since = self.outage.as_ref().map_or(now, |outage| outage.since);
         let ceiling = self.config.connect_backoff.ceiling(failures);
-        let wait = ceiling.mul_f64(self.chance.random_range(0.5..=1.0));
+        let mut wait = ceiling.mul_f64(self.chance.random_range(0.5..=1.0));
+        let patience = (since + PATIENCE).saturating_duration_since(now);
+        if !patience.is_zero() {
+            // The attempt that makes the outage certain must not be late: callers wait for its verdict.
+            wait = wait.min(patience);
+        }
         let next_attempt = after(now, wait);
         let outage = Outage { since, failures: failures.saturating_add(1), next_attempt, cause };
         let certain = outage.is_certain(now);

@@ -234,9 +234,9 @@ impl<C, W> Core<C, W> {
 
     #[inline]
     fn must_go(&mut self, slot: u32, now: Instant) -> bool {
-        let total = self.slots.total();
+        let too_many = self.slots.staying() > self.config.max_size;
         let slot = self.slots.get(slot);
-        if self.closed || slot.retire || total > self.config.max_size {
+        if self.closed || slot.retire || too_many {
             return true;
         }
         slot.expires <= now && self.may_retire_unreplaced(now)

@@ -123,9 +123,14 @@ impl Slots {
         all - self.count(State::Free)
     }
 
+    /// All that are not going away.
+    pub(crate) fn staying(&self) -> u32 {
+        self.total() - self.count(State::Closing)
+    }
+
     /// Connections that are open and are not going away.
     pub(crate) fn open(&self) -> u32 {
-        self.total() - self.count(State::Connecting) - self.count(State::Closing)
+        self.staying() - self.count(State::Connecting)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {

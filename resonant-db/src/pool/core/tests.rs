@@ -21,7 +21,7 @@ fn config() -> PoolConfig {
 
 fn open(core: &mut Sample, count: u64, now: Instant) {
     let before = core.config().clone();
-    core.reconfigure(before.clone().min_size(4).max_parallel_connects(4));
+    core.reconfigure(before.clone().min_size(before.max_size).max_parallel_connects(4));
     for connection in 0..count {
         let slot = core.reserve(now).expect("room");
         let connected = core.connected(slot, now);
@@ -197,4 +197,35 @@ async fn a_round_of_retirement_reaches_what_is_out() {
     core.passed(grant.slot, 1);
     assert!(matches!(core.put(grant, t0), Put::Parked));
     assert_eq!(core.oldest_epoch(), 1);
+}
+
+#[tokio::test]
+async fn connections_opened_together_age_apart() {
+    let t0 = Instant::now();
+    let lifetime = secs(100);
+    let mut core = Sample::new(config().max_size(40).max_lifetime(lifetime), t0, 1);
+    for _ in 0..10 {
+        open(&mut core, 4, t0);
+    }
+    let ends: Vec<_> = core.slots.iter().map(|(_, slot)| slot.expires - t0).collect();
+    let (first, last) = (ends.iter().min().expect("some"), ends.iter().max().expect("some"));
+    assert!(*first >= secs(75) && *last <= lifetime && *last - *first >= secs(10), "{ends:?}");
+}
+
+#[tokio::test]
+async fn the_verdict_on_an_outage_is_never_late() {
+    let t0 = Instant::now();
+    for seed in 0..200 {
+        let mut core = Sample::new(config(), t0, seed);
+        let Enqueued::Queued(_) = core.enqueue(t0, Location::caller(), || 7) else { panic!() };
+        let (mut now, mut told) = (t0, false);
+        while !told {
+            let slot = core.reserve(now).expect("an attempt is due");
+            let no = Error::new(ErrorKind::Unavailable, "connect", "refused");
+            told = core.connect_failed(slot, no, now).wakers == [7];
+            assert!(told || now - t0 < Duration::from_millis(500), "seed {seed}");
+            now = core.outage().expect("still").next_attempt;
+            assert!(told || now - t0 <= Duration::from_millis(500), "seed {seed}: {:?}", now - t0);
+        }
+    }
 }

@@ -45,7 +45,7 @@ impl<C, W> Core<C, W> {
 
     fn idle_to_close(&mut self, now: Instant) -> Option<u32> {
         let oldest = self.idle.first()?.slot;
-        if self.slots.total() > self.config.max_size {
+        if self.slots.staying() > self.config.max_size {
             return Some(oldest);
         }
         let idle_until = after(self.slots.get(oldest).since, self.config.max_idle_time);

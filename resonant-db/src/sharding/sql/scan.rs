@@ -359,8 +359,11 @@ fn measure(sql: &str, tokens: &[Token]) -> Checked<usize> {
     for (position, token) in tokens.iter().enumerate() {
         match token.kind {
             TokenKind::Open => {
+                if let Some((run, _)) = levels.last_mut() {
+                    *run += 1;
+                    open += 1;
+                }
                 levels.push((0, 0));
-                open += 1;
             }
             TokenKind::Close => {
                 let Some((run, _)) = levels.pop().filter(|_| !levels.is_empty()) else {

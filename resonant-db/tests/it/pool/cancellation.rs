@@ -110,11 +110,48 @@ async fn accounting_survives_a_storm_of_dropped_gets_and_failing_connects() {
     let (status, counts) = (pool.status(), server.counts());
     assert_eq!(u64::from(status.total()), counts.open, "{status:?} {counts:?}");
     assert!(counts.most_open <= 8 + 32, "detached ones apart, the limit holds: {counts:?}");
-    let mut held = Vec::new();
-    for _ in 0..8 {
-        held.push(pool.get().await.expect("every slot is usable again"));
-    }
+    let held = super::hold(&pool, 8).await;
     drop(held);
     pool.close(secs(1)).await.expect("nothing is out");
     assert_eq!(server.counts().open, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_slot_is_lost_when_gets_are_dropped_on_many_threads() {
+    let (server, pool) = warm(sizes(4, 4)).await;
+    let tasks: Vec<_> = (0..64_u64)
+        .map(|seed| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let mut chance = StdRng::seed_from_u64(seed);
+                for _ in 0..1500 {
+                    let patience = chance.random_range(0..4_u32);
+                    let give_up = async {
+                        for _ in 0..patience {
+                            tokio::task::yield_now().await;
+                        }
+                    };
+                    let connection = tokio::select! {
+                        biased;
+                        connection = pool.get() => connection.expect("in time"),
+                        () = give_up => continue,
+                    };
+                    match chance.random_range(0..50) {
+                        0 => connection.discard(),
+                        1 => drop(connection.detach()),
+                        n if n < 25 => tokio::task::yield_now().await,
+                        _ => {}
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    let held = super::hold(&pool, 4).await;
+    let status = pool.status();
+    assert_eq!((status.busy, status.waiting, status.total()), (4, 0, 4), "{status:?}");
+    drop(held);
+    assert_eq!(server.counts().open, 4);
 }

@@ -39,6 +39,7 @@ async fn a_burst_is_served_by_few_connections() {
 #[tokio::test(start_paused = true)]
 async fn min_size_is_filled_in_the_background_and_again_after_a_loss() {
     let (server, pool) = pool(sizes(5, 10));
+    server.on_connect(Answer::WorkAfter(ms(1)));
     sleep(ms(10)).await;
     assert_eq!((pool.status().idle, server.counts().most_connecting), (5, 2));
     for _ in 0..3 {
@@ -108,10 +109,7 @@ async fn a_server_that_refuses_is_named_within_a_second() {
 async fn a_short_outage_is_not_noticed_and_a_long_one_is_probed_sparingly() {
     let (server, pool) = pool(sizes(0, 4));
     server.on_connect(Answer::Refuse(ErrorKind::Unavailable));
-    let waiter = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.get().await.map(drop) }
-    });
+    let waiter = super::queue_up(&pool).await;
     sleep(ms(200)).await;
     server.on_connect(Answer::Work);
     assert!(waiter.await.expect("ends").is_ok(), "a blip reached a caller");
@@ -154,6 +152,6 @@ async fn a_panicking_driver_costs_a_connect_and_nothing_else() {
     let error = pool.get().await.expect_err("it panics");
     assert!(error.message().contains("panicked"), "{error}");
     server.on_connect(Answer::Work);
-    sleep(secs(1)).await;
+    sleep(secs(5)).await;
     pool.get().await.expect("the slot is free again");
 }

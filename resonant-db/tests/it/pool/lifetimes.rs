@@ -18,10 +18,7 @@ async fn min_size_is_never_cut_by_idleness() {
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_has_grown_shrinks_again_under_light_load() {
     let (server, pool) = warm(sizes(2, 10).max_idle_time(secs(5))).await;
-    let mut held = Vec::new();
-    for _ in 0..10 {
-        held.push(pool.get().await.expect("room to grow"));
-    }
+    let held = super::hold(&pool, 10).await;
     drop(held);
     assert_eq!(pool.status().idle, 10);
     for _ in 0..70 {

@@ -9,35 +9,25 @@ use super::{ms, secs, settle, sizes, warm};
 #[tokio::test(start_paused = true)]
 async fn retired_connections_go_wherever_they_are() {
     let (server, pool) = warm(sizes(4, 6)).await;
-    let (busy, spared) = (pool.get().await.expect("idle"), pool.get().await.expect("idle"));
-    let spared_number = spared.number;
+    let mut held = super::hold(&pool, 4).await;
     server.on_connect(Answer::WorkAfter(secs(1)));
-    let waiters: Vec<_> = (0..3)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move { pool.get().await.map(|connection| connection.number) })
-        })
-        .collect();
-    settle().await;
-    assert_eq!(pool.status().connecting, 1);
-    sleep(ms(10)).await;
-    // Idle ones are 1 and 2 or so; the one being opened is number 5.
-    let numbers: Vec<_> = (1..=5).filter(|number| *number != spared_number).collect();
-    pool.retire(move |connection| numbers.contains(&connection.number));
-    settle().await;
+    let waiter = super::queue_up(&pool).await;
+    let (spared, busy) = (held.remove(0), held.remove(0));
+    let number = spared.number;
+    drop(held);
+    assert!(waiter.await.expect("ends").is_ok());
+    let status = pool.status();
+    assert_eq!((status.idle, status.busy, status.connecting), (2, 2, 1));
+
+    // Number 5 is the one being opened.
+    pool.retire(move |connection| connection.number != number && connection.number <= 5);
+    assert_eq!(pool.status().idle, 0);
     drop((busy, spared));
-    sleep(secs(5)).await;
-    for waiter in waiters {
-        assert!(waiter.await.expect("ends").is_ok());
-    }
-    let mut numbers = Vec::new();
-    let mut held = Vec::new();
-    while let Some(connection) = pool.try_get() {
-        numbers.push(connection.number);
-        held.push(connection);
-    }
-    assert!(numbers.contains(&spared_number), "{numbers:?} lost {spared_number}");
-    assert!(numbers.iter().all(|number| *number > 5 || *number == spared_number), "{numbers:?}");
+    sleep(secs(9)).await;
+    let left: Vec<_> = std::iter::from_fn(|| pool.try_get()).collect();
+    let numbers: Vec<_> = left.iter().map(|connection| connection.number).collect();
+    assert!(numbers.contains(&number), "{numbers:?} lost {number}");
+    assert!(numbers.iter().all(|other| *other > 5 || *other == number), "{numbers:?}");
     assert!(numbers.len() >= 4, "{numbers:?}");
 }
 
@@ -59,10 +49,7 @@ async fn a_predicate_that_panics_loses_no_connection() {
 #[tokio::test(start_paused = true)]
 async fn sizes_change_without_dropping_what_is_in_use() {
     let (server, pool) = warm(sizes(1, 4)).await;
-    let mut held = Vec::new();
-    for _ in 0..4 {
-        held.push(pool.get().await.expect("room"));
-    }
+    let held = super::hold(&pool, 4).await;
     pool.resize(1, 2).expect("good sizes");
     assert_eq!(pool.status().busy, 4, "taken from a holder");
     drop(held);
@@ -82,11 +69,7 @@ async fn sizes_change_without_dropping_what_is_in_use() {
 async fn raising_the_limit_serves_those_who_wait() {
     let (_, pool) = warm(sizes(1, 1)).await;
     let _held = pool.get().await.expect("idle");
-    let waiter = tokio::spawn({
-        let pool = pool.clone();
-        async move { pool.get_timeout(secs(1)).await.map(drop) }
-    });
-    settle().await;
+    let waiter = super::queue_up(&pool).await;
     pool.resize(1, 2).expect("good sizes");
     assert!(waiter.await.expect("ends").is_ok());
 }

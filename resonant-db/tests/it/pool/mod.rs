@@ -1,5 +1,7 @@
 //! The pool against a scripted server, with the clock paused.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod adapter;
 mod cancellation;
 mod close;
@@ -16,8 +18,10 @@ mod settings;
 
 use std::time::Duration;
 
+use resonant_db::Result;
 use resonant_db::pool::testing::Scripted;
-use resonant_db::pool::{ConnectionPool, PoolConfig};
+use resonant_db::pool::{ConnectionPool, PoolConfig, Pooled};
+use tokio::task::JoinHandle;
 
 type Pool = ConnectionPool<Scripted>;
 
@@ -50,4 +54,21 @@ async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Takes as many connections, each of which must be idle or openable.
+async fn hold(pool: &Pool, count: usize) -> Vec<Pooled<Scripted>> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        held.push(pool.get().await.expect("a connection"));
+    }
+    held
+}
+
+/// Joins the queue; the connection goes back as soon as it has come.
+async fn queue_up(pool: &Pool) -> JoinHandle<Result<u64>> {
+    let pool = pool.clone();
+    let waiter = tokio::spawn(async move { pool.get().await.map(|connection| connection.number) });
+    settle().await;
+    waiter
 }

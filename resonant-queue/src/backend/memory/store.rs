@@ -155,9 +155,11 @@ impl MemoryStore {
             );
             return Err(Error::new(ErrorKind::Full, "publish", text));
         }
-        let plain = batch.iter().all(|message| message.delay.is_none() && message.unique_id.is_none());
+        let plain =
+            batch.iter().all(|message| message.delay.is_none() && message.unique_id.is_none());
         if plain {
-            let sequences = self.append(&batch.iter().map(|message| (message, wall)).collect::<Vec<_>>(), now);
+            let sequences =
+                self.append(&batch.iter().map(|message| (message, wall)).collect::<Vec<_>>(), now);
             let receipts = batch.iter().zip(sequences);
             return Ok(receipts
                 .map(|(message, sequence)| Receipt::new(message.partition, Some(sequence)))
@@ -252,12 +254,7 @@ impl QueueStore for Handle {
         Ok(Opened::new(Arc::new(MemoryFeed { store, closed, partition }), parked))
     }
 
-    async fn settle(
-        &self,
-        partition: u32,
-        epoch: u64,
-        batch: Arc<Vec<Settlement>>,
-    ) -> Result<()> {
+    async fn settle(&self, partition: u32, epoch: u64, batch: Arc<Vec<Settlement>>) -> Result<()> {
         self.closed.check("settle")?;
         let (now, lane) = (Instant::now(), self.store.lane(partition)?);
         let wall = self.store.wall(now);
@@ -301,7 +298,9 @@ impl QueueStore for Handle {
             let partition = lane.partition.lock().unwrap_or_else(PoisonError::into_inner);
             keys.extend(partition.parked_keys());
         }
-        keys.sort_by(|a, b| (a.since, a.partition, a.sequence).cmp(&(b.since, b.partition, b.sequence)));
+        keys.sort_by(|a, b| {
+            (a.since, a.partition, a.sequence).cmp(&(b.since, b.partition, b.sequence))
+        });
         keys.truncate(limit);
         Ok(keys)
     }
@@ -386,7 +385,8 @@ impl Feed for MemoryFeed {
             let next_due = self.store.promote(now);
             let fetched =
                 lane.partition.lock().unwrap_or_else(PoisonError::into_inner).fetch(fetch, now);
-            if fetch.until.is_some() || !fetched.messages.is_empty() || !fetched.resumed.is_empty() {
+            if fetch.until.is_some() || !fetched.messages.is_empty() || !fetched.resumed.is_empty()
+            {
                 return Ok(fetched);
             }
             let due = async {

@@ -55,7 +55,8 @@ impl Feed for SqliteFeed {
             let read = move |conn: &Connection| read(conn, partition, fetch, seen);
             let found = self.shared.reader.call("fetch", read).await?;
             let fetched = found.fetched;
-            if fetch.until.is_some() || !fetched.messages.is_empty() || !fetched.resumed.is_empty() {
+            if fetch.until.is_some() || !fetched.messages.is_empty() || !fetched.resumed.is_empty()
+            {
                 // Nothing is awaited after this: who gets the result gets the resumptions.
                 self.resumed.fetch_max(found.last_resumed, Ordering::AcqRel);
                 return Ok(fetched);

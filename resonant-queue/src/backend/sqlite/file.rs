@@ -48,7 +48,8 @@ pub(super) fn in_use(options: &Options) -> Error {
 
 /// Opens the connection that writes, creating or checking the tables.
 pub(super) fn open_writer(options: &Options) -> Result<Connection> {
-    let mut conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let mut conn =
+        connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     prepare(&mut conn, options)?;
     Ok(conn)
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use resonant_common::join::{
-    Acquired, Lease, LeaseError, LeaseErrorKind, LeaseStore, LeaseView,
-};
+use resonant_common::join::{Acquired, Lease, LeaseError, LeaseErrorKind, LeaseStore, LeaseView};
 use rusqlite::{OptionalExtension, params};
 
 use super::Shared;
@@ -33,7 +31,11 @@ impl Row {
     fn live(&self, now: u64) -> Option<LeaseView> {
         let remaining = u64::try_from(self.expires).unwrap_or_default().checked_sub(now)?;
         let owner = self.owner.clone().filter(|_| remaining > 0)?;
-        Some(LeaseView { owner, epoch: epoch(self.epoch), remaining: Duration::from_millis(remaining) })
+        Some(LeaseView {
+            owner,
+            epoch: epoch(self.epoch),
+            remaining: Duration::from_millis(remaining),
+        })
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) fn publish(
     let counts = tx.state.counts(tx.conn, queue.id)?;
     let (total, most) = (counts.total(), i64::try_from(queue.spec.max_depth).unwrap_or(i64::MAX));
     if total.saturating_add(signed(batch.len())) > most {
-        let text = format!("the queue holds {total} of {most} messages; add workers or raise max_depth");
+        let text =
+            format!("the queue holds {total} of {most} messages; add workers or raise max_depth");
         return Err(refused(ErrorKind::Full, text));
     }
     let mut bodies = Vec::with_capacity(batch.len());
@@ -50,7 +51,12 @@ pub(super) fn publish(
         for index in order {
             let (message, body) = (&batch[index], bodies[index]);
             let published = tx.now;
-            let sequence = append(tx, &mut insert, queue.id_of(message.partition), &New::of(message, body, published))?;
+            let sequence = append(
+                tx,
+                &mut insert,
+                queue.id_of(message.partition),
+                &New::of(message, body, published),
+            )?;
             receipts[index].sequence = u64::try_from(sequence).ok();
         }
         tx.state.counts(tx.conn, queue.id)?.ready += signed(batch.len());
@@ -120,10 +126,15 @@ fn store_one(
 /// The receipt of an id that is remembered.
 fn remembered(tx: &Tx<'_>, queue: &Queue, id: &str) -> rusqlite::Result<Option<Receipt>> {
     tx.conn
-        .prepare_cached("SELECT partition, sequence FROM unique_ids WHERE queue = ?1 AND unique_id = ?2")?
+        .prepare_cached(
+            "SELECT partition, sequence FROM unique_ids WHERE queue = ?1 AND unique_id = ?2",
+        )?
         .query_row(params![queue.id, id], |row| {
             let sequence: Option<i64> = row.get(1)?;
-            Ok(Receipt::new(row.get(0)?, sequence.and_then(|sequence| u64::try_from(sequence).ok())))
+            Ok(Receipt::new(
+                row.get(0)?,
+                sequence.and_then(|sequence| u64::try_from(sequence).ok()),
+            ))
         })
         .optional()
 }
@@ -191,7 +202,8 @@ fn append(
 
 /// Moves what fell due to the end of its partition. Returns when the next one does.
 pub(super) fn promote(tx: &mut Tx<'_>) -> rusqlite::Result<Option<u64>> {
-    let due: Vec<(i64, i64, Option<String>, Option<String>, String)> = tx
+    type Due = (i64, i64, Option<String>, Option<String>, String);
+    let due: Vec<Due> = tx
         .conn
         .prepare_cached(
             "SELECT id, partition, key, headers, body FROM delayed WHERE due <= ?1 ORDER BY due, id LIMIT ?2",
@@ -208,10 +220,8 @@ pub(super) fn promote(tx: &mut Tx<'_>) -> rusqlite::Result<Option<u64>> {
         let queue = tx.state.queue_of(tx.conn, partition)?;
         tx.state.counts(tx.conn, queue)?.delayed -= 1;
     }
-    let next: Option<i64> = tx
-        .conn
-        .prepare_cached("SELECT min(due) FROM delayed")?
-        .query_row([], |row| row.get(0))?;
+    let next: Option<i64> =
+        tx.conn.prepare_cached("SELECT min(due) FROM delayed")?.query_row([], |row| row.get(0))?;
     Ok(next.and_then(|next| u64::try_from(next).ok()))
 }
 

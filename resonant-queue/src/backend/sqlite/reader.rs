@@ -36,7 +36,8 @@ impl Reader {
                     drop((conn, keep));
                 })
                 .map_err(|error| {
-                    Error::new(ErrorKind::Unavailable, "open", "cannot start a thread").with_source(error)
+                    Error::new(ErrorKind::Unavailable, "open", "cannot start a thread")
+                        .with_source(error)
                 })?;
         }
         Ok(Self { jobs })

@@ -56,7 +56,9 @@ pub(super) fn settle(
             Settlement::Retry { failures, wait, error, .. } => {
                 let due = tx.now.saturating_add(clock::as_millis(*wait));
                 tx.conn
-                    .prepare_cached("UPDATE messages SET failures = ?2, due = ?3, error = ?4 WHERE id = ?1")?
+                    .prepare_cached(
+                        "UPDATE messages SET failures = ?2, due = ?3, error = ?4 WHERE id = ?1",
+                    )?
                     .execute(params![id, failures, stamp(due), error])?;
             }
             Settlement::Park { failures, error, .. } => {
@@ -159,7 +161,9 @@ pub(super) fn resume(
     let partition = queue.id_of(number);
     let from: Option<i64> = tx
         .conn
-        .prepare_cached("DELETE FROM parked_keys WHERE partition = ?1 AND key = ?2 RETURNING sequence")?
+        .prepare_cached(
+            "DELETE FROM parked_keys WHERE partition = ?1 AND key = ?2 RETURNING sequence",
+        )?
         .query_row(params![partition, key], |row| row.get(0))
         .optional()?;
     let Some(from) = from else { return Ok(None) };

@@ -4,6 +4,7 @@
 //! when a transaction fails or another process has written.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -63,32 +64,37 @@ struct Last {
 
 impl State {
     /// The counters of a queue, to be changed.
-    pub(super) fn counts(&mut self, conn: &Connection, queue: i64) -> rusqlite::Result<&mut Counts> {
-        if !self.queues.contains_key(&queue) {
-            let counts = conn
-                .prepare_cached(
-                    "SELECT ready, delayed, parked, parked_keys, dead, unique_ids FROM queues WHERE id = ?1",
-                )?
-                .query_row([queue], |row| {
-                    Ok(Counts {
-                        ready: row.get(0)?,
-                        delayed: row.get(1)?,
-                        parked: row.get(2)?,
-                        parked_keys: row.get(3)?,
-                        dead: row.get(4)?,
-                        unique_ids: row.get(5)?,
-                        dirty: false,
-                    })
-                })?;
-            self.queues.insert(queue, counts);
-        }
-        let counts = self.queues.entry(queue).or_default();
+    pub(super) fn counts(
+        &mut self,
+        conn: &Connection,
+        queue: i64,
+    ) -> rusqlite::Result<&mut Counts> {
+        let counts = match self.queues.entry(queue) {
+            Entry::Occupied(counts) => counts.into_mut(),
+            Entry::Vacant(vacant) => {
+                let counts = conn
+                    .prepare_cached(
+                        "SELECT ready, delayed, parked, parked_keys, dead, unique_ids FROM queues WHERE id = ?1",
+                    )?
+                    .query_row([queue], |row| {
+                        Ok(Counts {
+                            ready: row.get(0)?,
+                            delayed: row.get(1)?,
+                            parked: row.get(2)?,
+                            parked_keys: row.get(3)?,
+                            dead: row.get(4)?,
+                            unique_ids: row.get(5)?,
+                            dirty: false,
+                        })
+                    })?;
+                vacant.insert(counts)
+            }
+        };
         counts.dirty = true;
         Ok(counts)
     }
 
     fn place(&mut self, conn: &Connection, partition: i64) -> rusqlite::Result<&mut Place> {
-        use std::collections::hash_map::Entry;
         match self.partitions.entry(partition) {
             Entry::Occupied(place) => Ok(place.into_mut()),
             Entry::Vacant(vacant) => {
@@ -108,7 +114,11 @@ impl State {
     }
 
     /// The next sequence of a partition.
-    pub(super) fn next_sequence(&mut self, conn: &Connection, partition: i64) -> rusqlite::Result<i64> {
+    pub(super) fn next_sequence(
+        &mut self,
+        conn: &Connection,
+        partition: i64,
+    ) -> rusqlite::Result<i64> {
         let place = self.place(conn, partition)?;
         place.last += 1;
         place.dirty = true;

@@ -61,7 +61,8 @@ pub(super) fn declare(tx: &mut Tx<'_>, spec: &QueueSpec) -> Result<Queue, Fault>
         return Ok(Queue { id, base, spec: spec.clone() });
     }
     let base: i64 =
-        tx.conn.query_row("SELECT coalesce(max(id), 0) + 1 FROM partitions", [], |row| row.get(0))?;
+        tx.conn
+            .query_row("SELECT coalesce(max(id), 0) + 1 FROM partitions", [], |row| row.get(0))?;
     if base + i64::from(spec.partitions) >= 1 << (63 - SHIFT) {
         let message = "the file holds too many partitions; use another file";
         return Err(Fault::Refused(Error::new(ErrorKind::Unsupported, "build", message)));
@@ -70,7 +71,8 @@ pub(super) fn declare(tx: &mut Tx<'_>, spec: &QueueSpec) -> Result<Queue, Fault>
         .prepare_cached("INSERT INTO queues (name, partitions, base) VALUES (?1, ?2, ?3)")?
         .execute(params![spec.name, spec.partitions, base])?;
     let id = tx.conn.last_insert_rowid();
-    let mut insert = tx.conn.prepare_cached("INSERT INTO partitions (id, queue) VALUES (?1, ?2)")?;
+    let mut insert =
+        tx.conn.prepare_cached("INSERT INTO partitions (id, queue) VALUES (?1, ?2)")?;
     for number in 0..i64::from(spec.partitions) {
         insert.execute(params![base + number, id])?;
     }
@@ -153,7 +155,8 @@ impl SqliteStore {
 }
 
 fn move_dead(tx: &mut Tx<'_>, queue: &Queue, limit: usize, alive: bool) -> Result<usize, Fault> {
-    let letters: Vec<(i64, u32, Option<String>, i64, Option<String>, String)> = tx
+    type Letter = (i64, u32, Option<String>, i64, Option<String>, String);
+    let letters: Vec<Letter> = tx
         .conn
         .prepare_cached(
             "SELECT id, partition, key, published, headers, body FROM dead WHERE queue = ?1 ORDER BY id LIMIT ?2",
@@ -166,7 +169,8 @@ fn move_dead(tx: &mut Tx<'_>, queue: &Queue, limit: usize, alive: bool) -> Resul
     for (id, partition, key, published, headers, body) in letters {
         if alive {
             let key = key.map(Key::from);
-            let new = New { key: key.as_ref(), published: unsigned(published), headers, body: &body };
+            let new =
+                New { key: key.as_ref(), published: unsigned(published), headers, body: &body };
             revive(tx, queue.id_of(partition), &new)?;
         }
         tx.conn.prepare_cached("DELETE FROM dead WHERE id = ?1")?.execute([id])?;
@@ -196,7 +200,8 @@ impl QueueStore for SqliteStore {
     }
 
     async fn open(&self, partition: u32, epoch: u64) -> Result<Opened> {
-        let opened = move |tx: &mut Tx<'_>, queue: &Queue| settle::open(tx, queue, partition, epoch);
+        let opened =
+            move |tx: &mut Tx<'_>, queue: &Queue| settle::open(tx, queue, partition, epoch);
         let (parked, resumed) = self.write("open", opened).await?;
         let id = self.queue.id_of(partition);
         let feed = SqliteFeed {
@@ -209,12 +214,7 @@ impl QueueStore for SqliteStore {
         Ok(Opened::new(Arc::new(feed), parked))
     }
 
-    async fn settle(
-        &self,
-        partition: u32,
-        epoch: u64,
-        batch: Arc<Vec<Settlement>>,
-    ) -> Result<()> {
+    async fn settle(&self, partition: u32, epoch: u64, batch: Arc<Vec<Settlement>>) -> Result<()> {
         self.write("settle", move |tx, queue| settle::settle(tx, queue, partition, epoch, &batch))
             .await
     }
@@ -222,7 +222,9 @@ impl QueueStore for SqliteStore {
     async fn stored(&self) -> Result<Stored> {
         self.read("depth", |conn, queue| {
             let mut stored = conn
-                .prepare_cached("SELECT ready, delayed, parked, parked_keys, dead FROM queues WHERE id = ?1")?
+                .prepare_cached(
+                    "SELECT ready, delayed, parked, parked_keys, dead FROM queues WHERE id = ?1",
+                )?
                 .query_row([queue.id], |row| {
                     Ok(Stored {
                         ready: unsigned(row.get(0)?),
@@ -242,8 +244,9 @@ impl QueueStore for SqliteStore {
                 let published: Option<i64> = first
                     .query_row([partition << SHIFT, (partition + 1) << SHIFT], |row| row.get(0))
                     .optional()?;
-                let age = published
-                    .map(|published| Duration::from_millis(now.saturating_sub(unsigned(published))));
+                let age = published.map(|published| {
+                    Duration::from_millis(now.saturating_sub(unsigned(published)))
+                });
                 stored.oldest_age = stored.oldest_age.max(age);
             }
             Ok(stored)

@@ -113,12 +113,20 @@ impl Writer {
         let thread = std::thread::Builder::new().name("resonant-queue-writer".into());
         thread
             .spawn(move || {
-                Thread { conn, state: State::default(), wakes, exclusive, version: None, next_due: None }
-                    .run(&inbox);
+                Thread {
+                    conn,
+                    state: State::default(),
+                    wakes,
+                    exclusive,
+                    version: None,
+                    next_due: None,
+                }
+                .run(&inbox);
                 drop(keep);
             })
             .map_err(|error| {
-                Error::new(ErrorKind::Unavailable, "open", "cannot start a thread").with_source(error)
+                Error::new(ErrorKind::Unavailable, "open", "cannot start a thread")
+                    .with_source(error)
             })?;
         Ok(Self { jobs })
     }
@@ -223,7 +231,10 @@ impl Thread {
         freed: &mut bool,
     ) -> Result<(), (rusqlite::Error, bool)> {
         let before = |error| (error, false);
-        self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])).map_err(before)?;
+        self.conn
+            .prepare_cached("BEGIN IMMEDIATE")
+            .and_then(|mut begin| begin.execute([]))
+            .map_err(before)?;
         if self.others_wrote() {
             self.next_due = self.first_due();
             self.wakes.all();

@@ -1,0 +1,101 @@
+//! Nothing grows without a limit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use resonant_cache::backend::MemoryStore;
+use resonant_cache::{DistributedCache, Result};
+
+use crate::support::{cache_on, exact};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn accounted_bytes_never_exceed_the_limit_while_it_is_overfilled() -> Result<()> {
+    const LIMIT: u64 = 4 << 20;
+    let store = Arc::new(MemoryStore::new(LIMIT));
+    let cache = DistributedCache::builder()
+        .defaults(exact())
+        .max_bytes(LIMIT)
+        .store(Arc::clone(&store) as _)
+        .build()?;
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = std::thread::spawn({
+        let (cache, store, done) = (cache.clone(), Arc::clone(&store), Arc::clone(&done));
+        move || {
+            let mut most = (0, 0);
+            while !done.load(Ordering::SeqCst) {
+                most = (most.0.max(cache.usage().bytes), most.1.max(store.bytes()));
+            }
+            most
+        }
+    });
+    let blobs = cache.namespace::<String>("blob");
+    let writers: Vec<_> = (0..4u32)
+        .map(|writer| {
+            let blobs = blobs.clone();
+            tokio::spawn(async move {
+                // About ten times the limit, in values of 0.1 to 64 KiB.
+                for n in 0..500u32 {
+                    let size = 100
+                        + (n.wrapping_mul(2_654_435_761).wrapping_add(writer) >> 16) as usize
+                            % 43_000;
+                    let key = format!("{writer}-{n}");
+                    blobs.set(&key, &"x".repeat(size)).await?;
+                    blobs.get(&key).await?;
+                }
+                Ok::<_, resonant_cache::Error>(())
+            })
+        })
+        .collect();
+    for writer in writers {
+        assert!(writer.await.is_ok_and(|outcome| outcome.is_ok()));
+    }
+    done.store(true, Ordering::SeqCst);
+    let Ok((local, shared)) = watcher.join() else { panic!("the watcher failed") };
+    assert!(local > LIMIT / 2 && local <= LIMIT, "{local} bytes in the process");
+    assert!(shared > LIMIT / 2 && shared <= LIMIT, "{shared} bytes in the store");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_value_too_large_for_the_process_still_comes_from_the_store() -> Result<()> {
+    let cache = DistributedCache::builder()
+        .defaults(exact())
+        .max_bytes(64 << 10)
+        .store(Arc::new(MemoryStore::new(16 << 20)))
+        .build()?;
+    let blobs = cache.namespace::<String>("blob");
+    blobs.set("large", &"x".repeat(100 << 10)).await?;
+    for _ in 0..2 {
+        assert_eq!(blobs.get("large").await?.map(|value| value.len()), Some(100 << 10));
+    }
+    assert_eq!(cache.usage().entries, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn memory_splits_its_limit_between_the_tiers() -> Result<()> {
+    let cache = DistributedCache::memory(1 << 20);
+    let blobs = cache.namespace::<String>("blob");
+    for n in 0..300 {
+        blobs.set(&n.to_string(), &"x".repeat(10_000)).await?;
+        blobs.get(&n.to_string()).await?;
+    }
+    let usage = cache.usage();
+    assert!(usage.bytes <= 512 << 10 && usage.max_bytes == 512 << 10, "{usage:?}");
+    assert!(usage.entries > 20);
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_no_longer_asked_for_leave_nothing_behind() -> Result<()> {
+    let cache = cache_on(Arc::new(MemoryStore::new(1 << 20)), exact());
+    let users = cache.namespace::<String>("user");
+    for n in 0..10_000 {
+        users.get(&n.to_string()).await?;
+        let load = async || Err::<String, _>(std::io::Error::other("no"));
+        assert!(users.get_or_load(&n.to_string(), load).await.is_err());
+    }
+    assert_eq!(cache.usage().entries, 0);
+    assert!(format!("{cache:?}").contains("under_way: 0"), "{cache:?}");
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! The integration tests of resonant-cache.
+
+#![expect(clippy::panic, reason = "the helpers of tests fail by panicking too")]
+
+mod basics;
+mod bounds;
+mod cancellation;
+mod conformance;
+mod degraded;
+mod fleet;
+mod freshness;
+mod invalidation;
+mod many;
+mod single_flight;
+mod support;
+mod telemetry;

@@ -1,0 +1,78 @@
+//! Several handles on one file behave as several processes do: each has its own connections and its own memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use resonant_queue::{Delivery, ErrorKind, HandlerError, PartitionedQueue, SequenceCheck, Sqlite};
+
+async fn queue(path: &std::path::Path) -> PartitionedQueue<u64> {
+    let file = Sqlite::open(path).await.unwrap();
+    let builder =
+        PartitionedQueue::builder("shared").partitions(4).lease_ttl(Duration::from_millis(500));
+    builder.key(|number: &u64| number % 5).backend(file).build().await.unwrap()
+}
+
+/// Publishers of two handles take turns with pauses between them: places stay unique, counters right, order kept.
+#[tokio::test]
+async fn handles_that_take_turns_see_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queue.db");
+    let queues = [queue(&path).await, queue(&path).await];
+    for number in 0..40 {
+        queues[(number % 2) as usize].publish(&number).await.unwrap();
+        if number % 8 == 0 {
+            // Long enough that an idle writer looks around.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    for queue in &queues {
+        assert_eq!(queue.depth().await.unwrap().ready, 40);
+    }
+    let check = SequenceCheck::new("shared");
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut workers = Vec::new();
+    for queue in &queues {
+        let (check, seen) = (check.clone(), Arc::clone(&seen));
+        let handler = async move |delivery: Delivery<u64>| {
+            check.observe(&delivery);
+            seen.lock().unwrap().push(*delivery.message());
+            Ok::<(), HandlerError>(())
+        };
+        workers.push(queue.worker(handler).start().await.unwrap());
+    }
+    let done = async {
+        for number in 40..80 {
+            queues[(number % 2) as usize].publish(&number).await.unwrap();
+        }
+        while queues[0].depth().await.unwrap().unfinished() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), done).await.unwrap();
+    for worker in workers {
+        worker.drain().await.unwrap();
+    }
+    assert!(check.report().in_order(), "{:?}", check.report());
+    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, (0..80).collect::<Vec<_>>());
+}
+
+/// A file taken alone is refused to others until it is let go; a file of somebody else is left as it is.
+#[tokio::test]
+async fn a_file_is_taken_alone_and_never_a_foreign_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queue.db");
+    let alone = Sqlite::builder(&path).exclusive(true).open().await.unwrap();
+    let refused = Sqlite::open(&path).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    drop(alone);
+    Sqlite::open(&path).await.unwrap();
+
+    let foreign = directory.path().join("notes.txt");
+    let text = "no database ".repeat(200);
+    std::fs::write(&foreign, &text).unwrap();
+    assert_eq!(Sqlite::open(&foreign).await.unwrap_err().kind(), ErrorKind::Incompatible);
+    assert_eq!(std::fs::read_to_string(&foreign).unwrap(), text);
+}

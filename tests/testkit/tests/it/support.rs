@@ -1,0 +1,36 @@
+//! What the tests share.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use resonant_testkit::{Error, ErrorKind, Result};
+use tokio::task::JoinHandle;
+
+/// Long enough that a server that could answer would have; a test that sees nothing within it calls that a hang.
+pub(crate) const HANG: Duration = Duration::from_millis(400);
+
+/// More than any healthy answer takes on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// The error, or a panic that shows the value.
+pub(crate) fn failure<T: Debug>(result: Result<T>, kind: ErrorKind) -> Error {
+    let error = result.expect_err("this should have failed");
+    assert_eq!(error.kind(), kind, "{error:?}");
+    error
+}
+
+/// Asserts that a task is stuck, and gives it back.
+pub(crate) async fn assert_hangs<T: Debug>(mut task: JoinHandle<T>) -> JoinHandle<T> {
+    if let Ok(ended) = tokio::time::timeout(HANG, &mut task).await {
+        panic!("this should hang, but ended: {ended:?}");
+    }
+    task
+}
+
+/// The outcome of a task that must end now.
+pub(crate) async fn freed<T>(task: JoinHandle<T>) -> T {
+    tokio::time::timeout(SOON, task)
+        .await
+        .expect("this should have been freed")
+        .expect("the task panicked")
+}
