@@ -152,3 +152,64 @@ impl Drop for Seat {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::inflight::Entered;
+
+    const NO_WINDOWS: Windows = Windows { revalidate: Duration::ZERO, if_error: Duration::ZERO };
+
+    /// A load of a key that has just been started.
+    fn started(local: &Arc<Local>, key: &LocalKey) -> (Flight, Seat) {
+        let (flight, pilot) = Flight::new();
+        let Entered::Started(flight, ticket) = local.join_or_start(key, || flight) else {
+            panic!("nothing was under way")
+        };
+        (flight, Seat::new(Arc::clone(local), key.clone(), ticket, pilot, None))
+    }
+
+    fn key() -> LocalKey {
+        LocalKey { namespace: 1, key: "k".into() }
+    }
+
+    /// Looks, at the moment it is woken, whether the key is free.
+    struct Probe {
+        local: Arc<Local>,
+        free: AtomicBool,
+    }
+
+    impl Wake for Probe {
+        fn wake(self: Arc<Self>) {
+            let (next, _pilot) = Flight::new();
+            let free = matches!(self.local.join_or_start(&key(), || next), Entered::Started(..));
+            self.free.store(free, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn the_key_is_free_when_the_end_is_told() {
+        let local = Arc::new(Local::new(1 << 20));
+        let (flight, seat) = started(&local, &key());
+        let probe = Arc::new(Probe { local, free: AtomicBool::new(false) });
+        let waker = Waker::from(Arc::clone(&probe));
+        let mut wait = Box::pin(flight.wait(None, NO_WINDOWS, None));
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        seat.land(Err(Error::new(ErrorKind::Load, "load", "no")));
+        assert!(probe.free.load(Ordering::SeqCst), "whoever is woken would join what has ended");
+    }
+
+    #[tokio::test]
+    async fn a_load_that_vanishes_frees_the_key_and_tells_who_waits() {
+        let local = Arc::new(Local::new(1 << 20));
+        let (flight, seat) = started(&local, &key());
+        drop(seat);
+        let end = flight.wait(None, NO_WINDOWS, None).await;
+        assert_eq!(end.err().map(|error| error.kind()), Some(ErrorKind::Closed));
+        drop(started(&local, &key()));
+    }
+}

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backend::{
-    Bump, Capabilities, Epochs, FenceAt, Guard, Key, LeaseAsk, LeaseToken, Leased, Listener,
-    Origin, ReadFrom, Store, TagId, Write, WriteOutcome,
+    Announces, Bump, Capabilities, Epochs, FenceAt, Guard, Key, LeaseAsk, LeaseToken, Leased,
+    Listener, Origin, ReadFrom, Store, TagId, Write, WriteOutcome,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,11 +33,13 @@ pub enum Fault {
     NeverAnnounces,
     /// Times to live are ignored.
     KeepsForEver,
+    /// Changes are never announced, and it says so.
+    Silent,
     /// Every call gives way once before it acts and once after, so that a caller can be dropped on either side.
     Lingers,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 10] = [
     Fault::None,
     Fault::Down,
     Fault::Hung,
@@ -46,6 +48,7 @@ const FAULTS: [Fault; 9] = [
     Fault::ReversesAnswers,
     Fault::NeverAnnounces,
     Fault::KeepsForEver,
+    Fault::Silent,
     Fault::Lingers,
 ];
 
@@ -116,7 +119,9 @@ impl Faulty {
 #[async_trait]
 impl Store for Faulty {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let held = self.inner.capabilities();
+        let silent = self.fault() == Fault::Silent;
+        Capabilities::new(if silent { Announces::Never } else { held.announces }, held.shared)
     }
 
     fn clock(&self) -> u64 {
@@ -124,7 +129,7 @@ impl Store for Faulty {
     }
 
     fn attach(&self, listener: Weak<dyn Listener>) -> Origin {
-        if self.fault() == Fault::NeverAnnounces {
+        if matches!(self.fault(), Fault::NeverAnnounces | Fault::Silent) {
             return Origin(u64::MAX);
         }
         self.inner.attach(listener)

@@ -1,4 +1,4 @@
-//! Futures dropped at every await.
+//! Futures dropped, or overtaken, at every await.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -153,6 +153,36 @@ async fn a_dropped_batch_goes_on() -> Result<()> {
         assert!(users.contains("1").await? && users.contains("2").await?);
         if done.is_some() {
             break;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_a_change_overtakes_keeps_nothing() -> Result<()> {
+    for who in ["this cache", "another"] {
+        for polls in 0..8 {
+            let (store, cache) = lingering();
+            let users = cache.namespace::<String>("user");
+            let other = cache_on(store, exact()).namespace::<String>("user");
+            other.set("7", &"old".to_owned()).await?;
+            let mut read = pin!(users.get("7"));
+            let mut ended = false;
+            for _ in 0..polls {
+                let polled = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
+                ended = polled.is_ready();
+                if ended {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            let changes = if who == "another" { &other } else { &users };
+            changes.delete("7").await?;
+            if !ended {
+                // It may answer the old value, but not keep it.
+                read.await?;
+            }
+            assert!(!users.contains("7").await?, "{who} overtook it after {polls} polls");
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use resonant_cache::backend::{MemoryStore, Store};
+use resonant_cache::testing::{Fault, Faulty};
 use resonant_cache::{ErrorKind, Namespace, NamespaceConfig, Result, SetOptions};
 
 use crate::support::{Source, cache_on, exact, ms, secs, settle};
@@ -127,5 +128,30 @@ async fn a_late_joiner_knows_of_earlier_invalidations() -> Result<()> {
     assert!(!later.contains("2").await?);
     later.set("2", &"again".to_owned()).await?;
     assert!(first.contains("2").await? && late.contains("2").await?);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_announcements_a_value_is_looked_at_again_after_its_time() -> Result<()> {
+    let store: Arc<dyn Store> =
+        Arc::new(Faulty::new(Arc::new(MemoryStore::new(64 << 20)), Fault::Silent));
+    let [one, other] =
+        std::array::from_fn(|_| cache_on(Arc::clone(&store), exact()).namespace::<String>("user"));
+    let tagged = || SetOptions::new().tag("team");
+    for key in ["set", "deleted", "tagged"] {
+        one.set_with(key, &"old".to_owned(), tagged()).await?;
+        assert!(other.contains(key).await?, "and now the other holds it");
+    }
+    one.set_with("set", &"new".to_owned(), SetOptions::new()).await?;
+    one.delete("deleted").await?;
+    one.invalidate_tag("team").await?;
+    tokio::time::sleep(ms(999)).await;
+    assert_eq!(other.get("set").await?.as_deref().map(String::as_str), Some("old"));
+    tokio::time::sleep(ms(1)).await;
+    assert_eq!(other.get("set").await?.as_deref().map(String::as_str), Some("new"));
+    assert!(!other.contains("deleted").await? && !other.contains("tagged").await?);
+    one.clear().await?;
+    tokio::time::sleep(secs(1)).await;
+    assert!(!other.contains("set").await?);
     Ok(())
 }

@@ -4,5 +4,9 @@
 
 mod broken;
 mod conformance;
+mod dropping;
+mod handlers;
 mod kill;
+mod owners;
 mod shared;
+mod telemetry;

@@ -1,0 +1,105 @@
+//! Metrics and findings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use resonant_queue::{
+    Delivery, HandlerError, Memory, PartitionedQueue, RetryConfig, SequenceCheck,
+};
+
+async fn queue(name: &str) -> PartitionedQueue<u64> {
+    let retry = RetryConfig { max_attempts: 1, ..RetryConfig::default() };
+    let builder = PartitionedQueue::builder(name).partitions(2).retry(retry).max_depth(10);
+    builder.key(|number: &u64| number % 10).backend(Memory::new()).build().await.unwrap()
+}
+
+fn codes(queue: &PartitionedQueue<u64>) -> Vec<&'static str> {
+    queue.findings().iter().map(|finding| finding.code).collect()
+}
+
+/// The guide's `queue_depth{queue="…"}` and the others tell what happened, also to a recorder installed late.
+#[tokio::test(start_paused = true)]
+async fn metrics_tell_what_happened() {
+    let queue = queue("session-tasks").await;
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    // Everything runs on this thread.
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    queue.publish_many([1, 2, 3, 11]).await.unwrap();
+    queue.depth().await.unwrap();
+    let value = |name: &str, labels: &[(&str, &str)]| {
+        let all = snapshots.snapshot().into_vec();
+        let found = all.into_iter().find(|(key, ..)| {
+            let carried: BTreeMap<_, _> =
+                key.key().labels().map(|label| (label.key(), label.value())).collect();
+            key.key().name() == name && labels.iter().all(|(k, v)| carried.get(k) == Some(v))
+        });
+        found.map(|(_, _, _, value)| value)
+    };
+    let this = ("queue", "session-tasks");
+    assert_eq!(value("queue_depth", &[this]), Some(DebugValue::Gauge(4.0.into())));
+    let check = SequenceCheck::new("session-tasks");
+    let handler = async move |delivery: Delivery<u64>| {
+        check.observe(&delivery);
+        match delivery.message() {
+            2 => Err(HandlerError::reject("no")),
+            1 => Err(HandlerError::retry("no")),
+            _ => Ok(()),
+        }
+    };
+    let worker = queue.worker(handler).start().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    worker.drain().await.unwrap();
+    queue.depth().await.unwrap();
+    let snapshot = snapshots.snapshot().into_vec();
+    let get = |name: &str, outcome: Option<&str>| {
+        let found = snapshot.iter().find(|(key, ..)| {
+            let labels: BTreeMap<_, _> =
+                key.key().labels().map(|label| (label.key(), label.value())).collect();
+            key.key().name() == name
+                && labels.get("queue") == Some(&"session-tasks")
+                && outcome.is_none_or(|outcome| labels.get("outcome") == Some(&outcome))
+        });
+        found.map(|(_, _, _, value)| value)
+    };
+    // Message 1 parked its key with message 11 behind it.
+    assert_eq!(get("queue_depth", None), Some(&DebugValue::Gauge(2.0.into())));
+    assert_eq!(get("resonant_queue_parked_keys", None), Some(&DebugValue::Gauge(1.0.into())));
+    assert_eq!(get("resonant_queue_inflight", None), Some(&DebugValue::Gauge(0.0.into())));
+    let finished = |outcome| get("resonant_queue_finished_total", Some(outcome));
+    assert_eq!(finished("done"), Some(&DebugValue::Counter(1)));
+    assert_eq!(finished("dead"), Some(&DebugValue::Counter(1)));
+    assert_eq!(finished("parked"), Some(&DebugValue::Counter(1)));
+    let times = get("resonant_queue_process_duration_seconds", None);
+    assert!(matches!(times, Some(DebugValue::Histogram(times)) if times.len() == 3), "{times:?}");
+}
+
+/// Findings name what somebody should look at, by stable codes.
+#[tokio::test(start_paused = true)]
+async fn findings_name_what_to_look_at() {
+    let queue = queue("findings").await;
+    queue.depth().await.unwrap();
+    assert_eq!(codes(&queue), ["queue.ok"]);
+    queue.publish_many(0..9).await.unwrap();
+    queue.depth().await.unwrap();
+    assert_eq!(codes(&queue), ["queue.filling"]);
+    queue.publish(&9).await.unwrap();
+    queue.depth().await.unwrap();
+    assert_eq!(codes(&queue), ["queue.full"]);
+    queue.pause().await.unwrap();
+    assert_eq!(codes(&queue), ["queue.full", "queue.paused"]);
+    queue.resume().await.unwrap();
+    let handler = async move |delivery: Delivery<u64>| match delivery.message() {
+        0 => Err(HandlerError::retry("no")),
+        1 => Err(HandlerError::reject("no")),
+        _ => Ok(()),
+    };
+    let worker = queue.worker(handler).start().await.unwrap();
+    // The queue looks at itself.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(codes(&queue), ["queue.parked", "queue.dead_letters"]);
+    worker.drain().await.unwrap();
+    queue.close().await;
+    assert_eq!(codes(&queue), ["queue.closed"]);
+}
