@@ -72,10 +72,10 @@ impl Field<'_> {
     }
 
     fn at_random(&self) -> Option<Choice> {
-        let usable = self.usable_from(0);
+        let mut usable = self.usable_from(0);
         let count = u64::try_from(usable.clone().count()).ok()?;
         let skip = usize::try_from(self.chance.checked_rem(count)?).ok()?;
-        usable.skip(skip).next().map(Choice::Replica)
+        usable.nth(skip).map(Choice::Replica)
     }
 
     fn least_in_flight(&self) -> Option<Choice> {
