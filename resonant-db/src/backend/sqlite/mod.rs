@@ -10,7 +10,7 @@
 //! | `mode` | `rwc`, `rw`, `ro` | `rwc` | create the file if it is missing, require it, or only read |
 //! | `synchronous` | `full`, `extra`, `normal`, `off` | `full` | see below |
 //! | `busy_timeout` | a duration (`5s`, `100ms`) | `5s` | how long to wait for a lock another process holds |
-//! | `cache` | KiB | `8192` | page cache of each connection |
+//! | `cache` | KiB | `2048` | page cache of each connection |
 //! | `statements` | count | `128` | prepared statements kept by each connection |
 //!
 //! # Durability

@@ -49,7 +49,7 @@ impl Options {
             mode: Mode::Create,
             synchronous: "FULL",
             busy_timeout: Duration::from_secs(5),
-            cache_kib: 8192,
+            cache_kib: 2048,
             statements: 128,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {

@@ -66,7 +66,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         .map_err(|error| cannot_open(path, error))?;
     let settle = || -> rusqlite::Result<()> {
         conn.busy_timeout(BUSY)?;
-        conn.pragma_update(None, "cache_size", -32_768)?;
+        conn.pragma_update(None, "cache_size", -8_192)?;
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         Ok(())
     };
