@@ -15,4 +15,5 @@ mod input;
 mod proof;
 
 mod flights;
+mod pages;
 mod program;
