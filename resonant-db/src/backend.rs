@@ -43,6 +43,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What the engine can do, so that callers and the suite can ask.
     fn capabilities(&self) -> Capabilities;
 
+    /// Looks at a node's URL when the database is built, without asking anybody: a bad setting is refused there and then.
+    /// Default: nothing is wrong with it.
+    fn check(&self, target: &Target) -> Result<()> {
+        let _ = target;
+        Ok(())
+    }
+
     /// Opens a connection.
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>>;
 

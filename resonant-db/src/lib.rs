@@ -1,4 +1,131 @@
-//! Database with read replicas, ShardedDatabase and ConnectionPool over one small backend trait.
+//! A database handle for services: writes to the primary, reads to replicas, sessions that read what they wrote, and a
+//! connection pool that is fair and cannot leak, over one small backend trait.
+//!
+//! # Quick start
+//!
+#![cfg_attr(feature = "sqlite", doc = "```")]
+#![cfg_attr(not(feature = "sqlite"), doc = "```ignore")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> resonant_db::Result<()> {
+//! use resonant_db::{Database, params};
+//!
+//! let db = Database::connect("sqlite::memory:").await?;
+//! db.write().batch("CREATE TABLE users (id BIGINT PRIMARY KEY, name TEXT)").await?;
+//! db.write().execute("INSERT INTO users VALUES ($1, $2)", params![7, "Ada"]).await?;
+//!
+//! let name: String = db.read().query_one_as("SELECT name FROM users WHERE id = $1", params![7]).await?;
+//! assert_eq!(name, "Ada");
+//!
+//! let session = db.session(); // reads what it wrote, whichever node answers
+//! session.write().execute("UPDATE users SET name = $1", params!["Grace"]).await?;
+//! assert_eq!(session.read().query_one_as::<String>("SELECT name FROM users", params![]).await?, "Grace");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With replicas it is the same handle, made by the [builder](Database::builder) or from [settings](DatabaseConfig):
+//!
+//! ```
+//! # fn build() -> resonant_db::Result<()> {
+//! use resonant_db::{Database, PoolConfig, ReadStrategy};
+//!
+//! let db = Database::builder()
+//!     .primary("sqlite:/var/lib/app.db")
+//!     .replicas(["sqlite:/var/lib/app.db?cache=65536"])
+//!     .read_strategy(ReadStrategy::RoundRobin)
+//!     .pool(PoolConfig::default().min_size(10).max_size(100))
+//!     .connect_lazy()?; // starts while everything is down; `connect()` waits for the primary
+//! # drop(db);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is here
+//!
+//! - [`Database`]: one primary, any number of replicas. [`read`](Database::read), [`write`](Database::write),
+//!   [`transaction`](Database::transaction), [`session`](Database::session).
+#![cfg_attr(
+    feature = "sharding",
+    doc = "- [`ShardedDatabase`]: a statement goes to the shards it is proven to touch, or is refused."
+)]
+#![cfg_attr(
+    not(feature = "sharding"),
+    doc = "- `ShardedDatabase` (feature `sharding`): a statement goes to the shards it is proven to touch, or is refused."
+)]
+//! - [`ConnectionPool`]: the pool beneath, for any [`Manager`](pool::Manager) of connections.
+//!
+//! # What it does not do
+//!
+//! - It translates no SQL. Placeholders are `$1`, `$2`, … on every engine; the rest of a statement is the engine's own.
+//! - It is no ORM and no migration tool. Rows decode into anything `serde` can read.
+//! - It promotes no node: who the primary is, it is told.
+//! - No transactions across shards or databases.
+//!
+//! # Guarantees
+//!
+//! - **A read cannot write.** Reads run on connections that the engine itself keeps from writing.
+//! - **A session reads what it wrote**: its reads are answered only by a node that has come as far, in the end by the
+//!   primary. The [token](Session::token) carries that to other processes; a token of another database is refused.
+//! - **A write is sent once.** A read that fails with its node is sent to another, each node at most once, within a
+//!   budget of 20 % of the calls. A [transaction](Database::transaction) is run again as a whole, up to five times, when
+//!   the engine reports a conflict and nothing of it was applied.
+//! - **An outcome that is unknown says so**: [`may_have_applied`](Error::may_have_applied).
+//! - **A node that keeps failing is left out** until it answers again: after five failures in a row, then probed by one
+//!   call at a time. The last node is never left out.
+//! - **Nothing waits for ever**: connecting, waiting for a connection, statements, checks and closing have limits with
+//!   defaults. A server that is down stops no start.
+//! - **First come, first served**: a connection goes to the caller who has waited longest.
+//! - **No secrets in messages**: passwords, options of a URL, and the values of parameters and rows appear in no error, no log
+//!   line, no metric and no `Debug`.
+//!
+//! # Cancellation
+//!
+//! Any future may be dropped at any await. A statement is stopped where the engine can do that, a transaction is rolled
+//! back, and the connection comes back clean before anybody else gets it, off the caller's path. Of a dropped write it is
+//! unknown whether it took effect, but never half of it did.
+//!
+//! # Engines
+//!
+//! | engine | URL | feature | limits |
+//! |---|---|---|---|
+#![cfg_attr(
+    feature = "sqlite",
+    doc = "| [SQLite](backend::sqlite), embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | one writer at a time; the processes of one machine |"
+)]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "| SQLite, embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | one writer at a time; the processes of one machine |"
+)]
+//! | [yours](backend::Backend) | any | none | what it [declares](backend::Capabilities) |
+//!
+//! # How to add a backend
+//!
+//! Implement [`Backend`](backend::Backend), which opens connections, and [`Connection`](backend::Connection), which runs
+//! statements; their contracts are written on them, and pools, routing, retries, sessions and rows come from here.
+#![cfg_attr(
+    feature = "testing",
+    doc = "Run the conformance suite in [`testing`] over it: [`conformance!`] makes one test of each case."
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "Run the conformance suite (feature `testing`) over it: `conformance!` makes one test of each case."
+)]
+//! Hand it to [`DatabaseBuilder::backend`], and it serves a [`Database`] like the engines that ship.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `sqlite` | no | the embedded engine; compiles SQLite |
+//! | `sharding` | no | `ShardedDatabase` and its SQL router |
+//! | `bb8` | no | any bb8 manager as a [`Manager`](pool::Manager) of ours |
+//! | `testing` | no | the conformance suite of backends, and a scripted server for pools |
+//!
+//! # Metrics
+//!
+//! `db_client_connection_…` of each pool as OpenTelemetry names them, and `resonant_db_routed_total`,
+//! `resonant_db_retries_total`, `resonant_db_ejections_total` and `resonant_db_shard_routes_total`. Pools are labelled
+//! `<database>/primary`, `<database>/replica-1`, … Statements never appear in metrics.
 
 pub mod backend;
 mod database;
@@ -8,6 +135,8 @@ pub mod pool;
 mod row;
 #[cfg(feature = "sharding")]
 pub mod sharding;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use self::database::{
     Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, NodeStatus, Read, ReadStrategy,
@@ -19,3 +148,7 @@ pub use self::pool::{ConnectionPool, PoolConfig};
 pub use self::row::{ColumnIndex, FromValue, Row, Rows, RowsIter, ValueRef};
 #[cfg(feature = "sharding")]
 pub use self::sharding::{KeyType, ShardFunction, ShardedDatabase};
+
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

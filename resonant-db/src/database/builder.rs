@@ -104,6 +104,7 @@ impl DatabaseBuilder {
         };
         let node = |url: &str, role: Role, access: Access, label: String| {
             let target = Target::new(url, access, config.statement_timeout);
+            backend.check(&target)?;
             let pool = backend.fit_pool(config.pool.as_ref(), access);
             Node::new(Arc::clone(&backend), target, role, format!("{}/{label}", config.name), pool)
         };

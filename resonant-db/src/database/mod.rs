@@ -132,6 +132,7 @@ impl Database {
     /// that a long write does not look like an outage.
     ///
     /// The future owns what it needs, so it fits a health check: `.check("database", move || db.ping())`.
+    #[track_caller]
     pub fn ping(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let (inner, site) = (Arc::clone(&self.inner), Location::caller());
         async move {
@@ -224,8 +225,8 @@ impl Inner {
     fn choose(&self, tried: &[Choice]) -> Option<(Choice, &Node)> {
         let (now, turn) = (Instant::now(), self.turn.fetch_add(1, Ordering::Relaxed));
         let untried = |choice: Choice| !tried.contains(&choice);
-        let pick = |usable: &dyn Fn(usize) -> bool| {
-            let strategy = self.config.read_strategy;
+        let strategy = self.config.read_strategy;
+        let pick = |usable: &dyn Fn(usize) -> bool, primary_usable: bool| {
             strategy.choose(&Field {
                 replicas: self.replicas.len(),
                 turn,
@@ -234,13 +235,15 @@ impl Inner {
                     _ => 0,
                 },
                 usable: &|place| untried(Choice::Replica(place)) && usable(place),
-                primary_usable: untried(Choice::Primary),
+                primary_usable: untried(Choice::Primary) && primary_usable,
                 in_flight: &|place| self.replicas[place].in_flight(),
             })
         };
         // Who is out of rotation is asked after all when nobody else is left.
-        let choice = pick(&|place| self.replicas[place].health.is_usable(now))
-            .or_else(|| pick(&|_| true))?;
+        let primary_usable =
+            strategy != ReadStrategy::PreferPrimary || self.primary.health.is_usable(now);
+        let choice = pick(&|place| self.replicas[place].health.is_usable(now), primary_usable)
+            .or_else(|| pick(&|_| true, true))?;
         let node = match choice {
             Choice::Primary => &self.primary,
             Choice::Replica(place) => &self.replicas[place],

@@ -72,7 +72,7 @@ impl Node {
     /// The node answered.
     pub(super) fn succeeded(&self) {
         if self.health.succeeded() {
-            tracing::info!(node = %self.target.name, role = self.role.as_str(), "back in rotation");
+            tracing::info!(node = %self.target.name, role = self.role.as_str(), "the node answers again");
         }
     }
 
@@ -85,7 +85,7 @@ impl Node {
         }
         let ejected = self.health.failed(Instant::now());
         if ejected {
-            tracing::warn!(node = %self.target.name, role = self.role.as_str(), %error, "out of rotation");
+            tracing::warn!(node = %self.target.name, role = self.role.as_str(), %error, "the node keeps failing");
         }
         ejected
     }

@@ -27,7 +27,7 @@ pub struct NodeStatus {
     pub name: String,
     /// What it is to the database.
     pub role: Role,
-    /// Whether it is out of rotation because it kept failing.
+    /// Whether it kept failing. A replica is then out of rotation until it answers again; the primary has no stand-in.
     pub ejected: bool,
     /// Calls at the node from here, those that wait for a connection included.
     pub in_flight: usize,

@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use resonant_common::backoff::Backoff;
+use tracing::Instrument;
 
 use crate::backend::{Access, BeginOptions, Connection, Isolation, ParamRows};
 use crate::{Error, ErrorKind, Param, Result, Rows};
@@ -140,9 +141,14 @@ impl Database {
     {
         let inner = &self.inner;
         inner.budget.deposit();
-        let mut attempt = 0;
+        let mut attempt: u32 = 0;
         loop {
-            let result = self.attempt(options, session, site, work.clone()).await;
+            let span = tracing::debug_span!(
+                "db.transaction",
+                db.system.name = inner.backend.system(),
+                attempt = attempt + 1,
+            );
+            let result = self.attempt(options, session, site, work.clone()).instrument(span).await;
             attempt += 1;
             match result {
                 Err(error) if transaction_again(&error) => {
@@ -173,9 +179,13 @@ impl Database {
         F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T>,
     {
         let inner = &self.inner;
-        let node = match (options.access, session.and_then(Session::position)) {
-            // A session's own state is read where it was written; one trip more would have to ask each replica first.
-            (Access::ReadOnly, None) => inner.choose(&[]).map_or(&inner.primary, |(_, node)| node),
+        let fresh_enough = session.and_then(Session::position).is_none()
+            || inner.capabilities().commits_visible_at_once;
+        let node = match options.access {
+            // What a session has written is read where it was written, unless every node has it.
+            Access::ReadOnly if fresh_enough => {
+                inner.choose(&[]).map_or(&inner.primary, |(_, node)| node)
+            }
             _ => &inner.primary,
         };
         inner.count_routed(node.role);
@@ -292,14 +302,19 @@ impl Transaction<'_> {
             Transaction { connection: &mut *self.connection, state: State::Open, depth };
         let result = work(&mut nested).await;
         let result = nested.verdict(result);
-        let end = match &result {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::Conflict => Err(error.clone()),
-            Err(_) => self.control("ROLLBACK TO", depth).await,
+        let lost = match (&nested.state, &result) {
+            // Nothing may be sent behind a statement that was dropped.
+            (State::Busy, _) => Some(dropped("savepoint")),
+            (_, Err(error)) if error.kind() == ErrorKind::Conflict => Some(error.clone()),
+            _ => None,
         };
-        let end = match end {
-            Ok(()) => self.control("RELEASE", depth).await,
-            error => error,
+        let end = match (lost, &result) {
+            (Some(error), _) => Err(error),
+            (None, Ok(_)) => self.control("RELEASE", depth).await,
+            (None, Err(_)) => match self.control("ROLLBACK TO", depth).await {
+                Ok(()) => self.control("RELEASE", depth).await,
+                error => error,
+            },
         };
         self.leave(end)?;
         result
@@ -344,7 +359,7 @@ impl Transaction<'_> {
     }
 
     async fn undo(&mut self) {
-        // A statement that was dropped still occupies the connection: the pool cleans it, off this path.
+        // A statement that was dropped may still run: the pool cleans the connection, off this path.
         if matches!(self.state, State::Busy) {
             return;
         }

@@ -3,7 +3,7 @@
 use rusqlite::hooks::{AuthAction, AuthContext};
 
 /// Pragmas that take an argument and change nothing in the session.
-const HARMLESS: [&str; 12] = [
+const HARMLESS: [&str; 13] = [
     "application_id",
     "foreign_key_check",
     "foreign_key_list",
@@ -16,6 +16,7 @@ const HARMLESS: [&str; 12] = [
     "table_info",
     "table_xinfo",
     "user_version",
+    "wal_checkpoint",
 ];
 
 /// Whether what the statement does outlives it in the session, so that the next caller would meet it.

@@ -31,6 +31,8 @@ pub(super) struct Engine {
     node: Arc<str>,
     access: Access,
     in_transaction: bool,
+    /// A transaction that only reads is open on a connection that could write.
+    reading: bool,
     facts: Arc<Facts>,
     done: Option<oneshot::Sender<()>>,
 }
@@ -108,7 +110,15 @@ impl Engine {
             Ok(connection)
         };
         let connection = set_up().map_err(|error| translate(place, error))?;
-        Ok(Self { connection, node, access, in_transaction: false, facts, done: None })
+        Ok(Self {
+            connection,
+            node,
+            access,
+            in_transaction: false,
+            reading: false,
+            facts,
+            done: None,
+        })
     }
 
     pub(super) fn interrupt_handle(&self) -> rusqlite::InterruptHandle {
@@ -170,13 +180,13 @@ impl Engine {
         }
         // SQLite's transactions are always serializable. Taking the lock at once avoids the conflict that a read which
         // turns into a write can only answer by starting again.
-        self.run(
-            "begin",
-            match options.access {
-                Access::ReadWrite => "BEGIN IMMEDIATE",
-                Access::ReadOnly => "BEGIN",
-            },
-        )?;
+        match options.access {
+            Access::ReadWrite => self.run("begin", "BEGIN IMMEDIATE")?,
+            Access::ReadOnly => {
+                self.only_read("begin", true)?;
+                self.run("begin", "BEGIN")?;
+            }
+        }
         self.in_transaction = true;
         Ok(())
     }
@@ -188,15 +198,31 @@ impl Engine {
         self.still_open("commit")?;
         self.run("commit", "COMMIT")?;
         self.in_transaction = false;
-        Ok(())
+        self.only_read("commit", false)
     }
 
     pub(super) fn rollback(&mut self) -> Result<()> {
         self.in_transaction = false;
-        if self.connection.is_autocommit() {
+        if !self.connection.is_autocommit() {
+            self.run("rollback", "ROLLBACK")?;
+        }
+        self.only_read("rollback", false)
+    }
+
+    /// Makes a connection that could write refuse to, or lets it write again.
+    fn only_read(&mut self, operation: &'static str, only_read: bool) -> Result<()> {
+        if self.access == Access::ReadOnly || self.reading == only_read {
             return Ok(());
         }
-        self.run("rollback", "ROLLBACK")
+        let altered = self.facts.altered.load(Ordering::Acquire);
+        self.run(
+            operation,
+            if only_read { "PRAGMA query_only = 1" } else { "PRAGMA query_only = 0" },
+        )?;
+        // That was us, not the caller.
+        self.facts.altered.store(altered, Ordering::Release);
+        self.reading = only_read;
+        Ok(())
     }
 
     /// Ends whatever is open. An interrupt meant for the statement before may hit the first tries.
@@ -231,7 +257,8 @@ impl Engine {
         if is_fatal(&error) {
             self.facts.broken.store(true, Ordering::Release);
         }
-        translate(Place { operation, node: &self.node, access: self.access }, error)
+        let access = if self.reading { Access::ReadOnly } else { self.access };
+        translate(Place { operation, node: &self.node, access }, error)
     }
 
     /// Runs a fixed statement.
@@ -277,10 +304,14 @@ impl Engine {
             Ok(result)
         });
         self.in_transaction = false;
-        if result.is_err() {
-            self.rollback()?;
+        match result {
+            Ok(result) => Ok(result),
+            Err(error) => {
+                // A rollback that fails leaves the connection for `reset`, and the first error is the one that matters.
+                let _ = self.rollback();
+                Err(error)
+            }
         }
-        result
     }
 
     fn still_open(&self, operation: &'static str) -> Result<()> {

@@ -27,8 +27,10 @@
 //! write. A statement that passes its time limit, or whose future is dropped, is interrupted.
 //!
 //! Foreign keys are enforced. A call that changes the session (`PRAGMA … = …`, `ATTACH`, temporary tables) costs the
-//! connection: it is closed when it comes back. An in-memory database has no WAL: its readers and its writer wait for each
-//! other at a commit.
+//! connection: it is closed when it comes back.
+//!
+//! An in-memory database has no WAL: while a write transaction is open its readers wait, up to `busy_timeout`, and a
+//! commit waits for readers. It is meant for tests and small data; a file serves readers and a writer side by side.
 //!
 //! Every reading connection sees a commit as soon as it is acknowledged, also in another process. A
 //! [`Position`](resonant_common::join::Position) of SQLite names the file and, as its offset, a time of day in
@@ -46,6 +48,7 @@ mod worker;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -77,6 +80,24 @@ impl Sqlite {
     pub fn from_url(url: &str) -> Result<Self> {
         let options = Options::parse(url)?;
         Ok(Self { location: options.location, prepared: OnceCell::new(), anchor: Arc::default() })
+    }
+
+    /// The settings of a node's URL, which must be of this backend's database.
+    fn options(&self, target: &Target) -> Result<Options> {
+        let mut options = Options::parse(&target.url)?;
+        match (&options.location, &self.location) {
+            // Each parse names a new in-memory database; there is one a backend.
+            (Location::Memory(_), Location::Memory(_)) => options.location = self.location.clone(),
+            (one, other) if one == other => {}
+            _ => {
+                let message = format!(
+                    "{}: a SQLite replica must be the file of the primary; other files are other databases",
+                    target.name
+                );
+                return Err(Error::new(ErrorKind::Config, "connect", message));
+            }
+        }
+        Ok(options)
     }
 
     /// Creates the file and puts it into WAL mode, once, and answers its fingerprint.
@@ -116,31 +137,25 @@ impl Backend for Sqlite {
         }
     }
 
+    fn check(&self, target: &Target) -> Result<()> {
+        self.options(target).map(drop)
+    }
+
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
-        let mut options = Options::parse(&target.url)?;
-        match (&options.location, &self.location) {
-            // Each parse names a new in-memory database; there is one a backend.
-            (Location::Memory(_), Location::Memory(_)) => options.location = self.location.clone(),
-            (one, other) if one == other => {}
-            _ => {
-                let message = format!(
-                    "{}: a SQLite replica must be the file of the primary; other files are other databases",
-                    target.name
-                );
-                return Err(Error::new(ErrorKind::Config, "connect", message));
-            }
-        }
+        let options = self.options(target)?;
         let system = self.prepare(&options, &target.name).await?;
         let connection = SqliteConnection::open(options, target, system).await?;
         Ok(Box::new(connection))
     }
 
     fn fit_pool(&self, wanted: Option<&PoolConfig>, access: Access) -> PoolConfig {
-        let default = || PoolConfig::default().min_size(1u32).max_size(READERS);
+        // Age does a connection to a file no harm.
+        let default =
+            || PoolConfig::default().min_size(1).max_size(READERS).max_lifetime(Duration::MAX);
         let config = wanted.cloned().unwrap_or_else(default);
         match access {
             Access::ReadOnly => config,
-            Access::ReadWrite => config.min_size(1u32).max_size(1u32),
+            Access::ReadWrite => config.min_size(1).max_size(1),
         }
     }
 }

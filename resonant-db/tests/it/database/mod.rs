@@ -1,1 +1,9 @@
 mod basics;
+mod broken;
+mod conformance;
+mod double;
+mod files;
+mod metrics;
+mod routing;
+mod sessions;
+mod transactions;

@@ -1,0 +1,230 @@
+//! An engine that answers what a test says, without a file or a clock.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use resonant_common::join::Position;
+use resonant_db::backend::{
+    Access, Backend, BeginOptions, Capabilities, Column, Connection, ParamRows, RowsBuilder, Target,
+};
+use resonant_db::pool::Verdict;
+use resonant_db::{
+    Database, DatabaseBuilder, Error, ErrorKind, Param, PoolConfig, Result, Rows, ValueRef,
+};
+
+/// The cluster behind the double: one history, and per node how far it is and what it does.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cluster(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Commits so far.
+    commits: u64,
+    nodes: HashMap<String, NodeState>,
+    /// What the next calls of `begin` and `commit` answer.
+    begins: Vec<ErrorKind>,
+    commit_errors: Vec<(ErrorKind, bool)>,
+    log: Vec<String>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct NodeState {
+    /// How many commits it lags behind.
+    lag: u64,
+    fails: Option<(Fails, ErrorKind)>,
+    hangs: bool,
+}
+
+/// Where a node fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fails {
+    Connecting,
+    Running,
+}
+
+impl Cluster {
+    pub(super) fn builder(&self, replicas: &[&str]) -> DatabaseBuilder {
+        let pool = PoolConfig::default().min_size(0).max_size(4).max_lifetime(Duration::MAX);
+        Database::builder()
+            .primary("double://primary")
+            .replicas(replicas.iter().map(|name| format!("double://{name}")))
+            .pool(pool)
+            .backend(Arc::new(self.clone()))
+    }
+
+    pub(super) fn database(&self, replicas: &[&str]) -> Database {
+        self.builder(replicas).connect_lazy().expect("good settings")
+    }
+
+    pub(super) fn lag(&self, node: &str, commits: u64) {
+        self.lock().nodes.entry(node.into()).or_default().lag = commits;
+    }
+
+    pub(super) fn fail(&self, node: &str, fails: impl Into<Option<(Fails, ErrorKind)>>) {
+        self.lock().nodes.entry(node.into()).or_default().fails = fails.into();
+    }
+
+    pub(super) fn hang(&self, node: &str, hangs: bool) {
+        self.lock().nodes.entry(node.into()).or_default().hangs = hangs;
+    }
+
+    /// The next transactions fail to begin, the last kind first.
+    pub(super) fn fail_begins(&self, kinds: &[ErrorKind]) {
+        self.lock().begins = kinds.to_vec();
+    }
+
+    /// The next commits fail, the last first; `true` when their outcome is unknown.
+    pub(super) fn fail_commits(&self, errors: &[(ErrorKind, bool)]) {
+        self.lock().commit_errors = errors.to_vec();
+    }
+
+    /// What happened since the last call, as `node:what`.
+    pub(super) fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().log)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics while holding it")
+    }
+}
+
+#[async_trait]
+impl Backend for Cluster {
+    fn system(&self) -> &'static str {
+        "double"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none()
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
+        let node = target.name.to_string();
+        if let Some((Fails::Connecting, kind)) =
+            self.lock().nodes.entry(node.clone()).or_default().fails
+        {
+            return Err(Error::new(kind, "connect", format!("{node} is scripted to fail")));
+        }
+        Ok(Box::new(Double {
+            cluster: self.clone(),
+            node,
+            access: target.access,
+            open: false,
+            dirty: false,
+        }))
+    }
+}
+
+struct Double {
+    cluster: Cluster,
+    node: String,
+    access: Access,
+    open: bool,
+    dirty: bool,
+}
+
+impl Double {
+    async fn run(&mut self, what: &str) -> Result<()> {
+        let state = {
+            let mut state = self.cluster.lock();
+            state.log.push(format!("{}:{what}", self.node));
+            state.nodes.entry(self.node.clone()).or_default().clone()
+        };
+        if state.hangs {
+            self.dirty = true;
+            std::future::pending::<()>().await;
+        }
+        match state.fails {
+            Some((Fails::Running, kind)) => {
+                Err(Error::new(kind, "query", format!("{} is scripted to fail", self.node)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Connection for Double {
+    async fn query(&mut self, sql: &str, _params: &[Param<'_>]) -> Result<Rows> {
+        self.run(sql).await?;
+        let mut builder = RowsBuilder::new(vec![Column::new("node")]);
+        builder.push(ValueRef::Text(&self.node));
+        Ok(builder.finish())
+    }
+
+    async fn execute(&mut self, sql: &str, _params: &[Param<'_>]) -> Result<u64> {
+        assert_eq!(self.access, Access::ReadWrite, "a write went to a reading connection");
+        self.run(sql).await?;
+        if !self.open {
+            self.cluster.lock().commits += 1;
+        }
+        Ok(1)
+    }
+
+    async fn execute_many(&mut self, sql: &str, rows: ParamRows) -> Result<u64> {
+        self.execute(&format!("{sql} x{}", rows.len()), &[]).await?;
+        Ok(rows.len() as u64)
+    }
+
+    async fn batch(&mut self, sql: &str) -> Result<()> {
+        self.execute(sql, &[]).await.map(drop)
+    }
+
+    async fn begin(&mut self, _options: BeginOptions) -> Result<()> {
+        self.run("begin").await?;
+        if let Some(kind) = self.cluster.lock().begins.pop() {
+            return Err(Error::new(kind, "begin", "scripted"));
+        }
+        self.open = true;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        self.run("commit").await?;
+        if let Some((kind, unknown)) = self.cluster.lock().commit_errors.pop() {
+            let error = Error::new(kind, "commit", "scripted");
+            return Err(if unknown { error.with_may_have_applied() } else { error });
+        }
+        self.open = false;
+        self.cluster.lock().commits += 1;
+        Ok(())
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
+        self.run("rollback").await?;
+        self.open = false;
+        Ok(())
+    }
+
+    async fn ping(&mut self) -> Result<()> {
+        self.run("ping").await
+    }
+
+    async fn position(&mut self) -> Result<Option<Position>> {
+        let mut state = self.cluster.lock();
+        let (node, commits) = (self.node.clone(), state.commits);
+        let lag = state.nodes.entry(node).or_default().lag;
+        Ok(Some(Position { system: 1, timeline: 1, offset: commits.saturating_sub(lag) }))
+    }
+
+    fn verdict(&self) -> Verdict {
+        if self.open || self.dirty { Verdict::Clean } else { Verdict::Reuse }
+    }
+
+    async fn clean(&mut self) -> Result<()> {
+        self.cluster.lock().log.push(format!("{}:clean", self.node));
+        (self.open, self.dirty) = (false, false);
+        Ok(())
+    }
+
+    async fn close(self: Box<Self>) {}
+}
+
+impl fmt::Debug for Double {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Double").field("node", &self.node).finish_non_exhaustive()
+    }
+}
