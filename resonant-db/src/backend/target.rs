@@ -58,15 +58,45 @@ pub(crate) fn scheme_of(url: &str) -> &str {
 }
 
 /// What may be shown of a URL: neither scheme nor user, password or options.
+///
+/// Passwords in which `@`, `/`, `?` or `#` were not escaped are common, so the rule is not that of the RFC: what may
+/// belong to a password is not shown, at worst less than could be.
 pub(crate) fn name_of(url: &str) -> &str {
-    let rest = url.strip_prefix(scheme_of(url)).unwrap_or(url);
+    let scheme = scheme_of(url);
+    let rest = url.strip_prefix(scheme).unwrap_or(url);
     let rest = rest.strip_prefix(':').unwrap_or(rest);
-    let rest = rest.split(['?', '#']).next().unwrap_or(rest);
-    match rest.strip_prefix("//") {
-        // An unescaped @ or / in a password must not leave half of it behind: what is behind the last @ is safe.
-        Some(authority) => authority.rsplit_once('@').map_or(authority, |(_, host)| host),
-        None => rest,
+    if scheme == "sqlite" {
+        // A path, which may hold any of these but the question mark.
+        let path = rest.split('?').next().unwrap_or(rest);
+        return path.strip_prefix("//").unwrap_or(path);
     }
+    let head = &rest[..options_of(rest).unwrap_or(rest.len())];
+    let name = match head.rsplit_once('@') {
+        Some((_, host)) => host,
+        None if is_host(head.trim_start_matches('/')) => head,
+        None => rest.rsplit_once('@').map_or(head, |(_, host)| host),
+    };
+    let name = name.split(['?', '#']).next().unwrap_or(name);
+    name.strip_prefix("//").unwrap_or(name)
+}
+
+/// Where the options of a URL begin: at a question mark that a key and `=` follow.
+fn options_of(rest: &str) -> Option<usize> {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    rest.match_indices('?').map(|(at, _)| at).find(|at| {
+        rest[at + 1..]
+            .split_once('=')
+            .is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_key))
+    })
+}
+
+/// Whether a text begins like `host`, `host:port` or `[address]:port` rather than `user:password`.
+fn is_host(text: &str) -> bool {
+    let hosts = text.split(['/', '?', '#']).next().unwrap_or(text);
+    hosts.split(',').all(|host| {
+        let port = host.rsplit_once(']').map_or(host, |(_, port)| port);
+        port.split_once(':').is_none_or(|(_, port)| port.chars().all(|c| c.is_ascii_digit()))
+    })
 }
 
 #[cfg(test)]
@@ -79,6 +109,16 @@ mod tests {
             ("postgresql://user:s3cr3t@db-1:5432/app?sslpassword=s3cr3t", "db-1:5432/app"),
             ("postgresql://user:s3/cr@3t@db-1/app", "db-1/app"),
             ("postgresql://db-1:5432/app", "db-1:5432/app"),
+            ("postgresql://user:s3?cr@3t@db-1/app?sslmode=require", "db-1/app"),
+            ("postgresql://user:s3?k=3t@db-1/app", "db-1/app"),
+            ("postgresql://user:s3#3t@db-1/app", "db-1/app"),
+            ("postgresql://db-1:5432/app?user=me@s3", "db-1:5432/app"),
+            ("postgresql://[::1]:5432,db-2/app?user=me@s3", "[::1]:5432,db-2/app"),
+            ("postgresql://db-1/app?password=s3", "db-1/app"),
+            (" postgresql://user:s3cr3t@db-1/app", "db-1/app"),
+            ("//user:s3cr3t@db-1/app", "db-1/app"),
+            ("user:s3cr3t@db-1/app", "db-1/app"),
+            ("sqlite:/home/me@work/app.db", "/home/me@work/app.db"),
             ("sqlite:/var/lib/app.db?synchronous=normal", "/var/lib/app.db"),
             ("sqlite://data/app.db", "data/app.db"),
             ("sqlite::memory:", ":memory:"),

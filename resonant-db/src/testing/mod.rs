@@ -133,3 +133,28 @@ macro_rules! conformance {
         )*
     };
 }
+
+#[cfg(test)]
+mod tests {
+    /// A case that is in no list is run by nobody.
+    #[test]
+    fn every_case_is_listed() {
+        let list = include_str!("mod.rs");
+        let cases = [
+            include_str!("errors.rs"),
+            include_str!("sessions.rs"),
+            include_str!("transactions.rs"),
+            include_str!("values.rs"),
+        ];
+        let names: Vec<&str> = cases
+            .iter()
+            .flat_map(|source| source.split("\npub async fn ").skip(1))
+            .filter_map(|rest| rest.split('(').next())
+            .collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            let listed = list.lines().filter(|line| line.trim() == name).count();
+            assert_eq!(listed, 1, "conformance! does not list {name}");
+        }
+    }
+}

@@ -14,6 +14,7 @@ use crate::{Error, ErrorKind, Param, Result, Rows};
 use super::engine::Engine;
 use super::options::Options;
 use super::position;
+use super::tidy::Tally;
 use super::worker::Worker;
 
 pub(super) struct SqliteConnection {
@@ -24,8 +25,13 @@ pub(super) struct SqliteConnection {
 }
 
 impl SqliteConnection {
-    pub(super) async fn open(options: Options, target: &Target, system: u64) -> Result<Self> {
-        let worker = Worker::start(options, target).await?;
+    pub(super) async fn open(
+        options: Options,
+        target: &Target,
+        system: u64,
+        tally: Arc<Tally>,
+    ) -> Result<Self> {
+        let worker = Worker::start(options, target, tally).await?;
         Ok(Self { worker, node: Arc::clone(&target.name), system, in_transaction: false })
     }
 }

@@ -13,9 +13,10 @@ use crate::backend::{Access, BeginOptions, Column, ParamRows, RowsBuilder};
 use crate::{Error, ErrorKind, Param, Result, Rows, ValueRef};
 
 use super::alter::alters_session;
-use super::error::{Place, is_fatal, translate};
+use super::error::{Place, is_fatal, translate, without_values};
 use super::options::{Location, Mode, Options};
 use super::placeholder;
+use super::tidy::Counted;
 
 /// What the thread finds out and the async side asks.
 #[derive(Debug, Default)]
@@ -34,6 +35,7 @@ pub(super) struct Engine {
     /// A transaction that only reads is open on a connection that could write.
     reading: bool,
     facts: Arc<Facts>,
+    counted: Counted,
     done: Option<oneshot::Sender<()>>,
 }
 
@@ -55,6 +57,13 @@ pub(super) fn prepare(options: &Options, node: &Arc<str>) -> Result<Option<rusql
         "{node}: the file stays in journal mode {mode}; WAL needs a local file system with shared memory"
     );
     Err(Error::new(ErrorKind::Config, "connect", message))
+}
+
+/// Opens and closes the file, alone if nobody else has it open: SQLite then folds the log into it.
+pub(super) fn fold(options: &Options) -> rusqlite::Result<()> {
+    let connection = open(options, Access::ReadWrite)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    connection.close().map_err(|(_, error)| error)
 }
 
 fn open(options: &Options, access: Access) -> rusqlite::Result<rusqlite::Connection> {
@@ -87,6 +96,7 @@ impl Engine {
         node: Arc<str>,
         access: Access,
         facts: Arc<Facts>,
+        counted: Counted,
     ) -> Result<Self> {
         let place = Place { operation: "connect", node: &node, access };
         let set_up = || -> rusqlite::Result<rusqlite::Connection> {
@@ -117,6 +127,7 @@ impl Engine {
             in_transaction: false,
             reading: false,
             facts,
+            counted,
             done: None,
         })
     }
@@ -130,7 +141,7 @@ impl Engine {
             let (mut statement, places) = engine.prepare("query", sql, params.width())?;
             engine.bind("query", &mut statement, &places, params, 0)?;
             let rows = collect(&mut statement);
-            rows.map_err(|error| engine.error("query", error))
+            rows.map_err(|error| engine.failed("query", error))
         })
     }
 
@@ -138,7 +149,7 @@ impl Engine {
         self.guarded("execute", |engine| {
             let (mut statement, places) = engine.prepare("execute", sql, params.width())?;
             engine.bind("execute", &mut statement, &places, params, 0)?;
-            step(&mut statement).map_err(|error| engine.error("execute", error))?;
+            step(&mut statement).map_err(|error| engine.failed("execute", error))?;
             Ok(if counts_rows(sql) && !statement.readonly() {
                 engine.connection.changes()
             } else {
@@ -158,7 +169,7 @@ impl Engine {
             let mut affected = 0;
             for row in 0..rows.len() {
                 engine.bind(NAME, &mut statement, &places, rows, row)?;
-                step(&mut statement).map_err(|error| engine.error(NAME, error))?;
+                step(&mut statement).map_err(|error| engine.failed(NAME, error))?;
                 if counts {
                     affected += engine.connection.changes();
                 }
@@ -248,9 +259,15 @@ impl Engine {
 
     /// Closes the connection; the last one of a file folds the log back into it.
     pub(super) fn close(self) {
-        let Self { connection, done, .. } = self;
+        let Self { connection, counted, done, .. } = self;
         let _ = connection.close();
+        drop(counted);
         drop(done);
+    }
+
+    /// The error of a statement that failed while it ran.
+    fn failed(&self, operation: &'static str, error: rusqlite::Error) -> Error {
+        self.error(operation, without_values(error))
     }
 
     fn error(&self, operation: &'static str, error: rusqlite::Error) -> Error {

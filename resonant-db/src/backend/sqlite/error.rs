@@ -86,6 +86,22 @@ pub(super) fn translate(place: Place<'_>, error: rusqlite::Error) -> Error {
     }
 }
 
+/// What a statement failed with while it ran: the engine's own word for it, without the values some of its functions
+/// repeat ("bad JSON path: '…'").
+pub(super) fn without_values(error: rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, Some(said))
+            if code.extended_code == ffi::SQLITE_ERROR =>
+        {
+            let kept = said.find(['\'', '"']).unwrap_or(said.len());
+            let kept = said[..kept].rfind(": ").map_or(kept, |colon| colon + 2);
+            let said = if kept < said.len() { format!("{}…", &said[..kept]) } else { said };
+            rusqlite::Error::SqliteFailure(code, Some(said))
+        }
+        other => other,
+    }
+}
+
 fn classify(code: ffi::Error, access: Access, said: &str) -> (ErrorKind, String) {
     use ErrorCode::*;
     let next = |what: &str, step: &str| format!("{what} ({said}); {step}");
@@ -197,6 +213,21 @@ mod tests {
         let error = translate(place, failure);
         assert!(error.is_unique_violation());
         assert_eq!(error.constraint(), Some("users.id"));
+    }
+
+    #[test]
+    fn values_are_not_repeated() {
+        let cases = [
+            ("bad JSON path: 's3cr3t: it''s'", "bad JSON path: …"),
+            ("fts5: syntax error near \"s3cr3t\"", "fts5: …"),
+            ("unable to open database: s3cr3t", "unable to open database: …"),
+            ("integer overflow", "integer overflow"),
+        ];
+        for (said, kept) in cases {
+            let code = ffi::Error::new(ffi::SQLITE_ERROR);
+            let failure = without_values(rusqlite::Error::SqliteFailure(code, Some(said.into())));
+            assert_eq!(failure.to_string(), kept);
+        }
     }
 
     #[test]

@@ -29,6 +29,9 @@
 //! Foreign keys are enforced. A call that changes the session (`PRAGMA … = …`, `ATTACH`, temporary tables) costs the
 //! connection: it is closed when it comes back.
 //!
+//! When the last connection of a `Database` is closed and nobody else has the file open, the log is folded into it: the
+//! database is then one file. After a crash `…-wal` and `…-shm` stay beside it and belong to it.
+//!
 //! An in-memory database has no WAL: while a write transaction is open its readers wait, up to `busy_timeout`, and a
 //! commit waits for readers. It is meant for tests and small data; a file serves readers and a writer side by side.
 //!
@@ -43,6 +46,7 @@ mod error;
 mod options;
 mod placeholder;
 mod position;
+mod tidy;
 mod worker;
 
 use std::fmt;
@@ -59,6 +63,7 @@ use crate::{Error, ErrorKind, Result};
 
 use self::connection::SqliteConnection;
 use self::options::{Location, Options};
+use self::tidy::Tally;
 
 /// The most reading connections a database opens when nothing is asked for.
 const READERS: u32 = 8;
@@ -69,6 +74,7 @@ pub struct Sqlite {
     prepared: OnceCell<u64>,
     /// Keeps an in-memory database alive: it ends with its last connection.
     anchor: Arc<Mutex<Option<rusqlite::Connection>>>,
+    tally: Arc<Tally>,
 }
 
 impl Sqlite {
@@ -79,7 +85,12 @@ impl Sqlite {
     /// [`ErrorKind::Config`] says what is wrong with the URL.
     pub fn from_url(url: &str) -> Result<Self> {
         let options = Options::parse(url)?;
-        Ok(Self { location: options.location, prepared: OnceCell::new(), anchor: Arc::default() })
+        Ok(Self {
+            location: options.location,
+            prepared: OnceCell::new(),
+            anchor: Arc::default(),
+            tally: Arc::default(),
+        })
     }
 
     /// The settings of a node's URL, which must be of this backend's database.
@@ -144,7 +155,8 @@ impl Backend for Sqlite {
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
         let options = self.options(target)?;
         let system = self.prepare(&options, &target.name).await?;
-        let connection = SqliteConnection::open(options, target, system).await?;
+        let connection =
+            SqliteConnection::open(options, target, system, Arc::clone(&self.tally)).await?;
         Ok(Box::new(connection))
     }
 

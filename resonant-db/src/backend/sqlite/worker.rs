@@ -16,6 +16,7 @@ use crate::{Error, ErrorKind, Result};
 
 use super::engine::{Engine, Facts};
 use super::options::Options;
+use super::tidy::{Counted, Tally};
 
 /// How often a statement that has to stop is told so: an interrupt that comes before the statement began is lost.
 const NUDGE: Duration = Duration::from_millis(5);
@@ -36,13 +37,18 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts a thread and opens the connection on it.
-    pub(super) async fn start(options: Options, target: &Target) -> Result<Self> {
+    pub(super) async fn start(
+        options: Options,
+        target: &Target,
+        tally: Arc<Tally>,
+    ) -> Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let (opened, open) = oneshot::channel();
         let facts = Arc::<Facts>::default();
         let (node, access, shared) = (Arc::clone(&target.name), target.access, Arc::clone(&facts));
         let body = move || {
-            let mut engine = match Engine::open(&options, node, access, shared) {
+            let counted = Counted::new(tally, &options, access);
+            let mut engine = match Engine::open(&options, node, access, shared, counted) {
                 Ok(engine) => engine,
                 Err(error) => {
                     let _ = opened.send(Err(error));

@@ -35,7 +35,8 @@ struct NodeState {
     /// How many commits it lags behind.
     lag: u64,
     fails: Option<(Fails, ErrorKind)>,
-    hangs: bool,
+    /// The call that never answers.
+    hangs: Option<&'static str>,
 }
 
 /// Where a node fails.
@@ -67,8 +68,14 @@ impl Cluster {
         self.lock().nodes.entry(node.into()).or_default().fails = fails.into();
     }
 
-    pub(super) fn hang(&self, node: &str, hangs: bool) {
-        self.lock().nodes.entry(node.into()).or_default().hangs = hangs;
+    /// A node answers everything but this call.
+    pub(super) fn hang(&self, node: &str, call: impl Into<Option<&'static str>>) {
+        self.lock().nodes.entry(node.into()).or_default().hangs = call.into();
+    }
+
+    /// How many commits the primary has seen.
+    pub(super) fn commits(&self) -> u64 {
+        self.lock().commits
     }
 
     /// The next transactions fail to begin, the last kind first.
@@ -103,9 +110,11 @@ impl Backend for Cluster {
 
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
         let node = target.name.to_string();
-        if let Some((Fails::Connecting, kind)) =
-            self.lock().nodes.entry(node.clone()).or_default().fails
-        {
+        let state = self.lock().nodes.entry(node.clone()).or_default().clone();
+        if state.hangs == Some("connect") {
+            std::future::pending::<()>().await;
+        }
+        if let Some((Fails::Connecting, kind)) = state.fails {
             return Err(Error::new(kind, "connect", format!("{node} is scripted to fail")));
         }
         Ok(Box::new(Double {
@@ -133,7 +142,7 @@ impl Double {
             state.log.push(format!("{}:{what}", self.node));
             state.nodes.entry(self.node.clone()).or_default().clone()
         };
-        if state.hangs {
+        if state.hangs == Some(what) {
             self.dirty = true;
             std::future::pending::<()>().await;
         }

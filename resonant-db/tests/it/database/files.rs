@@ -47,10 +47,35 @@ async fn a_lazy_start_reads_before_anybody_wrote() -> Result<()> {
 }
 
 #[tokio::test]
+async fn reads_cannot_write_whatever_they_look_like() -> Result<()> {
+    let (_folder, db) = file().await;
+    db.write().batch("CREATE TABLE t (n INTEGER); INSERT INTO t VALUES (1)").await?;
+    for sql in [
+        "INSERT INTO t VALUES (2) RETURNING n",
+        "WITH x AS (SELECT 2) INSERT INTO t SELECT * FROM x RETURNING n",
+        "UPDATE t SET n = 2",
+        "DROP TABLE t",
+        "CREATE TABLE other (n INTEGER)",
+    ] {
+        let error = db.read().query(sql, params![]).await.expect_err(sql);
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{sql}: {error}");
+        assert!(error.to_string().contains("write()"), "the way out is named: {error}");
+    }
+    // Switching it off does not help: the file itself is open for reading only.
+    db.read().query("PRAGMA query_only = 0", params![]).await?;
+    assert!(db.read().query("DELETE FROM t", params![]).await.is_err());
+    assert_eq!(db.read().query_one_as::<i64>("SELECT sum(n) FROM t", params![]).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_there_after_reopening() -> Result<()> {
     let (folder, db) = file().await;
     db.write().batch("CREATE TABLE t (n INTEGER)").await?;
     db.write().execute_many("INSERT INTO t VALUES ($1)", (0..5000_i64).map(|n| row![n])).await?;
+    // Readers are many and may be the last to close.
+    let reads = (0..20).map(|_| db.read().query("SELECT count(*) FROM t", params![]));
+    futures::future::try_join_all(reads).await?;
     db.close(Duration::from_secs(10)).await?;
     let left: Vec<_> = std::fs::read_dir(folder.path()).expect("the folder").flatten().collect();
     assert_eq!(left.len(), 1, "closing folds the log into the file: {left:?}");

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use resonant_db::{Database, ErrorKind, ReadStrategy, Result, params};
+use resonant_db::{Database, ErrorKind, PoolConfig, ReadStrategy, Result, params};
+use tokio::time::Instant;
 
 use super::double::{Cluster, Fails};
 
@@ -28,6 +29,86 @@ async fn reads_go_round_the_replicas_and_writes_to_the_primary() -> Result<()> {
     let db = cluster.builder(&replicas).read_strategy(ReadStrategy::Primary).connect_lazy()?;
     assert_eq!(readers(&db, 2).await?, ["primary", "primary"]);
     assert_eq!(readers(&cluster.database(&[]), 2).await?, ["primary", "primary"], "no replicas");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_chance_every_replica_answers_and_the_primary_does_not() -> Result<()> {
+    let cluster = Cluster::default();
+    let db = cluster.builder(&["a", "b"]).read_strategy(ReadStrategy::Random).connect_lazy()?;
+    let mut seen = readers(&db, 100).await?;
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, ["a", "b"]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_busy_replica_answers() -> Result<()> {
+    let cluster = Cluster::default();
+    let db =
+        cluster.builder(&["a", "b"]).read_strategy(ReadStrategy::LeastInFlight).connect_lazy()?;
+    cluster.hang("a", "slow");
+    let slow = tokio::spawn({
+        let db = db.clone();
+        async move { db.read().query("slow", params![]).await }
+    });
+    while cluster.log().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(db.status().nodes[1].in_flight, 1);
+    assert_eq!(readers(&db, 3).await?, ["b", "b", "b"]);
+    slow.abort();
+    assert!(slow.await.is_err());
+    assert_eq!(db.status().nodes[1].in_flight, 0, "who was dropped no longer counts");
+    let mut both = readers(&db, 2).await?;
+    both.sort();
+    assert_eq!(both, ["a", "b"]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_prefers_the_primary_reads_from_replicas_while_it_is_down() -> Result<()> {
+    let cluster = Cluster::default();
+    let db = cluster.builder(&["a"]).read_strategy(ReadStrategy::PreferPrimary).connect_lazy()?;
+    assert_eq!(readers(&db, 2).await?, ["primary", "primary"]);
+    cluster.fail("primary", DOWN);
+    assert_eq!(readers(&db, 5).await?, ["a"; 5]);
+    cluster.log();
+    assert_eq!(readers(&db, 5).await?, ["a"; 5]);
+    assert_eq!(cluster.log(), ["a:read"; 5], "nobody asks the primary any more");
+    cluster.fail("primary", None);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(readers(&db, 2).await?, ["primary", "primary"]);
+    let db = cluster.builder(&["a"]).read_strategy(ReadStrategy::Primary).connect_lazy()?;
+    cluster.fail("primary", DOWN);
+    assert!(readers(&db, 1).await.is_err(), "the primary or nobody");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_replica_is_asked_although_it_kept_failing() -> Result<()> {
+    let cluster = Cluster::default();
+    let db = cluster.database(&["a"]);
+    cluster.fail("a", DOWN);
+    assert_eq!(readers(&db, 5).await?, ["primary"; 5]);
+    assert!(db.status().nodes[1].ejected);
+    // The primary goes down and the replica comes up: it is asked before its pause is over.
+    cluster.fail("primary", DOWN);
+    cluster.fail("a", None);
+    assert_eq!(readers(&db, 1).await?, ["a"]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_hangs_while_connecting_holds_nobody_past_the_deadline() -> Result<()> {
+    let cluster = Cluster::default();
+    let pool = PoolConfig::default().min_size(0).acquire_timeout(Duration::from_secs(1));
+    let db = cluster.builder(&["a"]).pool(pool).connect_lazy()?;
+    cluster.hang("a", "connect");
+    let start = Instant::now();
+    assert_eq!(readers(&db, 1).await?, ["primary"]);
+    assert!(start.elapsed() <= Duration::from_millis(1100), "{:?}", start.elapsed());
     Ok(())
 }
 
@@ -130,7 +211,7 @@ async fn a_ping_asks_the_primary_where_there_are_no_local_readers() -> Result<()
 async fn closing_refuses_new_calls_and_names_who_is_late() -> Result<()> {
     let cluster = Cluster::default();
     let db = cluster.database(&["a"]);
-    cluster.hang("a", true);
+    cluster.hang("a", "slow");
     let late = tokio::spawn({
         let db = db.clone();
         async move { db.read().query("slow", params![]).await }
@@ -161,17 +242,25 @@ async fn a_start_needs_the_primary_and_no_replica() -> Result<()> {
     builder.connect_lazy().map(drop)
 }
 
+/// The error of a database that cannot be built.
+fn refused(url: &str) -> (ErrorKind, String) {
+    let error = Database::builder().primary(url).connect_lazy().expect_err("no such engine");
+    (error.kind(), error.to_string())
+}
+
 #[test]
-fn a_wrong_url_says_what_is_missing() {
-    let fails = |url: &str| {
-        let error = Database::builder().primary(url).connect_lazy().expect_err("no such engine");
-        (error.kind(), error.to_string())
-    };
-    let (kind, text) = fails("postgresql://app:s3cr3t@db/app");
-    assert_eq!(kind, ErrorKind::Unsupported);
-    assert!(text.contains("feature `postgres`") && !text.contains("s3cr3t"), "{text}");
-    assert_eq!(fails("mysql://db/app").0, ErrorKind::Unsupported);
-    assert_eq!(fails("/var/lib/app.db").0, ErrorKind::Config);
-    assert_eq!(fails("").0, ErrorKind::Config);
-    assert_eq!(fails("sqlite:/a.db?sync=full").0, ErrorKind::Config);
+fn a_postgresql_url_names_the_feature_that_is_missing() {
+    for url in ["postgresql://app:s3cr3t@db/app", "postgres://app:s3cr3t@db/app"] {
+        let (kind, text) = refused(url);
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(text.contains("feature `postgres`") && !text.contains("s3cr3t"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_url_says_what_is_wrong() {
+    assert_eq!(refused("mysql://db/app").0, ErrorKind::Unsupported);
+    assert_eq!(refused("/var/lib/app.db").0, ErrorKind::Config);
+    assert_eq!(refused("").0, ErrorKind::Config);
+    assert_eq!(refused("sqlite:/a.db?sync=full").0, ErrorKind::Config);
 }

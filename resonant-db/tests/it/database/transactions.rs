@@ -61,45 +61,6 @@ async fn an_unknown_commit_is_not_run_again() {
     }
 }
 
-/// Drops a transaction at every await it has, one further each time, and looks at what is left.
-#[tokio::test(start_paused = true)]
-async fn dropped_at_any_await_it_is_rolled_back() -> Result<()> {
-    let cluster = Cluster::default();
-    let db = cluster.database(&[]);
-    for step in ["begin", "one", "two", "commit"] {
-        let work = db.transaction(async |tx| {
-            tx.execute("one", params![]).await?;
-            tokio::task::yield_now().await;
-            tx.execute("two", params![]).await
-        });
-        let mut work = pin!(work);
-        let reached = format!("primary:{step}");
-        let mut log = Vec::new();
-        cluster.hang("primary", step == "begin");
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => { done?; break }
-                () = tokio::task::yield_now() => {}
-            }
-            log.extend(cluster.log());
-            if log.contains(&reached) {
-                break;
-            }
-            let next_is_last =
-                log.last().is_some_and(|line| line == "primary:one") && step == "two";
-            cluster.hang("primary", step == "begin" || next_is_last);
-        }
-        cluster.hang("primary", false);
-    }
-    // Whatever was dropped, the next one gets a connection that begins anew.
-    cluster.log();
-    db.transaction(async |tx| tx.execute("last", params![]).await).await?;
-    let log: Vec<_> = cluster.log().into_iter().filter(|line| line != "primary:clean").collect();
-    assert_eq!(log, ["primary:begin", "primary:last", "primary:commit"]);
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_dropped_transaction_leaves_the_file_as_it_was() -> Result<()> {
     let (_folder, db) = file().await;
