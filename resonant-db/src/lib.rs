@@ -44,14 +44,7 @@
 //!
 //! - [`Database`]: one primary, any number of replicas. [`read`](Database::read), [`write`](Database::write),
 //!   [`transaction`](Database::transaction), [`session`](Database::session).
-#![cfg_attr(
-    feature = "sharding",
-    doc = "- [`ShardedDatabase`]: a statement goes to the shards it is proven to touch, or is refused."
-)]
-#![cfg_attr(
-    not(feature = "sharding"),
-    doc = "- `ShardedDatabase` (feature `sharding`): a statement goes to the shards it is proven to touch, or is refused."
-)]
+//! - [`ShardedDatabase`]: a statement goes to the shards it is proven to touch, or is refused.
 //! - [`ConnectionPool`]: the pool beneath, for any [`Manager`](pool::Manager) of connections.
 //!
 //! # What it does not do
@@ -88,28 +81,14 @@
 //!
 //! | engine | URL | feature | limits |
 //! |---|---|---|---|
-#![cfg_attr(
-    feature = "sqlite",
-    doc = "| [SQLite](backend::sqlite), embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | one writer at a time; the processes of one machine |"
-)]
-#![cfg_attr(
-    not(feature = "sqlite"),
-    doc = "| SQLite, embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | one writer at a time; the processes of one machine |"
-)]
+//! | [SQLite](backend::sqlite), embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | one writer at a time; the processes of one machine |
 //! | [yours](backend::Backend) | any | none | what it [declares](backend::Capabilities) |
 //!
 //! # How to add a backend
 //!
 //! Implement [`Backend`](backend::Backend), which opens connections, and [`Connection`](backend::Connection), which runs
 //! statements; their contracts are written on them, and pools, routing, retries, sessions and rows come from here.
-#![cfg_attr(
-    feature = "testing",
-    doc = "Run the conformance suite in [`testing`] over it: [`conformance!`] makes one test of each case."
-)]
-#![cfg_attr(
-    not(feature = "testing"),
-    doc = "Run the conformance suite (feature `testing`) over it: `conformance!` makes one test of each case."
-)]
+//! Run the conformance suite in [`testing`] over it: [`conformance!`] makes one test of each case.
 //! Hand it to [`DatabaseBuilder::backend`], and it serves a [`Database`] like the engines that ship.
 //!
 //! # Features
@@ -126,6 +105,11 @@
 //! `db_client_connection_…` of each pool as OpenTelemetry names them, and `resonant_db_routed_total`,
 //! `resonant_db_retries_total`, `resonant_db_ejections_total` and `resonant_db_shard_routes_total`. Pools are labelled
 //! `<database>/primary`, `<database>/replica-1`, … Statements never appear in metrics.
+
+#![cfg_attr(
+    not(all(feature = "sharding", feature = "sqlite", feature = "testing")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 pub mod backend;
 mod database;

@@ -10,6 +10,7 @@ mod read;
 mod session;
 mod status;
 mod strategy;
+mod tour;
 mod transaction;
 mod verdicts;
 mod write;
@@ -27,7 +28,7 @@ use resonant_common::telemetry::{Counter, names};
 use tokio::time::Instant;
 
 use crate::backend::{Backend, Capabilities};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 use self::node::{Lease, Node};
 use self::strategy::{Choice, Field};
@@ -112,20 +113,16 @@ impl Database {
 
     /// A session that reads what it has written.
     pub fn session(&self) -> Session {
-        Session::new(self.clone(), None)
+        Session::new(self.clone())
     }
 
     /// A session that goes on from another one's [`token`](Session::token), which may come from another process.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the text is no token. That it is of another database turns out at the first read.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the text is no token. That it is of another database turns out at the first read.
     pub fn session_from(&self, token: &str) -> Result<Session> {
-        let position = token.parse().map_err(|fault| {
-            Error::new(ErrorKind::Config, "session", "the text is no session token")
-                .with_source(fault)
-        })?;
-        Ok(Session::new(self.clone(), Some(position)))
+        Session::from_token(self.clone(), token)
     }
 
     /// Asks the database for a sign of life: the primary, or for an embedded engine a reading connection to its file, so
@@ -169,7 +166,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] when calls were still under way; their connections are closed as they come back.
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) when calls were still under way; their connections are closed as they come back.
     ///
     /// # Cancel safety
     ///

@@ -6,14 +6,14 @@ use std::panic::Location;
 use resonant_common::join::Position;
 use tracing::Instrument;
 
-use crate::{Error, ErrorKind, Param, Result, Rows};
+use crate::{Error, Param, Result, Rows};
 
 use super::Database;
 use super::node::{Node, Role};
 use super::queries::query_methods;
 use super::session::Session;
-use super::strategy::Choice;
-use super::verdicts::{Stage, read_elsewhere};
+use super::tour::Tour;
+use super::verdicts::Stage;
 
 /// Reads of a [`Database`]; made by [`Database::read`] and [`Session::read`].
 ///
@@ -45,17 +45,8 @@ impl<'a> Read<'a> {
         let inner = &self.database.inner;
         let after = self.session.and_then(Session::position);
         inner.budget.deposit();
-        let mut tried: Vec<Choice> = Vec::new();
-        let mut last: Option<Error> = None;
-        while let Some((choice, node)) = inner.choose(&tried) {
-            if last.is_some() {
-                if !inner.budget.withdraw() {
-                    break;
-                }
-                inner.meters.read_retries.increment(1);
-            }
-            tried.push(choice);
-            inner.count_routed(node.role);
+        let mut tour = Tour::new(inner, self.session.is_some_and(Session::is_pinned));
+        while let Some(node) = tour.next() {
             let span = tracing::debug_span!(
                 "db.query",
                 db.system.name = inner.backend.system(),
@@ -70,23 +61,10 @@ impl<'a> Read<'a> {
                 }
                 // It works, but is behind what the session has written.
                 Ok(None) => node.succeeded(),
-                Err((stage, error)) => {
-                    inner.note_failure(node, &error);
-                    if !read_elsewhere(error.kind(), stage) {
-                        return Err(error);
-                    }
-                    last = Some(error);
-                }
+                Err((stage, error)) => tour.failed(node, stage, error)?,
             }
         }
-        Err(match last {
-            Some(error) if tried.len() > 1 => error.with_retries_exhausted(),
-            Some(error) => error,
-            None => {
-                let message = "no node has come as far as the session's last write; try again";
-                Error::new(ErrorKind::Unavailable, "query", message)
-            }
-        })
+        Err(tour.end())
     }
 }
 

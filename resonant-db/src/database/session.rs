@@ -1,12 +1,12 @@
 //! Reading what one has written.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use resonant_common::join::Position;
 
 use crate::backend::Connection;
-use crate::{Result, Transaction, TransactionOptions};
+use crate::{Error, ErrorKind, Result, Transaction, TransactionOptions};
 
 use super::Database;
 use super::read::Read;
@@ -15,7 +15,7 @@ use super::write::Write;
 /// A session that reads what it has written; made by [`Database::session`].
 ///
 /// It remembers how far its writes have come, and reads only from nodes that are as far. Where no replica is, the primary
-/// answers. [`token`](Session::token) carries that across requests and processes. Clones are the same session.
+/// answers; it alone does from then on if it could not say how far a write has come. [`token`](Session::token) carries that across requests and processes. Clones are the same session.
 ///
 /// # Cancel safety
 ///
@@ -23,12 +23,38 @@ use super::write::Write;
 #[derive(Clone)]
 pub struct Session {
     database: Database,
-    last: Arc<Mutex<Option<Position>>>,
+    written: Arc<Mutex<Written>>,
 }
 
+/// What a session knows of its writes.
+#[derive(Clone, Copy, Default)]
+struct Written {
+    /// The furthest of those that are known.
+    position: Option<Position>,
+    /// How far one of them has come is not known: only the primary is sure to have it.
+    pinned: bool,
+}
+
+/// The token of a session that only the primary may answer.
+const PINNED: &str = "primary";
+
 impl Session {
-    pub(super) fn new(database: Database, position: Option<Position>) -> Self {
-        Self { database, last: Arc::new(Mutex::new(position)) }
+    pub(super) fn new(database: Database) -> Self {
+        Self { database, written: Arc::default() }
+    }
+
+    pub(super) fn from_token(database: Database, token: &str) -> Result<Self> {
+        let written = match token {
+            PINNED => Written { position: None, pinned: true },
+            token => {
+                let position = token.parse().map_err(|fault| {
+                    Error::new(ErrorKind::Config, "session", "the text is no session token")
+                        .with_source(fault)
+                })?;
+                Written { position: Some(position), pinned: false }
+            }
+        };
+        Ok(Self { database, written: Arc::new(Mutex::new(written)) })
     }
 
     /// Reads that see everything this session has written.
@@ -74,30 +100,42 @@ impl Session {
     /// How far the session's writes have come, as text that fits into a cookie or a header; `None` before the first
     /// write. Give it to [`Database::session_from`], also in another process.
     pub fn token(&self) -> Option<String> {
-        self.position().map(|position| position.to_string())
+        let Written { position, pinned } = *self.written();
+        if pinned { Some(PINNED.into()) } else { position.map(|position| position.to_string()) }
     }
 
-    /// How far the session's writes have come.
+    /// How far the session's writes have come, as far as that is known.
     pub fn position(&self) -> Option<Position> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.written().position
+    }
+
+    /// Whether only the primary is sure to have what the session has written.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.written().pinned
     }
 
     /// Remembers how far a connection is that has just written.
     pub(super) async fn wrote(&self, connection: &mut dyn Connection) {
         let position = match connection.position().await {
             Ok(Some(position)) => position,
-            Ok(None) => return,
+            Ok(None) if self.database.capabilities().commits_visible_at_once => return,
+            Ok(None) => return self.written().pinned = true,
             Err(error) => {
-                tracing::warn!(%error, "the position of a write is unknown; the session may read an older state");
-                return;
+                tracing::debug!(%error, "how far a write has come is unknown; the session reads from the primary");
+                return self.written().pinned = true;
             }
         };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.written();
         // Concurrent writes of one session may end in any order: the furthest counts, a new history replaces an old one.
-        let behind = last.is_some_and(|last| position.has_reached(&last) == Some(false));
+        let behind =
+            written.position.is_some_and(|last| position.has_reached(&last) == Some(false));
         if !behind {
-            *last = Some(position);
+            written.position = Some(position);
         }
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

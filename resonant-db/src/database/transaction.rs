@@ -13,9 +13,11 @@ use crate::{Error, ErrorKind, Param, Result, Rows};
 
 use super::Database;
 use super::bulk::Chunks;
+use super::node::{Lease, Node};
 use super::queries::query_methods;
 use super::session::Session;
-use super::verdicts::transaction_again;
+use super::tour::Tour;
+use super::verdicts::{Stage, transaction_again};
 
 /// How a transaction is run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,8 +25,8 @@ use super::verdicts::transaction_again;
 pub struct TransactionOptions {
     /// How far it is kept apart from concurrent ones. Default: the engine's own.
     pub isolation: Isolation,
-    /// What it may do. A read-only one reads a consistent state, on a node the read strategy chooses. Default: read and
-    /// write.
+    /// What it may do. A read-only one reads a consistent state, on a node the read strategy chooses; where that cannot
+    /// begin it, another one does. Default: read and write.
     pub access: Access,
     /// How often it is run at most when it meets a conflict, the first time included. Default 5.
     pub max_attempts: u32,
@@ -179,20 +181,7 @@ impl Database {
         F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T>,
     {
         let inner = &self.inner;
-        let fresh_enough = session.and_then(Session::position).is_none()
-            || inner.capabilities().commits_visible_at_once;
-        let node = match options.access {
-            // What a session has written is read where it was written, unless every node has it.
-            Access::ReadOnly if fresh_enough => {
-                inner.choose(&[]).map_or(&inner.primary, |(_, node)| node)
-            }
-            _ => &inner.primary,
-        };
-        inner.count_routed(node.role);
-        let mut lease =
-            node.lease(site).await.inspect_err(|error| inner.note_failure(node, error))?;
-        let begun = lease.begin(BeginOptions::new(options.isolation, options.access)).await;
-        begun.inspect_err(|error| inner.note_failure(node, error))?;
+        let (node, mut lease) = self.begin(options, session, site).await?;
         let mut transaction = Transaction { connection: &mut *lease, state: State::Open, depth: 0 };
         let result = work(&mut transaction).await;
         let result = transaction.finish(result).await;
@@ -207,6 +196,47 @@ impl Database {
         }
         result
     }
+}
+
+impl Database {
+    /// A connection with the transaction begun on it. One that only reads may move on to another node, as nothing of it
+    /// has run yet.
+    async fn begin(
+        &self,
+        options: TransactionOptions,
+        session: Option<&Session>,
+        site: &'static Location<'static>,
+    ) -> Result<(&Node, Lease<'_>)> {
+        let inner = &*self.inner;
+        // What a session has written is read where it was written, unless every node has it.
+        let anywhere = inner.capabilities().commits_visible_at_once
+            || session.is_none_or(|session| session.token().is_none());
+        let only_primary = options.access == Access::ReadWrite || !anywhere;
+        let mut tour = Tour::new(inner, only_primary);
+        while let Some(node) = tour.next() {
+            match begin_on(node, options, site).await {
+                Ok(lease) => return Ok((node, lease)),
+                // All of it is run again, with a pause.
+                Err((_, error)) if error.kind() == ErrorKind::Conflict => {
+                    inner.note_failure(node, &error);
+                    return Err(error);
+                }
+                Err((stage, error)) => tour.failed(node, stage, error)?,
+            }
+        }
+        Err(tour.end())
+    }
+}
+
+async fn begin_on<'a>(
+    node: &'a Node,
+    options: TransactionOptions,
+    site: &'static Location<'static>,
+) -> Result<Lease<'a>, (Stage, Error)> {
+    let mut lease = node.lease(site).await.map_err(|error| (Stage::Connecting, error))?;
+    let begun = lease.begin(BeginOptions::new(options.isolation, options.access)).await;
+    begun.map_err(|error| (Stage::Running, error))?;
+    Ok(lease)
 }
 
 /// An open transaction; see [`Database::transaction`].

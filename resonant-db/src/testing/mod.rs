@@ -3,8 +3,9 @@
 //! Whoever writes a [`Backend`] runs the same cases as the engines that ship:
 //!
 //! ```
-//! use std::sync::Arc;
 //! # #[cfg(feature = "sqlite")] mod example {
+//! use std::sync::Arc;
+//!
 //! use resonant_db::backend::Backend;
 //! use resonant_db::backend::sqlite::Sqlite;
 //! use resonant_db::testing::Place;

@@ -37,6 +37,8 @@ struct NodeState {
     fails: Option<(Fails, ErrorKind)>,
     /// The call that never answers.
     hangs: Option<&'static str>,
+    /// It cannot say how far it is.
+    lost: bool,
 }
 
 /// Where a node fails.
@@ -71,6 +73,11 @@ impl Cluster {
     /// A node answers everything but this call.
     pub(super) fn hang(&self, node: &str, call: impl Into<Option<&'static str>>) {
         self.lock().nodes.entry(node.into()).or_default().hangs = call.into();
+    }
+
+    /// A node no longer says how far it is.
+    pub(super) fn lose_position(&self, node: &str, lost: bool) {
+        self.lock().nodes.entry(node.into()).or_default().lost = lost;
     }
 
     /// How many commits the primary has seen.
@@ -215,7 +222,10 @@ impl Connection for Double {
     async fn position(&mut self) -> Result<Option<Position>> {
         let mut state = self.cluster.lock();
         let (node, commits) = (self.node.clone(), state.commits);
-        let lag = state.nodes.entry(node).or_default().lag;
+        let NodeState { lag, lost, .. } = *state.nodes.entry(node).or_default();
+        if lost {
+            return Err(Error::new(ErrorKind::Unavailable, "position", "scripted"));
+        }
         Ok(Some(Position { system: 1, timeline: 1, offset: commits.saturating_sub(lag) }))
     }
 

@@ -49,6 +49,31 @@ async fn the_token_goes_on_in_another_process() -> Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_whose_position_is_unknown_is_read_from_the_primary() -> Result<()> {
+    let cluster = Cluster::default();
+    let (db, other) = (cluster.database(&["a"]), cluster.database(&["a"]));
+    cluster.lag("a", 1);
+    cluster.lose_position("primary", true);
+    let session = db.session();
+    session.write().execute("write", params![]).await?;
+    cluster.lose_position("primary", false);
+    // A later write that is known does not make up for it.
+    session.write().execute("write", params![]).await?;
+    cluster.lag("a", 0);
+    let there = other.session_from(&session.token().expect("it has written"))?;
+    for session in [session, there] {
+        let node: String = session.read().query_one_as("read", params![]).await?;
+        assert_eq!(node, "primary");
+        let reading = TransactionOptions::default().read_only();
+        let node: String = session
+            .transaction_with(reading, async |tx| tx.query_one_as("read", params![]).await)
+            .await?;
+        assert_eq!(node, "primary");
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_the_primary_down_a_session_reads_nothing_stale() {
     let cluster = Cluster::default();
     let db = cluster.database(&["a"]);

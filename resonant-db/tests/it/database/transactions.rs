@@ -10,7 +10,7 @@ use resonant_db::{Error, ErrorKind, Result, TransactionOptions, params};
 use tokio::time::Instant;
 
 use super::basics::file;
-use super::double::Cluster;
+use super::double::{Cluster, Fails};
 use super::files::ENDLESS;
 
 #[tokio::test(start_paused = true)]
@@ -177,6 +177,30 @@ async fn a_panic_inside_rolls_back() -> Result<()> {
     db.write().execute("INSERT INTO t VALUES (5)", params![]).await?;
     let sum: i64 = db.read().query_one_as("SELECT sum(n) FROM t", params![]).await?;
     assert_eq!(sum, 5);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_only_one_begins_on_a_node_that_works() -> Result<()> {
+    let cluster = Cluster::default();
+    let db = cluster.database(&["a", "b"]);
+    let reading = TransactionOptions::default().read_only();
+    let read = || {
+        db.transaction_with(reading, async |tx| tx.query_one_as::<String>("read", params![]).await)
+    };
+    for fails in [Fails::Connecting, Fails::Running] {
+        cluster.fail("a", (fails, ErrorKind::Unavailable));
+        assert_eq!((read().await?, read().await?), ("b".into(), "b".into()));
+    }
+    cluster.fail("b", (Fails::Running, ErrorKind::Unavailable));
+    assert_eq!(read().await?, "primary");
+    cluster.fail("primary", (Fails::Running, ErrorKind::Unavailable));
+    assert_eq!(read().await.expect_err("all down").kind(), ErrorKind::Unavailable);
+    // One that writes has nowhere else to go.
+    cluster.log();
+    let error = db.transaction(async |tx| tx.execute("write", params![]).await).await;
+    assert_eq!(error.expect_err("down").kind(), ErrorKind::Unavailable);
+    assert_eq!(cluster.log(), ["primary:begin"]);
     Ok(())
 }
 
