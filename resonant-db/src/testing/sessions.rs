@@ -13,16 +13,18 @@ use crate::backend::{Access, Connection, ParamRows};
 use crate::pool::Verdict;
 use crate::{ErrorKind, params};
 
-/// Polls a future a few times, so that it gets under way, and drops it.
-async fn drop_midway<F: Future>(polls: u32, future: F) {
+/// Polls a future a few times, so that it gets under way, and drops it. Answers whether it was cut off.
+async fn drop_midway<F: Future>(polls: u32, future: F) -> bool {
     let mut future = pin!(future);
+    let mut begun = false;
     for _ in 0..polls {
-        let pending = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await;
-        if !pending {
-            return;
+        begun = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await;
+        if !begun {
+            break;
         }
         tokio::task::yield_now().await;
     }
+    begun
 }
 
 /// Brings a connection back as a pool would.
@@ -56,7 +58,19 @@ pub async fn a_dropped_statement_is_stopped_and_cleaned(place: &dyn Place) {
     }
     let mut connection = reader(place).await;
     for turn in 0..60 {
-        drop_midway(turn % 3, connection.query(ENDLESS, &[])).await;
+        let endless = connection.query(ENDLESS, &[]);
+        let cut_off = match turn % 4 {
+            // By then it has most likely begun; if it has not, this is one more of the other turns.
+            3 => timeout(Duration::from_millis(10), endless).await.is_err(),
+            polls => drop_midway(polls, endless).await,
+        };
+        if cut_off {
+            assert_ne!(
+                connection.verdict(),
+                Verdict::Reuse,
+                "nobody may use it before it is cleaned"
+            );
+        }
         give_back(&mut *connection).await;
         let answer = timeout(LIMIT, ask_one::<i64>(&mut *connection, "SELECT 42")).await;
         assert_eq!(answer.unwrap_or_else(|_| panic!("the statement runs on")), 42);
@@ -76,7 +90,9 @@ pub async fn a_dropped_write_is_whole_or_nothing(place: &dyn Place) {
         let polls = u32::try_from(turn).unwrap_or(0) % 4;
         let many = "INSERT INTO t VALUES ($1, $2)";
         match turn % 4 {
-            0 => drop_midway(polls, connection.execute_many(many, rows)).await,
+            0 => {
+                drop_midway(polls, connection.execute_many(many, rows)).await;
+            }
             1 => {
                 let sql = "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 49) \
                            SELECT $1, i FROM n";

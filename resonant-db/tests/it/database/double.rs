@@ -100,6 +100,13 @@ impl Cluster {
         std::mem::take(&mut self.lock().log)
     }
 
+    /// Waits until a call has reached a node, as `node:call`; forgets what happened up to then.
+    pub(super) async fn reached(&self, line: &str) {
+        while !self.log().iter().any(|seen| seen == line) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no test panics while holding it")
     }

@@ -141,9 +141,7 @@ async fn who_gives_up_waiting_for_a_connection_takes_nobodys_place() -> Result<(
         let db = db.clone();
         async move { db.write().execute("slow", params![]).await }
     });
-    while cluster.log().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    cluster.reached("primary:slow").await;
     let limit = Duration::from_millis(50);
     assert!(tokio::time::timeout(limit, db.write().execute("gone", params![])).await.is_err());
     let next = tokio::spawn({

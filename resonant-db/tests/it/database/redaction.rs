@@ -116,9 +116,7 @@ async fn passwords_come_out_nowhere() -> Result<()> {
         let db = db.clone();
         async move { db.read().query("slow", params![]).await }
     });
-    while !cluster.log().contains(&"a:slow".into()) {
-        tokio::task::yield_now().await;
-    }
+    cluster.reached("a:slow").await;
     shown.push(all_of(&db.close(Duration::from_secs(1)).await.expect_err("one is late")));
     late.abort();
 

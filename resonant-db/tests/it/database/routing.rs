@@ -53,9 +53,7 @@ async fn the_least_busy_replica_answers() -> Result<()> {
         let db = db.clone();
         async move { db.read().query("slow", params![]).await }
     });
-    while cluster.log().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    cluster.reached("a:slow").await;
     assert_eq!(db.status().nodes[1].in_flight, 1);
     assert_eq!(readers(&db, 3).await?, ["b", "b", "b"]);
     slow.abort();
@@ -216,9 +214,7 @@ async fn closing_refuses_new_calls_and_names_who_is_late() -> Result<()> {
         let db = db.clone();
         async move { db.read().query("slow", params![]).await }
     });
-    while cluster.log().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    cluster.reached("a:slow").await;
     let error = db.close(Duration::from_secs(3)).await.expect_err("one is late");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(error.to_string().contains("routing.rs"), "the caller is named: {error}");
