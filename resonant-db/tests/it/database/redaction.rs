@@ -1,39 +1,47 @@
 //! Secrets come out nowhere: not in `Debug`, not in errors and their sources, not in logs.
 
+use std::cell::RefCell;
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use resonant_db::{Database, Error, ErrorKind, PoolConfig, Result, params, row};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
 use super::basics::file;
 use super::double::{Cluster, Fails};
 
-/// What was logged at any level on this thread, spans and their fields included.
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<String>>, Arc<AtomicU64>);
+thread_local! {
+    static LOGGED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps what is logged at any level on threads that listen, spans and their fields included.
+///
+/// One for the process: whether a place in the code logs at all is cached, and a subscriber of one thread could meet the
+/// answer that was cached for another.
+struct Log;
 
 impl Log {
-    fn listen() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let guard = tracing::subscriber::set_default(log.clone());
-        (log, guard)
+    fn listen() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| tracing::subscriber::set_global_default(Log).expect("the only one"));
+        LOGGED.set(Some(String::new()));
     }
 
-    fn text(&self) -> String {
-        self.0.lock().expect("no test panics while holding it").clone()
+    fn heard() -> String {
+        LOGGED.take().unwrap_or_default()
     }
 
-    fn write(&self, name: &str, record: impl FnOnce(&mut dyn Visit)) {
-        let mut text = self.0.lock().expect("no test panics while holding it");
-        let _ = writeln!(text, "{name}");
-        record(&mut Fields(&mut text));
+    fn write(name: &str, record: impl FnOnce(&mut dyn Visit)) {
+        LOGGED.with_borrow_mut(|logged| {
+            if let Some(text) = logged {
+                let _ = writeln!(text, "{name}");
+                record(&mut Fields(text));
+            }
+        });
     }
 }
 
@@ -50,15 +58,15 @@ impl Subscriber for Log {
         metadata.target().starts_with("resonant")
     }
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        self.write(span.metadata().name(), |fields| span.record(fields));
-        Id::from_u64(self.1.fetch_add(1, Ordering::Relaxed) + 1)
+        Self::write(span.metadata().name(), |fields| span.record(fields));
+        Id::from_u64(1)
     }
     fn record(&self, _: &Id, values: &Record<'_>) {
-        self.write("record", |fields| values.record(fields));
+        Self::write("record", |fields| values.record(fields));
     }
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn event(&self, event: &Event<'_>) {
-        self.write(event.metadata().name(), |fields| event.record(fields));
+        Self::write(event.metadata().name(), |fields| event.record(fields));
     }
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
@@ -84,7 +92,7 @@ fn assert_hidden(secret: &str, shown: &[String]) {
 #[tokio::test(start_paused = true)]
 async fn passwords_come_out_nowhere() -> Result<()> {
     const PASSWORD: &str = "pa55word";
-    let (log, _guard) = Log::listen();
+    Log::listen();
     let cluster = Cluster::default();
     let url = |node: &str| format!("double://app:{PASSWORD}@{node}?sslpassword={PASSWORD}");
     let builder = Database::builder()
@@ -129,7 +137,7 @@ async fn passwords_come_out_nowhere() -> Result<()> {
         let error = Database::builder().primary(wrong).connect_lazy().expect_err("no engine");
         shown.push(all_of(&error));
     }
-    let logged = log.text();
+    let logged = Log::heard();
     assert!(logged.contains("keeps failing"), "{logged}");
     shown.push(logged);
     assert_hidden(PASSWORD, &shown);
@@ -139,7 +147,7 @@ async fn passwords_come_out_nowhere() -> Result<()> {
 #[tokio::test]
 async fn values_come_out_nowhere() -> Result<()> {
     const VALUE: &str = "4111-1111";
-    let (log, _guard) = Log::listen();
+    Log::listen();
     let (_folder, db) = file().await;
     db.write()
         .batch(
@@ -188,7 +196,7 @@ async fn values_come_out_nowhere() -> Result<()> {
         })
         .await;
     shown.push(all_of(&error.expect_err("it has failed")));
-    let logged = log.text();
+    let logged = Log::heard();
     assert!(logged.contains("db.write"), "{logged}");
     shown.push(logged);
     assert_hidden(VALUE, &shown);
