@@ -1,16 +1,19 @@
 //! Building a sharded database.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use resonant_common::telemetry::{Counter, names};
 
 use super::config::ShardedConfig;
-use super::database::{Inner, Shard, ShardedDatabase};
+use super::database::{Inner, ShardedDatabase};
 use super::function::{BucketMap, Pinned, ShardFunction};
+use super::guard::{Guard, Place};
 use super::key::{KeyType, OwnedKey};
 use super::route::Access;
 use super::router::{RouteKind, ShardRouter};
 use super::schema::Schema;
+use super::shard::Shard;
 use super::{ShardConfig, TableConfig};
 use crate::{Database, Error, ErrorKind, PoolConfig, Result};
 
@@ -31,6 +34,7 @@ pub struct ShardedDatabaseBuilder {
     bucket_map: Option<BucketMap>,
     route_cache_bytes: Option<usize>,
     pool: Option<PoolConfig>,
+    guard: bool,
 }
 
 impl ShardedDatabaseBuilder {
@@ -60,6 +64,7 @@ impl ShardedDatabaseBuilder {
             bucket_map: config.bucket_map,
             route_cache_bytes: config.route_cache_bytes,
             pool: None,
+            guard: config.guard,
         }
     }
 
@@ -152,6 +157,14 @@ impl ShardedDatabaseBuilder {
         self
     }
 
+    /// Whether each shard remembers its name and place and the shard function, in a table `resonant_shard` that is created
+    /// for that, and is refused when they do not fit what is declared: shards swapped in the settings, another number of
+    /// shards, an old bucket map. Default `false`: nothing is created in a database unless asked.
+    pub fn guard(mut self, guard: bool) -> Self {
+        self.guard = guard;
+        self
+    }
+
     /// The router alone, without any connection: for checking the statements of a program in its own tests.
     ///
     /// # Errors
@@ -204,14 +217,23 @@ impl ShardedDatabaseBuilder {
     pub async fn connect(self) -> Result<ShardedDatabase> {
         let router = self.router()?;
         let mut shards = Vec::with_capacity(self.shards.len());
-        for (name, config) in &self.shards {
+        for (position, (name, config)) in self.shards.iter().enumerate() {
             let (primary, replicas) = config.urls();
             let mut builder =
                 Database::builder().name(name.clone()).primary(primary).replicas(replicas);
             if let Some(pool) = &self.pool {
                 builder = builder.pool(pool.clone());
             }
-            shards.push(Shard { name: name.clone(), database: builder.connect_lazy()? });
+            let guard = self.guard.then(|| {
+                Guard::new(Place {
+                    name: name.clone(),
+                    position: position as i64,
+                    shards: self.shards.len() as i64,
+                    shard_function: router.function_name().to_owned(),
+                    epoch: self.bucket_map.as_ref().map_or(0, |map| map.epoch() as i64),
+                })
+            });
+            shards.push(Shard::new(name.clone(), builder.connect_lazy()?, guard));
         }
         let name = self.name.unwrap_or_else(|| "sharded".to_owned());
         let routed =
@@ -221,7 +243,15 @@ impl ShardedDatabaseBuilder {
         let split = routed(&RouteKind::Split.to_string());
         let refused = routed("refused");
         Ok(ShardedDatabase {
-            inner: Arc::new(Inner { router, shards, any, single, split, refused }),
+            inner: Arc::new(Inner {
+                router,
+                shards,
+                any,
+                single,
+                split,
+                refused,
+                turn: AtomicU32::new(0),
+            }),
         })
     }
 }

@@ -25,7 +25,9 @@ impl ShardedDatabase {
             groups.iter().map(|(shard, _)| self.inner.router.name(*shard)).collect::<Vec<_>>();
         let work = groups.iter().map(|(shard, rows)| {
             self.inner.single.increment(rows.len() as u64);
-            self.database(*shard).write().execute_many(sql, rows.iter().map(AsRef::as_ref))
+            let shard = self.at(*shard);
+            let rows = rows.iter().map(AsRef::as_ref);
+            shard.run("execute_many", shard.database.write().execute_many(sql, rows))
         });
         let results = join_all(work).await;
         summed("execute_many", names.into_iter().zip(results))

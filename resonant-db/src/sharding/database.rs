@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
@@ -13,6 +14,7 @@ use super::builder::{ShardedDatabaseBuilder, reads};
 use super::config::ShardedConfig;
 use super::route::{Program, Split, Target};
 use super::router::{RouteExplanation, ShardRouter, program, several};
+use super::shard::Shard;
 use super::transaction::ShardTransaction;
 use crate::backend::RowsBuilder;
 use crate::{Database, Error, ErrorKind, Param, Result, Row, Rows, ToParam};
@@ -37,11 +39,8 @@ pub(super) struct Inner {
     pub(super) single: Counter,
     pub(super) split: Counter,
     pub(super) refused: Counter,
-}
-
-pub(super) struct Shard {
-    pub(super) name: String,
-    pub(super) database: Database,
+    /// Whose turn it is among shards that would all answer the same.
+    pub(super) turn: AtomicU32,
 }
 
 impl ShardedDatabase {
@@ -182,7 +181,8 @@ impl ShardedDatabase {
         let program = self.counted(program(&compiled, OPERATION))?;
         let shard = self.counted(self.inner.write_shard(OPERATION, program, params))?;
         self.inner.single.increment(1);
-        self.database(shard).write().execute(sql, params).await
+        let shard = self.at(shard);
+        shard.run(OPERATION, shard.database.write().execute(sql, params)).await
     }
 
     /// Runs something on every shard at once: a schema, a migration. What it does is not looked at.
@@ -191,7 +191,10 @@ impl ShardedDatabase {
     ///
     /// Names the shards that failed, with the first one's error as its source; the others have applied it.
     pub async fn on_all(&self, sql: &str) -> Result<()> {
-        let each = self.inner.shards.iter().map(|shard| shard.database.write().batch(sql));
+        let each = self.inner.shards.iter().map(|shard| {
+            let work = shard.database.write().batch(sql);
+            shard.run("on_all", work)
+        });
         let results = join_all(each).await.into_iter().map(|result| result.map(|()| 0));
         let names = self.inner.shards.iter().map(|shard| shard.name.as_str());
         summed("on_all", names.zip(results)).map(drop)
@@ -210,28 +213,29 @@ impl ShardedDatabase {
     {
         let shard = self.inner.router.place("transaction", key.to_param())?;
         let inner = &*self.inner;
-        self.database(shard)
-            .transaction(async |transaction| {
-                let mut guarded = ShardTransaction { transaction, inner, shard };
-                (work.clone())(&mut guarded).await
-            })
-            .await
+        let here = self.at(shard);
+        let transaction = here.database.transaction(async |transaction| {
+            let mut guarded = ShardTransaction { transaction, inner, shard };
+            (work.clone())(&mut guarded).await
+        });
+        here.run("transaction", transaction).await
     }
 
     /// Asks every shard for a sign of life, at once. The error names the shards that gave none.
     pub fn ping(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let inner = Arc::clone(&self.inner);
         async move {
-            let results = join_all(inner.shards.iter().map(|shard| shard.database.ping())).await;
+            let results = join_all(inner.shards.iter().map(Shard::ping)).await;
             let names = inner.shards.iter().map(|shard| shard.name.as_str());
             summed("ping", names.zip(results.into_iter().map(|result| result.map(|()| 0))))
                 .map(drop)
         }
     }
 
-    /// What the shards say of their own health, without asking a server.
+    /// What the shards say of their own health, without asking a server: each database's findings, and `db.shard.down`
+    /// for a shard that keeps failing and is left alone for a while.
     pub fn findings(&self) -> Vec<Finding> {
-        self.inner.shards.iter().flat_map(|shard| shard.database.findings()).collect()
+        self.inner.shards.iter().flat_map(Shard::findings).collect()
     }
 
     /// Closes all shards; see [`Database::close`].
@@ -244,8 +248,9 @@ impl ShardedDatabase {
         join_all(closed).await.into_iter().collect()
     }
 
-    pub(super) fn database(&self, shard: u32) -> &Database {
-        &self.inner.shards[shard as usize].database
+    /// The shard at an index the router gave, which is below their number.
+    pub(super) fn at(&self, shard: u32) -> &Shard {
+        &self.inner.shards[shard as usize]
     }
 
     pub(super) fn counted<T>(&self, routed: Result<T>) -> Result<T> {
@@ -262,11 +267,11 @@ impl ShardedDatabase {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Rows> {
-        let database = self.database(shard);
+        let shard = self.at(shard);
         if reads(program.access) {
-            database.read().query(sql, params).await
+            shard.run("query", shard.database.read().query(sql, params)).await
         } else {
-            database.write().query(sql, params).await
+            shard.run("query", shard.database.write().query(sql, params)).await
         }
     }
 
@@ -276,10 +281,13 @@ impl ShardedDatabase {
             self.inner.refused.increment(1);
             return Err(reference_write("query"));
         }
-        let mut answer = self.on(0, program, sql, params).await;
-        for shard in 1..self.inner.router.count() {
+        let (count, turn) =
+            (self.inner.router.count(), self.inner.turn.fetch_add(1, Ordering::Relaxed));
+        let mut answer = self.on(turn % count, program, sql, params).await;
+        for further in 1..count {
             match &answer {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    let shard = turn.wrapping_add(further) % count;
                     answer = self.on(shard, program, sql, params).await;
                 }
                 _ => break,

@@ -49,6 +49,18 @@ pub struct RouteExplanation {
     pub plan: RoutePlan,
 }
 
+/// Where a statement goes, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Route<'r> {
+    /// It reads no sharded table: any shard answers the same.
+    Any,
+    /// The shard of this name holds all it touches.
+    Shard(&'r str),
+    /// Its keys live on several shards: [`explain_route`](ShardRouter::explain_route) says whether it can be split.
+    Several,
+}
+
 /// How a statement is routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -186,6 +198,22 @@ impl ShardRouter {
         Ok(RouteExplanation { kind, shards, plan: plan(program) })
     }
 
+    /// The shard of a statement, for those who send it themselves. Allocates nothing when the route is cached.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when no parameters could make it safe to route, or these do not.
+    pub fn route(&self, sql: &str, params: &[Param<'_>]) -> Result<Route<'_>> {
+        const OPERATION: &str = "route";
+        let compiled = self.compiled(sql);
+        let program = program(&compiled, OPERATION)?;
+        match self.target(program, params, OPERATION)? {
+            Target::One(shard) => Ok(Route::Shard(self.name(shard))),
+            Target::Any => Ok(Route::Any),
+            Target::Several | Target::Every => Ok(Route::Several),
+        }
+    }
+
     /// The compiled route of a statement, from the cache where it is there.
     pub(crate) fn compiled(&self, sql: &str) -> Arc<Compiled> {
         if let Some(route) = self.cache.get(sql) {
@@ -271,6 +299,10 @@ impl ShardRouter {
 
     pub(crate) fn name(&self, shard: u32) -> &str {
         self.names.get(shard as usize).map_or("", String::as_str)
+    }
+
+    pub(crate) fn function_name(&self) -> &str {
+        self.function.name()
     }
 
     pub(crate) fn count(&self) -> u32 {

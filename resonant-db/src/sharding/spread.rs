@@ -33,9 +33,10 @@ impl ShardedDatabase {
             }
         };
         self.inner.split.increment(1);
-        let work = parts
-            .iter()
-            .map(|(shard, sql, params)| self.database(*shard).write().execute(sql, params));
+        let work = parts.iter().map(|(shard, sql, params)| {
+            let shard = self.at(*shard);
+            shard.run(OPERATION, shard.database.write().execute(sql, params))
+        });
         let names = parts.iter().map(|(shard, _, _)| router.name(*shard));
         summed(OPERATION, names.zip(join_all(work).await))
     }
@@ -58,8 +59,11 @@ impl ShardedDatabase {
             return self.query(sql, params).await;
         }
         self.inner.split.increment(1);
-        let answers =
-            self.inner.shards.iter().map(|shard| shard.database.read().query(sql, params));
+        let answers = self
+            .inner
+            .shards
+            .iter()
+            .map(|shard| shard.run(OPERATION, shard.database.read().query(sql, params)));
         Ok(concatenated(try_join_all(answers).await?))
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Scan {
     pub(crate) tokens: Vec<Token>,
     /// An upper bound on the depth of its tree.
     pub(crate) depth: usize,
+    /// What nests by more than a step in the parser: the most parentheses, brackets and CASEs open at once, and every JOIN.
+    pub(crate) steep: usize,
 }
 
 /// Scans one statement.
@@ -66,8 +68,9 @@ pub(crate) fn scan(sql: &str) -> Checked<Scan> {
     let mut scanner = Scanner { sql, bytes: sql.as_bytes(), at: 0, tokens: Vec::new() };
     scanner.run()?;
     let tokens = scanner.tokens;
-    let depth = measure(sql, &tokens)?;
-    Ok(Scan { tokens, depth })
+    opening(sql, &tokens)?;
+    let (depth, steep) = measure(sql, &tokens)?;
+    Ok(Scan { tokens, depth, steep })
 }
 
 struct Scanner<'a> {
@@ -345,8 +348,8 @@ fn number_is_padded(digits: &[u8]) -> bool {
     digits.first() == Some(&b'0')
 }
 
-/// Checks nesting and returns a bound on the depth of the tree.
-fn measure(sql: &str, tokens: &[Token]) -> Checked<usize> {
+/// Checks nesting and returns a bound on the depth of the tree, and its steep part.
+fn measure(sql: &str, tokens: &[Token]) -> Checked<(usize, usize)> {
     let too_deep = || {
         refuse(
             "the statement nests too deeply",
@@ -356,6 +359,7 @@ fn measure(sql: &str, tokens: &[Token]) -> Checked<usize> {
     // Of each open level: tokens since the last comma, and keywords that nest across commas.
     let mut levels: Vec<(usize, usize)> = vec![(0, 0)];
     let (mut open, mut deepest, mut cases) = (0usize, 0usize, 0usize);
+    let (mut nested, mut joins) = (0usize, 0usize);
     for (position, token) in tokens.iter().enumerate() {
         match token.kind {
             TokenKind::Open => {
@@ -389,6 +393,7 @@ fn measure(sql: &str, tokens: &[Token]) -> Checked<usize> {
                         Keyword::Case => cases += 1,
                         Keyword::End => cases = cases.saturating_sub(1),
                         Keyword::Clause => {
+                            joins += usize::from(word.eq_ignore_ascii_case("join"));
                             if let Some((_, clauses)) = levels.last_mut() {
                                 *clauses += 1;
                                 if *clauses > MAX_CLAUSES {
@@ -406,6 +411,7 @@ fn measure(sql: &str, tokens: &[Token]) -> Checked<usize> {
             }
         }
         deepest = deepest.max(open);
+        nested = nested.max(levels.len() - 1 + cases);
         if levels.len() + cases > MAX_NESTING || deepest > MAX_DEPTH {
             return too_deep();
         }
@@ -413,7 +419,25 @@ fn measure(sql: &str, tokens: &[Token]) -> Checked<usize> {
     if levels.len() != 1 {
         return refuse("a parenthesis is not closed", "balance them");
     }
-    Ok(deepest)
+    Ok((deepest, nested + joins))
+}
+
+/// Lets pass what starts like a statement that is routed, so that the parser's other statements, some of which nest by
+/// keywords alone, are never reached.
+fn opening(sql: &str, tokens: &[Token]) -> Checked {
+    const OPENINGS: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
+    let first = tokens.iter().find(|token| token.kind != TokenKind::Open);
+    let word = first.and_then(|token| sql.get(token.range.clone())).unwrap_or_default();
+    if OPENINGS.iter().any(|opening| word.eq_ignore_ascii_case(opening)) {
+        Ok(())
+    } else if tokens.is_empty() {
+        refuse("the statement is empty", "write one")
+    } else {
+        refuse(
+            "only SELECT, INSERT, UPDATE and DELETE are routed",
+            "run schema changes with on_all, and anything else on a shard by name",
+        )
+    }
 }
 
 enum Keyword {

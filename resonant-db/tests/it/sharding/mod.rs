@@ -1,5 +1,6 @@
 //! ShardedDatabase on real SQLite shards.
 
+mod faults;
 mod oracle;
 mod routing;
 mod shards;
