@@ -316,8 +316,8 @@ impl ShardedDatabase {
         let parts = shards.into_iter().map(|shard| {
             let mut params = params.to_vec();
             for (owner, index) in &owners {
-                if let Some(index) = index.filter(|index| *owner != shard && alone.contains(index))
-                {
+                let elsewhere = |index: &usize| *owner != shard && alone.binary_search(index).is_ok();
+                if let Some(index) = index.filter(elsewhere) {
                     params[index] = Param::Null;
                 }
             }

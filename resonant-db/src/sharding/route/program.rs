@@ -49,8 +49,8 @@ pub(crate) enum KeySource {
 pub(crate) enum Split {
     /// It cannot; the reason finishes "… because".
     No(&'static str),
-    /// The same text goes to each shard; the parameters listed stand in the key list alone and are nulled where the key
-    /// is another shard's.
+    /// The same text goes to each shard; the parameters listed, in ascending order, stand in the key list alone and are
+    /// nulled where the key is another shard's.
     Keys { alone: Box<[usize]> },
     /// Each shard gets its own rows of VALUES.
     Rows(RowSplit),

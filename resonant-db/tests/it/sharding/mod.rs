@@ -6,6 +6,7 @@ mod faults;
 mod formats;
 mod oracle;
 mod routing;
+mod sceptic;
 mod shards;
 
 use resonant_db::{KeyType, ShardedDatabase};

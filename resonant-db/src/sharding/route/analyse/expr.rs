@@ -8,6 +8,7 @@ use sqlparser::ast::{
 };
 
 use super::from::unknown;
+use super::scope::{Column, Scope};
 use super::{Analyser, Env, folded};
 use crate::sharding::refusal::{Checked, refuse};
 use crate::sharding::route::functions::{self, Class};
@@ -171,7 +172,9 @@ impl Analyser<'_> {
                 );
             }
         };
-        if env.is_some_and(|env| env.top) && (whole || over.is_some() || !within_group.is_empty()) {
+        let whole = whole || over.is_some() || !within_group.is_empty();
+        let of_its_query = within_group.is_empty() && filter.is_none();
+        if whole && env.is_none_or(|env| env.top || may_be_outer(args, of_its_query, env)) {
             self.not_mergeable
                 .get_or_insert("it calls an aggregate, a window function or one of your own");
         }
@@ -232,6 +235,50 @@ impl Analyser<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether an aggregate in a subquery may be one of a query around it: it is when all columns of its arguments are. `plain`
+/// says that it has nothing besides arguments.
+fn may_be_outer(arguments: &FunctionArguments, plain: bool, env: Env<'_>) -> bool {
+    let Some(scope) = env.scope.filter(|scope| scope.outer.is_some()) else { return false };
+    let list = match arguments {
+        FunctionArguments::None => return !plain,
+        FunctionArguments::List(list) => list,
+        FunctionArguments::Subquery(_) => return true,
+    };
+    let (mut local, mut constant) = (false, plain && list.clauses.is_empty());
+    for arg in &list.args {
+        match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => {}
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => {
+                local |= names_local(expr, scope);
+                constant &= matches!(expr, Expr::Value(_));
+            }
+            _ => constant = false,
+        }
+    }
+    !local && !constant
+}
+
+/// Whether an expression certainly holds a column of the innermost query. An unqualified one may be of any around it.
+fn names_local(expr: &Expr, scope: &Scope<'_>) -> bool {
+    match expr {
+        Expr::Identifier(_) => {
+            matches!(scope.block.resolve(None, expr), Some(Column::LocalKey(_)))
+        }
+        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [qualifier, _] => {
+                let qualifier = folded(qualifier);
+                scope.block.relations.iter().any(|relation| relation.name == qualifier)
+            }
+            _ => false,
+        },
+        Expr::Nested(inner)
+        | Expr::Cast { expr: inner, .. }
+        | Expr::UnaryOp { expr: inner, .. } => names_local(inner, scope),
+        Expr::BinaryOp { left, right, .. } => names_local(left, scope) || names_local(right, scope),
+        _ => false,
     }
 }
 

@@ -26,6 +26,7 @@ mod scope;
 mod select;
 mod write;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlparser::ast::{Ident, Statement};
@@ -233,20 +234,18 @@ impl<'s> Analyser<'s> {
         if self.locks {
             return Split::No("it locks rows");
         }
-        let uses = |index: usize| {
-            let same = |kind: &TokenKind| matches!(kind, TokenKind::Parameter(n) if *n as usize == index + 1);
-            scan.tokens.iter().filter(|token| same(&token.kind)).count()
-        };
+        let mut uses: HashMap<usize, usize> = HashMap::new();
+        for token in &scan.tokens {
+            if let TokenKind::Parameter(number) = token.kind {
+                *uses.entry(number as usize - 1).or_default() += 1;
+            }
+        }
         let indices = values.iter().filter_map(|value| match value {
             KeySource::Param(index) => Some(*index),
             KeySource::Literal(_) => None,
         });
-        // Counting is quadratic in the list, so long lists go unpruned: right too, only less tidy.
-        let alone = if values.len() > 256 {
-            Vec::new()
-        } else {
-            indices.filter(|index| uses(*index) == 1).collect()
-        };
+        let mut alone: Vec<usize> = indices.filter(|index| uses.get(index) == Some(&1)).collect();
+        alone.sort_unstable();
         Split::Keys { alone: alone.into() }
     }
 
