@@ -316,7 +316,8 @@ impl ShardedDatabase {
         let parts = shards.into_iter().map(|shard| {
             let mut params = params.to_vec();
             for (owner, index) in &owners {
-                let elsewhere = |index: &usize| *owner != shard && alone.binary_search(index).is_ok();
+                let elsewhere =
+                    |index: &usize| *owner != shard && alone.binary_search(index).is_ok();
                 if let Some(index) = index.filter(elsewhere) {
                     params[index] = Param::Null;
                 }
