@@ -12,11 +12,11 @@ use serde::de::DeserializeOwned;
 
 use super::builder::{ShardedDatabaseBuilder, reads};
 use super::config::ShardedConfig;
+use super::merge::merged;
 use super::route::{Program, Split, Target};
 use super::router::{RouteExplanation, ShardRouter, program, several};
 use super::shard::Shard;
 use super::transaction::ShardTransaction;
-use crate::backend::RowsBuilder;
 use crate::{Database, Error, ErrorKind, Param, Result, Row, Rows, ToParam};
 
 /// Several databases that hold the rows of one, each row on the shard of its key.
@@ -88,7 +88,8 @@ impl ShardedDatabase {
     }
 
     /// Runs a statement on the shard of its key and answers its rows. A read whose keys live on several shards is sent to
-    /// each of them and the answers follow one another in the order of the shards.
+    /// each of them and the answers follow one another in the order of the shards; one row of `count`, `sum`, `min` and `max` is
+    /// folded into one.
     ///
     /// # Errors
     ///
@@ -114,7 +115,8 @@ impl ShardedDatabase {
                 self.inner.split.increment(1);
                 let answers =
                     parts.iter().map(|(shard, params)| self.on(*shard, program, sql, params));
-                Ok(concatenated(try_join_all(answers).await?))
+                let answers = try_join_all(answers).await?;
+                self.counted(merged(OPERATION, program.folds.as_deref(), answers))
             }
         }
     }
@@ -395,21 +397,6 @@ fn split_write(operation: &'static str) -> Error {
     let message = "the keys live on several shards and a write to several is not atomic; \
                    send one for each key, or use execute_split where that is good enough";
     Error::new(ErrorKind::Refused, operation, message)
-}
-
-pub(super) fn concatenated(answers: Vec<Rows>) -> Rows {
-    let columns = answers.first().map(|rows| rows.columns().to_vec()).unwrap_or_default();
-    let width = columns.len();
-    let mut all = RowsBuilder::new(columns);
-    for row in answers.iter().flat_map(Rows::iter) {
-        for column in 0..width {
-            match row.value(column) {
-                Ok(value) => all.push(value),
-                Err(_) => all.push_unreadable("the shard answered bytes that are no value"),
-            }
-        }
-    }
-    all.finish()
 }
 
 impl fmt::Debug for ShardedDatabase {

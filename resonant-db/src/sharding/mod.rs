@@ -11,6 +11,7 @@ mod database;
 mod function;
 mod guard;
 mod key;
+mod merge;
 mod refusal;
 mod route;
 mod router;

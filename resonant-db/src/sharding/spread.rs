@@ -2,7 +2,8 @@
 
 use futures::future::{join_all, try_join_all};
 
-use super::database::{ShardedDatabase, concatenated, summed};
+use super::database::{ShardedDatabase, summed};
+use super::merge::merged;
 use super::route::{Split, Target};
 use super::router::program;
 use crate::{Error, ErrorKind, Param, Result, Rows};
@@ -41,12 +42,14 @@ impl ShardedDatabase {
         summed(OPERATION, names.zip(join_all(work).await))
     }
 
-    /// Reads every shard and answers all rows, one shard after the other in the order of declaration.
+    /// Reads every shard and answers all rows, one shard after the other in the order of declaration. An answer of one row
+    /// of `count`, `sum`, `min` and `max` is folded into one row.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] for what would need merging (ORDER BY, LIMIT, DISTINCT, aggregates, GROUP BY) and for joins
-    /// that are not on the key; else the first shard's error.
+    /// [`ErrorKind::Refused`] for joins that are not on the key, and for what would need merging: ORDER BY, LIMIT, other
+    /// aggregates, and GROUP BY, DISTINCT and windows that do not hold the key. Sums of anything but whole numbers and
+    /// minima and maxima of anything but numbers are refused once they are seen. Else the first shard's error.
     pub async fn query_all(&self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
         const OPERATION: &str = "query_all";
         let program = self.counted(self.inner.router.everywhere(sql, OPERATION))?;
@@ -64,6 +67,7 @@ impl ShardedDatabase {
             .shards
             .iter()
             .map(|shard| shard.run(OPERATION, shard.database.read().query(sql, params)));
-        Ok(concatenated(try_join_all(answers).await?))
+        let answers = try_join_all(answers).await?;
+        self.counted(merged(OPERATION, program.folds.as_deref(), answers))
     }
 }

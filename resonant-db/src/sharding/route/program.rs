@@ -25,6 +25,17 @@ pub(crate) struct Program {
     /// Every key value the proof rests on. None: the statement reads no sharded table.
     pub(crate) keys: Box<[KeyUse]>,
     pub(crate) split: Split,
+    /// Where several shards answer: how their one row each becomes one, if it is not row after row.
+    pub(crate) folds: Option<Box<[Fold]>>,
+}
+
+/// How a column of the answers of several shards becomes one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fold {
+    Count,
+    Max,
+    Min,
+    Sum,
 }
 
 /// One value that decides a shard.
@@ -100,7 +111,7 @@ impl Program {
             Split::Keys { alone } => size_of_val(&**alone),
             Split::No(_) | Split::Everywhere => 0,
         };
-        size_of::<Self>() + keys + split
+        size_of::<Self>() + keys + split + self.folds.as_ref().map_or(0, |folds| folds.len())
     }
 }
 

@@ -226,7 +226,21 @@ impl Maker {
                     inner.table
                 )
             }
-            8 if one.keyed() => format!("SELECT {}.org_id, {text} {body}", one.alias),
+            8 | 9 if one.keyed() => {
+                let key = format!("{}.org_id", one.alias);
+                match self.below(6) {
+                    0 => format!("SELECT {key}, count(*) {body} GROUP BY {key}"),
+                    1 => format!(
+                        "SELECT sum({int}), {text} {body} GROUP BY {text}, {key} HAVING count(*) > 1"
+                    ),
+                    2 => format!("SELECT DISTINCT {key}, {text} {body}"),
+                    3 => format!(
+                        "SELECT {int}, rank() OVER (PARTITION BY {key} ORDER BY {int}) {body}"
+                    ),
+                    4 => format!("SELECT count({text}), sum({int}) {body}"),
+                    _ => format!("SELECT {key}, {text} {body}"),
+                }
+            }
             _ => format!("SELECT {int}, {text} {body}"),
         }
     }

@@ -8,6 +8,7 @@ use sqlparser::ast::{
 };
 
 use super::from::unknown;
+use super::merging::holds_key;
 use super::scope::{Column, Scope};
 use super::{Analyser, Env, folded};
 use crate::sharding::refusal::{Checked, refuse};
@@ -173,10 +174,17 @@ impl Analyser<'_> {
             }
         };
         let whole = whole || over.is_some() || !within_group.is_empty();
-        let of_its_query = within_group.is_empty() && filter.is_none();
-        if whole && env.is_none_or(|env| env.top || may_be_outer(args, of_its_query, env)) {
-            self.not_mergeable
-                .get_or_insert("it calls an aggregate, a window function or one of your own");
+        let plain = within_group.is_empty() && filter.is_none();
+        match env {
+            _ if !whole => {}
+            None => self.merging.outer_aggregate(),
+            Some(env) if env.top => match over {
+                None => self.merging.aggregate(),
+                Some(window) if in_one_key(window, env) => {}
+                Some(_) => self.merging.window(),
+            },
+            Some(env) if may_be_outer(args, plain, env) => self.merging.outer_aggregate(),
+            Some(_) => {}
         }
         self.arguments(args, env)?;
         self.order_by(within_group, env)?;
@@ -235,6 +243,17 @@ impl Analyser<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a window stays within the rows of one key.
+fn in_one_key(window: &WindowType, env: Env<'_>) -> bool {
+    match (window, env.scope) {
+        (WindowType::WindowSpec(spec), Some(scope)) => {
+            spec.window_name.is_none()
+                && spec.partition_by.iter().any(|expr| holds_key(scope.block, expr))
+        }
+        _ => false,
     }
 }
 

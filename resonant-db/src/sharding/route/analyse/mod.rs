@@ -22,6 +22,7 @@
 mod bind;
 mod expr;
 mod from;
+mod merging;
 mod scope;
 mod select;
 mod write;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use sqlparser::ast::{Ident, Statement};
 
+use self::merging::Merging;
 use self::scope::{Binding, Scope};
 use super::program::{Access, KeySource, KeyUse, Program, Split};
 use super::rows::RowSplit;
@@ -63,7 +65,7 @@ pub(super) fn analyse(
     match statement {
         Statement::Query(query) => {
             let top = Env { scope: None, top: true };
-            analyser.not_mergeable = select::not_mergeable(query);
+            analyser.merging = Merging::of(query);
             analyser.query(query, top)?;
         }
         Statement::Insert(insert) => {
@@ -131,8 +133,8 @@ pub(super) struct Analyser<'s> {
     ctes: Vec<(String, Cte)>,
     /// The keys of VALUES rows, one each, where the statement is an INSERT of such.
     rows: Vec<KeyUse>,
-    /// Why answers of several shards cannot simply be put one after the other.
-    not_mergeable: Option<&'static str>,
+    /// Whether the answers of several shards make one.
+    merging: Merging,
     locks: bool,
     depth: usize,
 }
@@ -153,7 +155,7 @@ impl<'s> Analyser<'s> {
             roots: Vec::new(),
             ctes: Vec::new(),
             rows: Vec::new(),
-            not_mergeable: None,
+            merging: Merging::default(),
             locks: false,
             depth: 0,
         }
@@ -205,7 +207,8 @@ impl<'s> Analyser<'s> {
             }
         }
         self.rows.into_iter().for_each(add);
-        Ok(Program { access: self.access, keys: keys.into(), split })
+        let folds = self.merging.into_folds();
+        Ok(Program { access: self.access, keys: keys.into(), split, folds })
     }
 
     /// Whether and how the statement can be cut into one per shard.
@@ -219,7 +222,7 @@ impl<'s> Analyser<'s> {
                 None => Split::No("its rows could not be told apart"),
             };
         }
-        if let Some(reason) = self.not_mergeable {
+        if let Some(reason) = self.merging.obstacle() {
             return Split::No(reason);
         }
         let [root] = self.roots.as_slice() else {
@@ -257,11 +260,9 @@ impl<'s> Analyser<'s> {
                 "write by key, or use on_all",
             );
         }
-        if let Some(reason) = self.not_mergeable {
+        if let Some(reason) = self.merging.obstacle() {
             return refuse(
-                format!(
-                    "the answers of the shards cannot be put one after the other because {reason}"
-                ),
+                format!("the answers of the shards cannot be made one because {reason}"),
                 rewrite,
             );
         }
@@ -270,10 +271,14 @@ impl<'s> Analyser<'s> {
                 access: self.access,
                 keys: Box::new([]),
                 split: Split::No("it reads no sharded table"),
+                folds: None,
             }),
-            [Root { values: Values::All, .. }] => {
-                Ok(Program { access: self.access, keys: Box::new([]), split: Split::Everywhere })
-            }
+            [Root { values: Values::All, .. }] => Ok(Program {
+                access: self.access,
+                keys: Box::new([]),
+                split: Split::Everywhere,
+                folds: self.merging.into_folds(),
+            }),
             [Root { values: Values::These(_), .. }, ..] => refuse(
                 "the statement names its keys",
                 "send it with query: it need not ask every shard",

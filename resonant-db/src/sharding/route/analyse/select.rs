@@ -50,26 +50,6 @@ pub(super) fn exports(items: &[Item]) -> Vec<(String, Binding)> {
     }
 }
 
-/// Why the answers of several shards to a query cannot simply be put one after the other.
-pub(super) fn not_mergeable(query: &Query) -> Option<&'static str> {
-    let SetExpr::Select(select) = &*query.body else { return Some("it is no single SELECT") };
-    let grouped = match &select.group_by {
-        GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
-    };
-    let reasons = [
-        (query.with.is_some(), "it has WITH"),
-        (query.order_by.is_some(), "it has ORDER BY"),
-        (query.limit_clause.is_some() || query.fetch.is_some(), "it has LIMIT"),
-        (!query.locks.is_empty(), "it locks rows"),
-        (matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_))), "it has DISTINCT"),
-        (grouped, "it has GROUP BY"),
-        (select.having.is_some(), "it has HAVING"),
-        (select.from.is_empty(), "it reads no table"),
-    ];
-    reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
-}
-
 impl Analyser<'_> {
     pub(super) fn query(&mut self, query: &Query, env: Env<'_>) -> Checked<Vec<Item>> {
         self.deeper(|this| {
@@ -248,6 +228,9 @@ impl Analyser<'_> {
         self.bind(&mut block, env)?;
         let scope = Scope { outer: env.scope, block: &block };
         let inside = Env { scope: Some(&scope), top: env.top };
+        if env.top {
+            self.merging.look_for_key(select, &block);
+        }
         self.conditions(&block, inside)?;
         for item in projection {
             self.item(item, inside)?;

@@ -1,0 +1,159 @@
+//! Whether the answers of several shards make one answer.
+//!
+//! They can be put one after the other when no group, no set of distinct rows and no window reaches over two shards: when
+//! each holds the shard key. An answer of one row of counts, sums, minima and maxima is folded column by column. Everything
+//! else is left to one shard.
+
+use sqlparser::ast::{
+    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr,
+    ObjectNamePart, Query, Select, SelectItem, SetExpr,
+};
+
+use super::folded;
+use super::scope::{Block, Column, Kind};
+use crate::sharding::route::program::Fold;
+
+/// What stands in the way, and what clears it.
+#[derive(Debug, Default)]
+pub(super) struct Merging {
+    /// Nothing clears this.
+    never: Option<&'static str>,
+    /// Cleared when the groups hold the key, or by folding.
+    grouped: Option<&'static str>,
+    /// Cleared when the rows hold the key.
+    distinct: Option<&'static str>,
+    groups_hold_key: bool,
+    rows_hold_key: bool,
+    folds: Option<Box<[Fold]>>,
+}
+
+impl Merging {
+    /// Looks at the outermost query.
+    pub(super) fn of(query: &Query) -> Self {
+        let SetExpr::Select(select) = &*query.body else {
+            return Self { never: Some("it is no single SELECT"), ..Self::default() };
+        };
+        let grouped = match &select.group_by {
+            GroupByExpr::All(_) => true,
+            GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
+        };
+        let first = |reasons: &[(bool, &'static str)]| {
+            reasons.iter().find(|(holds, _)| *holds).map(|(_, reason)| *reason)
+        };
+        let distinct_on = matches!(select.distinct, Some(Distinct::On(_)));
+        let distinct = matches!(select.distinct, Some(Distinct::Distinct));
+        Self {
+            never: first(&[
+                (query.with.is_some(), "it has WITH"),
+                (query.order_by.is_some(), "it has ORDER BY"),
+                (query.limit_clause.is_some() || query.fetch.is_some(), "it has LIMIT"),
+                (!query.locks.is_empty(), "it locks rows"),
+                (distinct_on, "it has DISTINCT ON"),
+                (select.from.is_empty(), "it reads no table"),
+            ]),
+            grouped: first(&[
+                (grouped, "it has GROUP BY without the shard key"),
+                (select.having.is_some(), "it has HAVING"),
+            ]),
+            distinct: distinct.then_some("it has DISTINCT without the shard key"),
+            folds: (!grouped && !distinct && select.having.is_none())
+                .then(|| folds(select))
+                .flatten(),
+            ..Self::default()
+        }
+    }
+
+    /// Looks for the key in the groups and in the rows, now that columns can be told.
+    pub(super) fn look_for_key(&mut self, select: &Select, block: &Block<'_>) {
+        let aliases = || {
+            select.projection.iter().filter_map(|item| match item {
+                SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+                _ => None,
+            })
+        };
+        // An alias of the key's name may be what is meant.
+        let shadowed = |expr: &Expr| match expr {
+            Expr::Identifier(name) => {
+                aliases().any(|alias| alias.eq_ignore_ascii_case(&name.value))
+            }
+            _ => false,
+        };
+        if let GroupByExpr::Expressions(by, modifiers) = &select.group_by {
+            self.groups_hold_key = modifiers.is_empty()
+                && by.iter().any(|expr| holds_key(block, expr) && !shadowed(expr));
+        }
+        self.rows_hold_key = select.projection.iter().any(|item| match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+                holds_key(block, expr)
+            }
+            SelectItem::Wildcard(_) => block.relations.iter().any(|relation| {
+                !relation.nullable && matches!(relation.kind, Kind::Sharded { .. })
+            }),
+            _ => false,
+        });
+    }
+
+    /// An aggregate of the outermost query.
+    pub(super) fn aggregate(&mut self) {
+        self.grouped.get_or_insert("it calls an aggregate or a function of your own");
+    }
+
+    /// A window of the outermost query that reaches over keys.
+    pub(super) fn window(&mut self) {
+        self.never.get_or_insert("it has a window that is not partitioned by the shard key");
+    }
+
+    /// An aggregate that stands in a subquery and may be the outermost query's.
+    pub(super) fn outer_aggregate(&mut self) {
+        self.never.get_or_insert("an aggregate in a subquery may belong to the query around it");
+    }
+
+    /// Why the answers make no single one.
+    pub(super) fn obstacle(&self) -> Option<&'static str> {
+        let cleared = self.groups_hold_key || self.folds.is_some();
+        let grouped = self.grouped.filter(|_| !cleared);
+        self.never.or(grouped).or(self.distinct.filter(|_| !self.rows_hold_key))
+    }
+
+    /// How the columns are folded, if they have to be.
+    pub(super) fn into_folds(self) -> Option<Box<[Fold]>> {
+        self.folds
+    }
+}
+
+/// Whether an expression is the key of a table whose rows no outer join can miss.
+pub(super) fn holds_key(block: &Block<'_>, expr: &Expr) -> bool {
+    match block.resolve(None, expr) {
+        Some(Column::LocalKey(index)) => {
+            block.relations.get(index).is_some_and(|relation| !relation.nullable)
+        }
+        _ => false,
+    }
+}
+
+/// The folds of a select list that consists of foldable aggregates alone.
+fn folds(select: &Select) -> Option<Box<[Fold]>> {
+    let fold = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(Expr::Function(function))
+        | SelectItem::ExprWithAlias { expr: Expr::Function(function), .. } => fold_of(function),
+        _ => None,
+    };
+    select.projection.iter().map(fold).collect()
+}
+
+fn fold_of(function: &Function) -> Option<Fold> {
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let plain = function.over.is_none()
+        && function.within_group.is_empty()
+        && list.duplicate_treatment.is_none()
+        && list.clauses.is_empty();
+    let (true, [FunctionArg::Unnamed(arg)]) = (plain, list.args.as_slice()) else { return None };
+    match (folded(name).as_str(), arg) {
+        ("count", _) => Some(Fold::Count),
+        ("sum", FunctionArgExpr::Expr(_)) => Some(Fold::Sum),
+        ("min", FunctionArgExpr::Expr(_)) => Some(Fold::Min),
+        ("max", FunctionArgExpr::Expr(_)) => Some(Fold::Max),
+        _ => None,
+    }
+}
