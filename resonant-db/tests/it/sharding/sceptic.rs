@@ -250,7 +250,7 @@ async fn reads_that_mislead() {
         "SELECT id FROM agents NATURAL JOIN tasks WHERE org_id = $1",
     ] {
         for (one, two) in [(&here, &there), (&there, &here), (&here, &here)] {
-            for params in [&params![one, two][..], &params![one][..], &params![][..]] {
+            for params in [params![one, two], params![one], params![]] {
                 let needed = usize::from(sql.contains("$1")) + usize::from(sql.contains("$2"));
                 if params.len() == needed {
                     twins.agree(By::Query, sql, params).await;
