@@ -1,5 +1,6 @@
 //! From text to a syntax tree, for text that may be hostile.
 
+mod measure;
 mod parse;
 mod scan;
 
