@@ -24,6 +24,18 @@ use crate::{Database, Error, ErrorKind, Param, Result, Row, Rows, ToParam};
 /// A statement is proven to touch only the shards it is sent to, or it is [refused](ErrorKind::Refused) with the reason and
 /// a rewrite. Reads go to a shard's replicas, writes to its primary. Clones are cheap and share everything.
 ///
+/// # A dead shard
+///
+/// It stops neither the start nor the other shards. After five failures in a row, each of them
+/// [`Unavailable`](ErrorKind::Unavailable) or [`TimedOut`](ErrorKind::TimedOut), its statements are refused at once as
+/// `Unavailable`, with its last error as the source and [`retry_after`](Error::retry_after) saying for how long: one second
+/// at first, up to thirty. Then one statement is let through to try it; [`ping`](ShardedDatabase::ping) may try at any time.
+///
+/// # What stays with each shard
+///
+/// Unique constraints without the key, sequences, defaults, triggers and foreign keys see the rows of their own shard only.
+/// The key column has to be NOT NULL.
+///
 /// # Cancel safety
 ///
 /// As of [`Database`]: any future may be dropped; of a dropped write it is unknown whether it took effect on its shard.
