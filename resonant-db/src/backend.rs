@@ -6,8 +6,11 @@
 //!
 //! | engine | URL | feature | module |
 //! |---|---|---|---|
+//! | PostgreSQL | `postgresql://user@host:5432/database` | `postgres` (default) | [`postgres`] |
 //! | SQLite, embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | [`sqlite`] |
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub(crate) mod target;
@@ -23,7 +26,7 @@ use crate::pool::{PoolConfig, Verdict};
 use crate::{Param, Result, Rows};
 
 pub use self::target::{Access, Target};
-pub use self::violation::{ConstraintKind, ErrorExt, Violation};
+pub use self::violation::{ConstraintKind, ErrorExt, SqlState, Violation};
 pub use crate::row::{Column, ParamRows, RowBlock, RowsBuilder};
 
 /// An engine: opens connections to the nodes of a database.

@@ -67,6 +67,29 @@ impl StdError for Violation {
     }
 }
 
+/// What an engine with standard codes said: what a backend gives as the source of an error, so that
+/// [`sqlstate`](ErrorExt::sqlstate) finds the code.
+#[derive(Debug)]
+pub struct SqlState {
+    code: Box<str>,
+    message: String,
+}
+
+impl SqlState {
+    /// A code and the engine's words, without anything that holds a value.
+    pub fn new(code: impl Into<Box<str>>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SQLSTATE {}: {}", self.code, self.message)
+    }
+}
+
+impl StdError for SqlState {}
+
 /// What an [`Error`] of a database can be asked besides what every error of the family answers.
 pub trait ErrorExt: private::Sealed {
     /// The kind of the constraint that refused the data.
@@ -75,6 +98,10 @@ pub trait ErrorExt: private::Sealed {
     /// The constraint that refused the data: its name, or its columns where the engine names those (SQLite:
     /// `users.email`).
     fn constraint(&self) -> Option<&str>;
+
+    /// The code the engine gave its refusal, as the SQL standard has them: `23505`, `40001`. None from an engine without
+    /// such codes (SQLite), and none when it was not the engine that failed.
+    fn sqlstate(&self) -> Option<&str>;
 
     /// Whether a value that must be unique is there already.
     fn is_unique_violation(&self) -> bool {
@@ -89,19 +116,24 @@ pub trait ErrorExt: private::Sealed {
 
 impl ErrorExt for Error {
     fn constraint_kind(&self) -> Option<ConstraintKind> {
-        violation(self).map(|violation| violation.kind)
+        find::<Violation>(self).map(|violation| violation.kind)
     }
 
     fn constraint(&self) -> Option<&str> {
-        violation(self)?.constraint.as_deref()
+        find::<Violation>(self)?.constraint.as_deref()
+    }
+
+    fn sqlstate(&self) -> Option<&str> {
+        find::<SqlState>(self).map(|state| &*state.code)
     }
 }
 
-fn violation(error: &Error) -> Option<&Violation> {
+/// The first source of a type.
+fn find<T: StdError + 'static>(error: &Error) -> Option<&T> {
     let mut next = StdError::source(error);
     while let Some(source) = next {
-        if let Some(violation) = source.downcast_ref() {
-            return Some(violation);
+        if let Some(found) = source.downcast_ref() {
+            return Some(found);
         }
         next = source.source();
     }
@@ -127,6 +159,14 @@ mod tests {
         assert!(outer.is_unique_violation() && !outer.is_foreign_key_violation());
         assert_eq!(outer.constraint(), Some("users.email"));
         let other = Error::new(ErrorKind::Rejected, "execute", "syntax");
-        assert_eq!(other.constraint_kind(), None);
+        assert_eq!((other.constraint_kind(), other.sqlstate()), (None, None));
+    }
+
+    #[test]
+    fn the_code_is_found_below_a_violation() {
+        let violation = Violation::new(ConstraintKind::Check, Some("positive".into()))
+            .with_source(SqlState::new("23514", "refused"));
+        let error = Error::new(ErrorKind::Constraint, "execute", "refused").with_source(violation);
+        assert_eq!(error.sqlstate(), Some("23514"));
     }
 }

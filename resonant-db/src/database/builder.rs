@@ -145,9 +145,13 @@ fn backend_of(url: &str) -> Result<Arc<dyn Backend>> {
         "sqlite" => Err(unsupported(
             "sqlite: URLs need the feature `sqlite` of resonant-db; add it to Cargo.toml".into(),
         )),
+        #[cfg(feature = "postgres")]
+        "postgresql" | "postgres" => {
+            Ok(Arc::new(crate::backend::postgres::Postgres::from_url(url)?))
+        }
+        #[cfg(not(feature = "postgres"))]
         "postgresql" | "postgres" => Err(unsupported(
-            "postgresql: URLs need the feature `postgres` of resonant-db, which this version does not have yet; \
-             use sqlite: or a backend(…) of your own"
+            "postgresql: URLs need the feature `postgres` of resonant-db; add it to Cargo.toml"
                 .into(),
         )),
         "" => {

@@ -57,6 +57,7 @@ enum Cell {
     Bool(bool),
     Int(i64),
     Float(f64),
+    Decimal(usize, usize),
     Text(usize, usize),
     Bytes(usize, usize),
     Unreadable(&'static str),
@@ -69,6 +70,11 @@ impl Cells {
             ValueRef::Bool(value) => Cell::Bool(value),
             ValueRef::Int(value) => Cell::Int(value),
             ValueRef::Float(value) => Cell::Float(value),
+            ValueRef::Decimal(digits) => {
+                let start = self.text.len();
+                self.text.push_str(digits);
+                Cell::Decimal(start, self.text.len())
+            }
             ValueRef::Text(text) => {
                 let start = self.text.len();
                 self.text.push_str(text);
@@ -88,6 +94,7 @@ impl Cells {
             Cell::Bool(value) => ValueRef::Bool(value),
             Cell::Int(value) => ValueRef::Int(value),
             Cell::Float(value) => ValueRef::Float(value),
+            Cell::Decimal(start, end) => ValueRef::Decimal(&self.text[start..end]),
             Cell::Text(start, end) => ValueRef::Text(&self.text[start..end]),
             Cell::Bytes(start, end) => ValueRef::Bytes(&self.bytes[start..end]),
             Cell::Unreadable(fault) => return Err(fault),

@@ -14,7 +14,7 @@ use serde::forward_to_deserialize_any;
 use crate::{Error, ErrorKind, Result};
 
 use super::Answer;
-use super::value::ValueRef;
+use super::value::{FromValue, ValueRef};
 
 /// Decodes the row at `index`.
 pub(super) fn decode<T: DeserializeOwned>(answer: &Answer, index: usize) -> Result<T> {
@@ -217,6 +217,21 @@ impl<'de> SeqAccess<'de> for Columns<'_> {
 
 struct ValueDeserializer<'r>(ValueRef<'r>);
 
+/// A number asks a decimal one for what it holds; other values go as they are.
+macro_rules! numbers {
+    ($($method:ident $visit:ident $type:ty;)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> std::result::Result<V::Value, Fault> {
+            match (self.0, <$type as FromValue<'_>>::from_value(self.0)) {
+                (ValueRef::Decimal(_), Some(value)) => visitor.$visit(value),
+                (ValueRef::Decimal(_), None) => Err(Fault::new(
+                    concat!("the decimal number is no ", stringify!($type)),
+                )),
+                _ => self.deserialize_any(visitor),
+            }
+        }
+    )*};
+}
+
 impl<'de> Deserializer<'de> for ValueDeserializer<'_> {
     type Error = Fault;
 
@@ -226,7 +241,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'_> {
             ValueRef::Bool(value) => visitor.visit_bool(value),
             ValueRef::Int(value) => visitor.visit_i64(value),
             ValueRef::Float(value) => visitor.visit_f64(value),
-            ValueRef::Text(value) => visitor.visit_str(value),
+            ValueRef::Text(value) | ValueRef::Decimal(value) => visitor.visit_str(value),
             ValueRef::Bytes(value) => visitor.visit_bytes(value),
         }
     }
@@ -281,8 +296,22 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'_> {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
-        tuple_struct map struct identifier ignored_any
+        char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
+    }
+
+    numbers! {
+        deserialize_i8 visit_i8 i8;
+        deserialize_i16 visit_i16 i16;
+        deserialize_i32 visit_i32 i32;
+        deserialize_i64 visit_i64 i64;
+        deserialize_i128 visit_i128 i128;
+        deserialize_u8 visit_u8 u8;
+        deserialize_u16 visit_u16 u16;
+        deserialize_u32 visit_u32 u32;
+        deserialize_u64 visit_u64 u64;
+        deserialize_u128 visit_u128 u128;
+        deserialize_f32 visit_f32 f32;
+        deserialize_f64 visit_f64 f64;
     }
 }
 

@@ -16,6 +16,8 @@ pub enum ValueRef<'a> {
     Int(i64),
     /// A floating-point number.
     Float(f64),
+    /// A decimal number of any size, in digits: `-12.50`, or `NaN`, `Infinity`, `-Infinity`.
+    Decimal(&'a str),
     /// Text.
     Text(&'a str),
     /// Raw bytes.
@@ -30,6 +32,7 @@ impl ValueRef<'_> {
             ValueRef::Bool(_) => "a boolean",
             ValueRef::Int(_) => "a whole number",
             ValueRef::Float(_) => "a floating-point number",
+            ValueRef::Decimal(_) => "a decimal number",
             ValueRef::Text(_) => "text",
             ValueRef::Bytes(_) => "bytes",
         }
@@ -56,7 +59,7 @@ impl<'a> From<ValueRef<'a>> for Param<'a> {
             ValueRef::Bool(value) => Param::Bool(value),
             ValueRef::Int(value) => Param::Int(value),
             ValueRef::Float(value) => Param::Float(value),
-            ValueRef::Text(value) => Param::Text(value),
+            ValueRef::Decimal(value) | ValueRef::Text(value) => Param::Text(value),
             ValueRef::Bytes(value) => Param::Bytes(value),
         }
     }
@@ -64,14 +67,18 @@ impl<'a> From<ValueRef<'a>> for Param<'a> {
 
 impl fmt::Debug for ValueRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&Param::from(*self), f)
+        match self {
+            ValueRef::Decimal(digits) => write!(f, "decimal({} bytes)", digits.len()),
+            value => fmt::Debug::fmt(&Param::from(*value), f),
+        }
     }
 }
 
 /// What a value of a row can be taken as.
 ///
 /// Whole numbers fit any integer type that holds them, and a float when it holds them exactly; `0` and `1` are booleans
-/// too, because some engines have no others. Nothing else is converted: text is never parsed, NULL is only an `Option`.
+/// too, because some engines have no others. A decimal number is its digits as a `String`, the nearest float, and an
+/// integer when it is whole and fits. Nothing else is converted: text is never parsed, NULL is only an `Option`.
 pub trait FromValue<'a>: Sized {
     /// What is expected, as messages say it: `"whole number that fits i32"`.
     const EXPECTED: &'static str;
@@ -117,7 +124,9 @@ macro_rules! from_value {
 macro_rules! integers {
     ($($type:ident)*) => {
         from_value! {$(
-            $type, "whole number that fits": ValueRef::Int(value) => $type::try_from(value).ok();
+            $type, "whole number that fits":
+                ValueRef::Int(value) => $type::try_from(value).ok(),
+                ValueRef::Decimal(digits) => whole(digits)?.parse().ok();
         )*}
     };
 }
@@ -126,16 +135,26 @@ integers!(i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 usize isize);
 
 from_value! {
     bool, "boolean": ValueRef::Bool(value) => Some(value), ValueRef::Int(0) => Some(false), ValueRef::Int(1) => Some(true);
-    f64, "number": ValueRef::Float(value) => Some(value), ValueRef::Int(value) => exact(value);
+    f64, "number": ValueRef::Float(value) => Some(value), ValueRef::Int(value) => exact(value),
+        ValueRef::Decimal(digits) => digits.parse().ok();
     f32, "number that fits":
         // The nearest f32, as `as` gives it.
         ValueRef::Float(value) => Some(value as f32),
-        ValueRef::Int(value) => exact(value).map(|value| value as f32);
-    &'a str, "text": ValueRef::Text(value) => Some(value);
-    String, "text": ValueRef::Text(value) => Some(value.to_owned());
-    Box<str>, "text": ValueRef::Text(value) => Some(value.into());
+        ValueRef::Int(value) => exact(value).map(|value| value as f32),
+        ValueRef::Decimal(digits) => digits.parse().ok();
+    &'a str, "text": ValueRef::Text(value) | ValueRef::Decimal(value) => Some(value);
+    String, "text": ValueRef::Text(value) | ValueRef::Decimal(value) => Some(value.to_owned());
+    Box<str>, "text": ValueRef::Text(value) | ValueRef::Decimal(value) => Some(value.into());
     &'a [u8], "bytes": ValueRef::Bytes(value) => Some(value);
     Vec<u8>, "bytes": ValueRef::Bytes(value) => Some(value.to_vec());
+}
+
+/// The digits of a decimal number that is whole: those before the point.
+pub(super) fn whole(digits: &str) -> Option<&str> {
+    match digits.split_once('.') {
+        None => Some(digits),
+        Some((whole, fraction)) => fraction.bytes().all(|digit| digit == b'0').then_some(whole),
+    }
 }
 
 /// A whole number as a float, when the float holds it exactly.
@@ -166,6 +185,18 @@ mod tests {
         assert_eq!(String::from_value(ValueRef::Int(1)), None);
         assert_eq!(bool::from_value(ValueRef::Int(1)), Some(true));
         assert_eq!(bool::from_value(ValueRef::Int(2)), None);
+    }
+
+    #[test]
+    fn decimals_keep_their_digits_and_widen_when_whole() {
+        let decimal = ValueRef::Decimal;
+        assert_eq!(i64::from_value(decimal("-12.00")), Some(-12));
+        assert_eq!(i64::from_value(decimal("12.01")), None);
+        assert_eq!(u8::from_value(decimal("256")), None);
+        assert_eq!(i64::from_value(decimal("NaN")), None);
+        assert_eq!(f64::from_value(decimal("0.1")), Some(0.1));
+        assert_eq!(f64::from_value(decimal("-Infinity")), Some(f64::NEG_INFINITY));
+        assert_eq!(String::from_value(decimal("0.10")), Some("0.10".into()));
     }
 
     #[test]

@@ -9,4 +9,5 @@
 
 mod database;
 mod pool;
+mod servers;
 mod sharding;

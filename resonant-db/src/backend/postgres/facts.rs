@@ -1,0 +1,181 @@
+//! What the tap finds out about a session and the connection asks.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+/// What the last ReadyForQuery said of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    /// In no transaction.
+    Idle,
+    /// In a transaction.
+    Open,
+    /// In a transaction that has failed.
+    Failed,
+}
+
+/// What the last CommandComplete said, as far as anybody asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Tag {
+    Other,
+    Commit,
+    Rollback,
+}
+
+/// What is known of a session without asking the server, kept up to date by [`Tap`](super::tap::Tap).
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    status: AtomicU8,
+    tag: AtomicU8,
+    /// Requests that end in a ReadyForQuery, and how many of those have come.
+    asked: AtomicU64,
+    answered: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// A command may have left something in the session.
+    touched: AtomicBool,
+    /// A command has touched what the driver relies on: the prepared statements.
+    undermined: AtomicBool,
+    standby: AtomicU8,
+    ended: AtomicBool,
+    cause: Mutex<Option<String>>,
+    news: Notify,
+}
+
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
+
+impl Facts {
+    /// A status as the server writes it.
+    pub(super) fn ready(&self, status: u8) {
+        self.status.store(status, Ordering::Release);
+        self.answered.fetch_add(1, Ordering::AcqRel);
+        self.news.notify_waiters();
+    }
+
+    pub(super) fn status(&self) -> Status {
+        match self.status.load(Ordering::Acquire) {
+            b'T' => Status::Open,
+            b'E' => Status::Failed,
+            _ => Status::Idle,
+        }
+    }
+
+    /// A command tag as the server writes it, such as `INSERT 0 1`.
+    pub(super) fn completed(&self, tag: &[u8]) {
+        let kind = match tag {
+            b"COMMIT" => Tag::Commit,
+            b"ROLLBACK" => Tag::Rollback,
+            _ => Tag::Other,
+        };
+        self.tag.store(kind as u8, Ordering::Release);
+        match super::hygiene::judge(tag) {
+            super::hygiene::Trace::None => {}
+            super::hygiene::Trace::Session => self.touched.store(true, Ordering::Release),
+            super::hygiene::Trace::Statements => self.undermined.store(true, Ordering::Release),
+        }
+    }
+
+    pub(super) fn tag(&self) -> Tag {
+        match self.tag.load(Ordering::Acquire) {
+            tag if tag == Tag::Commit as u8 => Tag::Commit,
+            tag if tag == Tag::Rollback as u8 => Tag::Rollback,
+            _ => Tag::Other,
+        }
+    }
+
+    /// The server reported one of its settings.
+    pub(super) fn parameter(&self, name: &[u8], value: &[u8]) {
+        if name == b"in_hot_standby" {
+            self.standby.store(if value == b"on" { YES } else { NO }, Ordering::Release);
+        }
+    }
+
+    /// Whether the node is a standby, where it says so (from version 14 on).
+    pub(super) fn standby(&self) -> Option<bool> {
+        match self.standby.load(Ordering::Acquire) {
+            UNKNOWN => None,
+            value => Some(value == YES),
+        }
+    }
+
+    pub(super) fn set_standby(&self, standby: bool) {
+        self.standby.store(if standby { YES } else { NO }, Ordering::Release);
+    }
+
+    pub(super) fn count_asked(&self) {
+        self.asked.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::AcqRel);
+    }
+
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::AcqRel);
+    }
+
+    /// Bytes that have left so far: what has not, the server has not seen.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// Bytes that have come so far: a sign of life.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Acquire)
+    }
+
+    /// The login is over: from here on requests and answers are counted.
+    pub(super) fn start_counting(&self) {
+        self.asked.store(0, Ordering::Release);
+        self.answered.store(0, Ordering::Release);
+    }
+
+    /// Waits until everything that was sent has been answered, so that the status is that of now; or the session ended.
+    pub(super) async fn settled(&self) {
+        loop {
+            let news = self.news.notified();
+            if self.answered.load(Ordering::Acquire) >= self.asked.load(Ordering::Acquire)
+                || self.has_ended()
+            {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    pub(super) fn touch(&self) {
+        self.touched.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Acquire)
+    }
+
+    pub(super) fn untouch(&self) {
+        self.touched.store(false, Ordering::Release);
+    }
+
+    pub(super) fn is_undermined(&self) -> bool {
+        self.undermined.load(Ordering::Acquire)
+    }
+
+    /// The session is over, for a cause where one is known.
+    pub(super) fn end(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+        self.ended.store(true, Ordering::Release);
+        self.news.notify_waiters();
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(super) fn cause(&self) -> Option<String> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

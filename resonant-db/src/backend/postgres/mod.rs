@@ -1,0 +1,197 @@
+//! PostgreSQL, through tokio-postgres: one primary, any number of streaming replicas.
+//!
+//! ```no_run
+//! # async fn example() -> resonant_db::Result<()> {
+//! use resonant_db::{Database, params};
+//!
+//! let db = Database::builder()
+//!     .primary("postgresql://app@primary:5432/resonant")
+//!     .replicas(["postgresql://app@replica1:5432/resonant", "postgresql://app@replica2:5432/resonant"])
+//!     .connect()
+//!     .await?;
+//! let names: Vec<String> = db.read().query_as("SELECT name FROM users WHERE org = $1", params!["org_1"]).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # URL
+//!
+//! `postgresql://user:password@host:5432/database?key=value&…`, as libpq reads it; `%2F` and the like are decoded. Several
+//! hosts, separated by commas, are tried in their order. The usual variables (`PGUSER`, `PGPASSWORD`, `PGSSLMODE`, …) say
+//! what the URL leaves out.
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `sslmode` | `prefer` | `disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`, as in libpq; from `require` on it needs the feature `tls` |
+//! | `sslrootcert` | the system's | file of the authorities to trust; with it `require` is `verify-ca` |
+//! | `sslcert`, `sslkey` | none | the client's own certificate and its key |
+//! | `sslnegotiation` | `postgres` | `direct` skips a round trip (server 17 and later) |
+//! | `channel_binding` | `prefer` | `disable`, `prefer`, `require` |
+//! | `target_session_attrs` | `any` | `read-write`, `read-only`, `primary`, `standby`, `prefer-standby` |
+//! | `load_balance_hosts` | `disable` | `random` tries hosts and addresses in any order |
+//! | `application_name`, `options`, `hostaddr` | none | as in libpq |
+//! | `connect_timeout` | none | seconds for one attempt in all; the pool has a limit of its own |
+//! | `keepalives`, `keepalives_idle`, `keepalives_interval`, `keepalives_count` | on, 30 s, 10 s, 3 | how a dead link is noticed while nothing is sent |
+//! | `tcp_user_timeout` | 30000 | milliseconds until a link that swallows what is sent is dead (Linux) |
+//! | `statements` | 256 | prepared statements kept by each connection |
+//! | `session_reset` | `needed` | `always` resets the session after every use, see below |
+//!
+//! A key nobody knows is reported once in the log. Keys of libpq that would make the connection less safe if they were
+//! left out (`sslcrl`, `requirepeer`, …) are refused.
+//!
+//! # Types
+//!
+//! A parameter is encoded by the type the server declared for its placeholder: whole numbers take whatever width fits,
+//! text is read by the server as anything it likes (`uuid`, `jsonb`, `timestamptz`, an enum, an array). What would change a
+//! value silently is refused: a number for a text, text for `bytea`.
+//!
+//! Booleans, integers, floats, text and bytes come back as they are, `numeric` with all its digits. Other types come back
+//! as text that the server would read as the same value: dates and times in the form of RFC 3339, intervals in that of
+//! ISO 8601, `uuid`, `json`, `inet`, arrays as `{1,2}`, ranges as `[1,5)`, composite values as `(a,b)`. Of types without
+//! a text form here (`tsvector`, geometric ones, extensions) the column is unreadable until the statement casts it to text.
+//!
+//! # What is promised
+//!
+//! - **Nothing dirty comes back.** The status of the session is read from every answer, at no cost. A connection that
+//!   comes back in a transaction is rolled back; one that somebody changed (`SET`, `LISTEN`, a cursor, temporary tables,
+//!   `set_config`, session-level advisory locks) is reset; one whose prepared statements were touched is closed. What a
+//!   function of your own does inside is not seen: `session_reset=always` is for such a schema.
+//! - **A dropped future stops the server.** What runs is cancelled at once, and the connection is used again only when it
+//!   is certain that the request to cancel cannot hit a later statement.
+//! - **COMMIT means committed.** A `COMMIT` that the server answers with a rollback is an error. If the connection is lost
+//!   before the answer, the error says [`may_have_applied`](crate::Error::may_have_applied).
+//! - **Nothing waits for ever.** The server stops a statement at the time limit; if it shows no sign of life for two
+//!   seconds more, the call ends and the connection is given up.
+//! - **Reads only read.** Connections for reading start with `default_transaction_read_only`, on a standby the server
+//!   refuses writes anyway. A statement that changes that very setting is not stopped on the primary: use a role without
+//!   rights where you do not trust the statements. Connections for writing are not opened to a standby, and are closed
+//!   when their node turns out to have become one.
+//! - **A schema change heals itself**: a prepared statement that no longer fits is prepared again; inside a transaction the
+//!   error is a `Conflict`, so that it is run again.
+//! - **No value is shown**, neither in errors nor in the driver's log: what the server quotes of them is left out.
+//!
+//! # What is not
+//!
+//! A pooler between here and the server in transaction mode (PgBouncer), `COPY`, `LISTEN` and streams of rows are not
+//! supported.
+
+mod bulk;
+mod calls;
+mod connection;
+mod error;
+mod facts;
+mod hygiene;
+mod param;
+mod position;
+mod render;
+mod rows;
+mod session;
+mod settings;
+mod statements;
+mod tap;
+#[cfg(feature = "tls")]
+mod tls;
+mod wire;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Backend, Capabilities, Connection, Target};
+use crate::Result;
+
+use self::connection::PostgresConnection;
+use self::settings::Settings;
+
+/// The PostgreSQL backend of the nodes of one database.
+#[derive(Default)]
+pub struct Postgres {
+    /// What each URL says, read once.
+    nodes: Mutex<HashMap<Arc<str>, Arc<Node>>>,
+}
+
+/// A node's settings, with what is made of them once.
+struct Node {
+    settings: Arc<Settings>,
+    #[cfg(feature = "tls")]
+    connector: tokio::sync::OnceCell<tls::Connector>,
+}
+
+impl Postgres {
+    /// The backend for a URL. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) says what is wrong with the URL,
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) what is not supported or not compiled in.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let backend = Self::default();
+        backend.node(url)?;
+        Ok(backend)
+    }
+
+    fn node(&self, url: &str) -> Result<Arc<Node>> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get(url) {
+            return Ok(Arc::clone(node));
+        }
+        let settings = Settings::parse(url, |name| std::env::var(name).ok())?;
+        if !settings.unknown.is_empty() {
+            let node = super::target::name_of(url);
+            tracing::warn!(node, keys = ?settings.unknown, "the URL has keys that mean nothing here");
+        }
+        let node = Arc::new(Node {
+            settings: Arc::new(settings),
+            #[cfg(feature = "tls")]
+            connector: tokio::sync::OnceCell::new(),
+        });
+        nodes.insert(url.into(), Arc::clone(&node));
+        Ok(node)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Node {
+    async fn connector(&self, name: &str) -> Result<tls::Connector> {
+        let wrong = |fault: String| {
+            crate::Error::new(crate::ErrorKind::Config, "connect", format!("{name}: {fault}"))
+        };
+        let make = || async {
+            let settings = Arc::clone(&self.settings);
+            // Files are read.
+            let made = tokio::task::spawn_blocking(move || tls::Connector::new(&settings)).await;
+            made.map_err(|_| wrong("reading the certificates was cut off".into()))?.map_err(wrong)
+        };
+        self.connector.get_or_try_init(make).await.cloned()
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    fn system(&self) -> &'static str {
+        "postgresql"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            local_readers: false,
+            commits_visible_at_once: false,
+            stops_statements: true,
+            typed_columns: true,
+        }
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
+        let node = self.node(&target.url)?;
+        Ok(Box::new(PostgresConnection::open(&node, target).await?))
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<_> = nodes.keys().map(|url| super::target::name_of(url)).collect();
+        f.debug_struct("Postgres").field("nodes", &names).finish()
+    }
+}

@@ -1,0 +1,437 @@
+//! A session with a server: opening it, running the driver, deadlines, stopping what runs.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::seq::SliceRandom;
+use tokio::time::timeout;
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode as DriverMode, SslNegotiation};
+use tokio_postgres::{Client, Config};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::backend::{Access, Target};
+use crate::{Error, ErrorKind, Result};
+
+use super::Node;
+use super::error::{Trouble, refused_login, words};
+use super::facts::Facts;
+use super::settings::{SessionAttrs, Settings, SslMode};
+use super::tap::Tap;
+use super::wire::{self, Address, Cover, Ready, Route, WireFault};
+
+/// How much longer than the server's own limit a statement may stay without any sign of life.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a dropped statement may take to be answered anyway before it is cancelled.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// How long one request to cancel may take, and how long its effect.
+const CANCEL: Duration = Duration::from_secs(2);
+const EFFECT: Duration = Duration::from_millis(50);
+const GOODBYE: Duration = Duration::from_secs(2);
+
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) facts: Arc<Facts>,
+    driver: AbortOnDropHandle<()>,
+    settings: Arc<Settings>,
+    route: Route,
+    cover: Cover,
+    /// How long nothing at all may come.
+    silence: Option<Duration>,
+}
+
+impl Session {
+    /// Opens a session with the first host that will do.
+    pub(super) async fn open(node: &Node, target: &Target) -> Result<Self> {
+        let settings = &node.settings;
+        let passes: &[bool] = match settings.attrs {
+            // Any node will do once no standby was found.
+            SessionAttrs::PreferStandby if target.access == Access::ReadOnly => &[true, false],
+            _ => &[false],
+        };
+        let mut last = None;
+        for only_standby in passes {
+            for (host, address) in candidates(settings, &target.name).await? {
+                let attempt = Self::attempt(node, target, host, address, *only_standby);
+                let attempt = match settings.config.get_connect_timeout() {
+                    None => attempt.await,
+                    Some(limit) => timeout(*limit, attempt).await.unwrap_or_else(|_| {
+                        let message =
+                            format!("{}: no session within connect_timeout={limit:?}", target.name);
+                        Err(Error::new(ErrorKind::TimedOut, "connect", message))
+                    }),
+                };
+                match attempt {
+                    Ok(session) => return Ok(session),
+                    // Another host would be asked with the same wrong password.
+                    Err(error) if error.kind() == ErrorKind::Config => return Err(error),
+                    Err(error) => last = Some(error),
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            let message = format!("{}: the name has no address", target.name);
+            Error::new(ErrorKind::Unavailable, "connect", message)
+        }))
+    }
+
+    async fn attempt(
+        node: &Node,
+        target: &Target,
+        host: String,
+        address: Address,
+        only_standby: bool,
+    ) -> Result<Self> {
+        let covers = covers(node.settings.ssl_mode);
+        #[cfg(feature = "tls")]
+        let tls = match covers.iter().any(|cover| *cover != Cover::None) {
+            true => Some(node.connector(&target.name).await?),
+            false => None,
+        };
+        #[cfg(not(feature = "tls"))]
+        let _ = host;
+        let route = Route {
+            address,
+            #[cfg(feature = "tls")]
+            host,
+            #[cfg(feature = "tls")]
+            tls,
+        };
+        let mut last = None;
+        for cover in covers {
+            match Self::log_in(node, target, &route, *cover).await {
+                Ok(session) => {
+                    session.check_role(node, target, only_standby).await?;
+                    return Ok(session);
+                }
+                Err(fault) => {
+                    let (again, error) = fault.explain(target, &node.settings);
+                    if !again {
+                        return Err(error);
+                    }
+                    // What the mode tried first is what the user should hear of.
+                    last.get_or_insert(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "connect", "no attempt was made")
+        }))
+    }
+
+    async fn log_in(
+        node: &Node,
+        target: &Target,
+        route: &Route,
+        cover: Cover,
+    ) -> std::result::Result<Self, LoginFault> {
+        let settings = &node.settings;
+        let (stream, encrypted) = route.open(settings, cover).await.map_err(LoginFault::Wire)?;
+        let facts = Arc::new(Facts::default());
+        let ready = Ready::of(&stream);
+        let config = session_config(settings, target, encrypted);
+        let tap = Tap::new(stream, Arc::clone(&facts));
+        let (client, mut connection) = config
+            .connect_raw(tap, ready)
+            .await
+            .map_err(|error| LoginFault::Refused { error, encrypted })?;
+        facts.start_counting();
+        let told = Arc::clone(&facts);
+        let driver = tokio::spawn(async move {
+            let cause = loop {
+                match poll_fn(|cx| connection.poll_message(cx)).await {
+                    // Notices may quote values, notifications are for those who asked for them.
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break Some(cause_of(&error)),
+                    None => break None,
+                }
+            };
+            // First the cause, then the end of whoever waits for an answer.
+            told.end(cause);
+            drop(connection);
+        });
+        #[cfg(feature = "tls")]
+        let cover = if encrypted { Cover::Required } else { Cover::None };
+        Ok(Self {
+            client,
+            facts,
+            driver: AbortOnDropHandle::new(driver),
+            settings: Arc::clone(settings),
+            route: route.clone(),
+            cover,
+            silence: target.statement_timeout.map(|limit| limit.saturating_add(GRACE)),
+        })
+    }
+
+    /// Whether the node is what the URL and the caller want.
+    async fn check_role(&self, node: &Node, target: &Target, only_standby: bool) -> Result<()> {
+        let attrs = node.settings.attrs;
+        let writes = target.access == Access::ReadWrite;
+        let standby = match self.facts.standby() {
+            Some(standby) => standby,
+            // Before version 14 the server does not say.
+            None => {
+                let asked = self.client.query_typed("SELECT pg_is_in_recovery()", &[]).await;
+                let rows = asked.map_err(|error| refused_login(&target.name, &error))?;
+                let standby = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false);
+                self.facts.set_standby(standby);
+                standby
+            }
+        };
+        let unwanted = match standby {
+            true if writes => {
+                Some("is a standby and takes no writes; point primary to the node that does")
+            }
+            true if matches!(attrs, SessionAttrs::Primary | SessionAttrs::ReadWrite) => {
+                Some("is a standby, which target_session_attrs rules out")
+            }
+            false
+                if attrs == SessionAttrs::Standby
+                    || (attrs == SessionAttrs::ReadOnly && writes) =>
+            {
+                Some("is no standby, which target_session_attrs rules out")
+            }
+            false if only_standby => Some("is no standby"),
+            _ => None,
+        };
+        match unwanted {
+            None => Ok(()),
+            Some(what) => {
+                let message = format!("{}: {} {what}", target.name, self.route.address);
+                Err(Error::new(ErrorKind::Unavailable, "connect", message))
+            }
+        }
+    }
+
+    /// Waits for an answer, as long as the server shows signs of life.
+    pub(super) async fn within<T, E: Into<Trouble>>(
+        &self,
+        answer: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, Trouble> {
+        let Some(limit) = self.silence else { return answer.await.map_err(Into::into) };
+        let mut answer = pin!(answer);
+        loop {
+            let received = self.facts.received();
+            match timeout(limit, &mut answer).await {
+                Ok(answer) => return answer.map_err(Into::into),
+                Err(_) if self.facts.received() != received => {}
+                Err(_) => return Err(Trouble::Silent(limit)),
+            }
+        }
+    }
+
+    /// Waits until what was sent has been answered.
+    pub(super) async fn settle(&self) -> std::result::Result<(), Trouble> {
+        let settled = async {
+            self.facts.settled().await;
+            Ok::<(), Trouble>(())
+        };
+        self.within(settled).await
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed() || self.facts.has_ended()
+    }
+
+    /// Stops what runs and waits until nothing is under way and no request to cancel can hit what comes next.
+    pub(super) async fn drain(&self) -> std::result::Result<(), Trouble> {
+        let mut barrier = pin!(self.client.check_connection());
+        if let Ok(answered) = timeout(PATIENCE, &mut barrier).await {
+            return answered.map_err(Trouble::from);
+        }
+        let mut effect = EFFECT;
+        loop {
+            // It may have come before the statement began, or between two of them.
+            self.cancel().await;
+            match timeout(effect, &mut barrier).await {
+                Ok(answered) => {
+                    answered?;
+                    break;
+                }
+                Err(_) => effect = (effect * 2).min(CANCEL),
+            }
+        }
+        self.client.check_connection().await.map_err(Trouble::from)
+    }
+
+    async fn cancel(&self) {
+        let token = self.client.cancel_token();
+        let request = wire::cancel(&token, &self.route, &self.settings, self.cover);
+        match timeout(CANCEL, request).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => {
+                tracing::debug!(address = %self.route.address, ?fault, "a request to cancel failed")
+            }
+            Err(_) => {
+                tracing::debug!(address = %self.route.address, "a request to cancel took too long")
+            }
+        }
+    }
+
+    /// Says goodbye and waits until the driver has.
+    pub(super) async fn close(self, busy: bool) {
+        if busy && !self.is_closed() {
+            self.cancel().await;
+        }
+        let Self { client, driver, .. } = self;
+        drop(client);
+        // What does not end by then is ended by the handle.
+        let _ = timeout(GOODBYE, driver).await;
+    }
+}
+
+/// The cause of a session's end, in words without a value.
+fn cause_of(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(said), _) => format!("{}: {}", said.code().code(), words(said)),
+        (None, Some(source)) => source.to_string(),
+        (None, None) => error.to_string(),
+    }
+}
+
+#[derive(Debug)]
+enum LoginFault {
+    Wire(WireFault),
+    Refused { error: tokio_postgres::Error, encrypted: bool },
+}
+
+impl LoginFault {
+    /// The error, and whether the mode lets another cover be tried.
+    fn explain(self, target: &Target, settings: &Settings) -> (bool, Error) {
+        let name = &target.name;
+        #[cfg(not(feature = "tls"))]
+        let _ = settings;
+        match self {
+            Self::Wire(WireFault::Io(error)) => {
+                let message = format!("{name}: cannot be reached ({error})");
+                (false, Error::new(ErrorKind::Unavailable, "connect", message).with_source(error))
+            }
+            #[cfg(feature = "tls")]
+            Self::Wire(WireFault::Tls(fault)) => {
+                let hint = match settings.ssl_mode {
+                    SslMode::VerifyCa | SslMode::VerifyFull
+                        if settings.certificates.root.is_none() =>
+                    {
+                        "; if the server's authority is a private one, name it: sslrootcert=/path/ca.crt"
+                    }
+                    SslMode::VerifyFull => {
+                        "; the certificate must be of that authority and for that host name"
+                    }
+                    _ => "",
+                };
+                let message = format!("{name}: TLS failed ({fault}){hint}");
+                (true, Error::new(ErrorKind::Config, "connect", message))
+            }
+            #[cfg(feature = "tls")]
+            Self::Wire(WireFault::NoTls) => {
+                let message = format!(
+                    "{name}: the server has no TLS; turn it on there, or set sslmode=prefer"
+                );
+                (true, Error::new(ErrorKind::Config, "connect", message))
+            }
+            Self::Refused { error, encrypted } => {
+                let login = error.code().is_some_and(|code| code.code().starts_with("28"));
+                let again = match settings.ssl_mode {
+                    SslMode::Prefer => login && encrypted,
+                    SslMode::Allow => login && !encrypted,
+                    _ => false,
+                };
+                (again, refused_login(name, &error))
+            }
+        }
+    }
+}
+
+/// What is tried one after the other.
+fn covers(mode: SslMode) -> &'static [Cover] {
+    #[cfg(feature = "tls")]
+    return match mode {
+        SslMode::Disable => &[Cover::None],
+        SslMode::Allow => &[Cover::None, Cover::Required],
+        SslMode::Prefer => &[Cover::Offered, Cover::None],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Cover::Required],
+    };
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = mode;
+        &[Cover::None]
+    }
+}
+
+/// Every address in the order they are tried.
+async fn candidates(settings: &Settings, name: &str) -> Result<Vec<(String, Address)>> {
+    let config = &settings.config;
+    let (hosts, addresses, ports) =
+        (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+    let mut order: Vec<usize> = (0..hosts.len().max(addresses.len())).collect();
+    let random = config.get_load_balance_hosts() == LoadBalanceHosts::Random;
+    if random {
+        order.shuffle(&mut rand::rng());
+    }
+    let mut candidates = Vec::new();
+    let mut fault = None;
+    for at in order {
+        let host = match hosts.get(at) {
+            Some(Host::Tcp(host)) => host.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(folder)) => {
+                let path = folder.join(format!(".s.PGSQL.{}", port(at)));
+                candidates.push((String::new(), Address::Unix(path)));
+                continue;
+            }
+            None => addresses[at].to_string(),
+        };
+        if let Some(address) = addresses.get(at) {
+            candidates.push((host, Address::Tcp(SocketAddr::new(*address, port(at)))));
+            continue;
+        }
+        match tokio::net::lookup_host((host.as_str(), port(at))).await {
+            Ok(found) => {
+                let mut found: Vec<_> = found.collect();
+                if random {
+                    found.shuffle(&mut rand::rng());
+                }
+                candidates
+                    .extend(found.into_iter().map(|address| (host.clone(), Address::Tcp(address))));
+            }
+            Err(error) => {
+                let message = format!("{name}: the name {host:?} cannot be resolved ({error})");
+                fault =
+                    Some(Error::new(ErrorKind::Unavailable, "connect", message).with_source(error));
+            }
+        }
+    }
+    match (candidates.is_empty(), fault) {
+        (true, Some(fault)) => Err(fault),
+        _ => Ok(candidates),
+    }
+}
+
+/// What the driver is told: the login, and the limits the server is to keep.
+fn session_config(settings: &Settings, target: &Target, encrypted: bool) -> Config {
+    let mut config = settings.config.clone();
+    let mut options = String::new();
+    if let Some(limit) = target.statement_timeout {
+        options.push_str(&format!(
+            "-c statement_timeout={} ",
+            limit.as_millis().clamp(1, i32::MAX as u128)
+        ));
+    }
+    if let Some(asked) = config.get_options() {
+        options.push_str(asked);
+    }
+    // Behind what the user wrote, so that it stands.
+    if target.access == Access::ReadOnly {
+        options.push_str(" -c default_transaction_read_only=on");
+    }
+    config.options(options.trim());
+    if encrypted {
+        config.ssl_mode(DriverMode::Require).ssl_negotiation(SslNegotiation::Direct);
+    } else {
+        config.ssl_mode(DriverMode::Disable);
+    }
+    config
+}
