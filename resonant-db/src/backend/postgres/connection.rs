@@ -190,6 +190,19 @@ impl PostgresConnection {
                     // It failed before it did anything.
                     self.session.settle().await?;
                 }
+                Err(trouble) if !fresh && trouble.doubts_types() => {
+                    let idle = self.work == Work::None;
+                    if !(idle || trouble.is_refusal()) {
+                        return Err(trouble);
+                    }
+                    // Was it the value, or is the column of another type now?
+                    self.session.settle().await?;
+                    self.statements.forget(sql);
+                    let (again, _) = self.known(sql).await?;
+                    if again.statement.params() == known.statement.params() {
+                        return Err(trouble);
+                    }
+                }
                 answer => return answer,
             }
         }

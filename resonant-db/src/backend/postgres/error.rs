@@ -63,6 +63,16 @@ impl Trouble {
         }
     }
 
+    /// Whether a parameter did not fit the type it was thought to have.
+    pub(super) fn doubts_types(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            _ => self
+                .code()
+                .is_some_and(|code| matches!(code, "22003" | "22007" | "22P02" | "22P03")),
+        }
+    }
+
     /// Whether a statement does no longer fit the schema it was prepared for, so that the transaction is lost with it.
     pub(super) fn is_outdated(&self) -> bool {
         self.is_stale() && self.code().is_some_and(|code| matches!(code, "0A000" | "26000"))

@@ -1,5 +1,12 @@
 //! Everything that needs a server: the PostgreSQL backend on real PostgreSQL.
 
+mod commits;
+mod faults;
+mod refusals;
+mod replicas;
+mod sessions;
+mod statements;
+mod tls;
 mod traps;
 mod values;
 
