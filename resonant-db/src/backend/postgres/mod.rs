@@ -59,8 +59,8 @@
 //!   is certain that the request to cancel cannot hit a later statement.
 //! - **COMMIT means committed.** A `COMMIT` that the server answers with a rollback is an error. If the connection is lost
 //!   before the answer, the error says [`may_have_applied`](crate::Error::may_have_applied).
-//! - **Nothing waits for ever.** The server stops a statement at the time limit; if it shows no sign of life for two
-//!   seconds more, the call ends and the connection is given up.
+//! - **Nothing waits for ever.** The server stops a statement at the time limit; if it shows no sign of life for half
+//!   of that more (from 500 ms to 2 s), the call ends and the connection is given up.
 //! - **Reads only read.** Connections for reading start with `default_transaction_read_only`, on a standby the server
 //!   refuses writes anyway. A statement that changes that very setting is not stopped on the primary: use a role without
 //!   rights where you do not trust the statements. Connections for writing are not opened to a standby, and are closed

@@ -22,8 +22,13 @@ use super::settings::{SessionAttrs, Settings, SslMode};
 use super::tap::Tap;
 use super::wire::{self, Address, Cover, Ready, Route, WireFault};
 
-/// How much longer than the server's own limit a statement may stay without any sign of life.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long nothing at all may come: the server's own limit, and half of that again, from 500 ms to 2 s, for the answer
+/// that it was reached.
+fn silence(limit: Duration) -> Duration {
+    let grace = (limit / 2).clamp(Duration::from_millis(500), Duration::from_secs(2));
+    limit.saturating_add(grace)
+}
+
 /// How long a dropped statement may take to be answered anyway before it is cancelled.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// How long one request to cancel may take, and how long its effect.
@@ -161,7 +166,7 @@ impl Session {
             settings: Arc::clone(settings),
             route: route.clone(),
             cover,
-            silence: target.statement_timeout.map(|limit| limit.saturating_add(GRACE)),
+            silence: target.statement_timeout.map(silence),
         })
     }
 

@@ -1,6 +1,8 @@
 //! Everything that needs a server: the PostgreSQL backend on real PostgreSQL.
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod commits;
+mod conformance;
 mod faults;
 mod refusals;
 mod replicas;
