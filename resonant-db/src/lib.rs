@@ -81,6 +81,7 @@
 //!
 //! | engine | URL | feature | limits |
 //! |---|---|---|---|
+//! | [PostgreSQL](backend::postgres) | `postgresql://user@host:5432/database` | `postgres` | no pooler in transaction mode between; no COPY, LISTEN, streams yet |
 //! | [SQLite](backend::sqlite), embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | one writer at a time; the processes of one machine |
 //! | [yours](backend::Backend) | any | none | what it [declares](backend::Capabilities) |
 //!
@@ -95,6 +96,8 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `postgres` | yes | PostgreSQL, through tokio-postgres |
+//! | `tls` | no | TLS to PostgreSQL by rustls with ring: `sslmode=require` and stronger |
 //! | `sqlite` | no | the embedded engine; compiles SQLite |
 //! | `sharding` | no | `ShardedDatabase` and its SQL router |
 //! | `bb8` | no | any bb8 manager as a [`Manager`](pool::Manager) of ours |
@@ -107,7 +110,7 @@
 //! `<database>/primary`, `<database>/replica-1`, … Statements never appear in metrics.
 
 #![cfg_attr(
-    not(all(feature = "sharding", feature = "sqlite", feature = "testing")),
+    not(all(feature = "postgres", feature = "sharding", feature = "sqlite", feature = "testing")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 

@@ -182,6 +182,10 @@ impl Backend for Postgres {
         }
     }
 
+    fn check(&self, target: &Target) -> Result<()> {
+        self.node(&target.url).map(drop)
+    }
+
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
         let node = self.node(&target.url)?;
         Ok(Box::new(PostgresConnection::open(&node, target).await?))

@@ -244,13 +244,21 @@ fn refused(url: &str) -> (ErrorKind, String) {
     (error.kind(), error.to_string())
 }
 
-#[test]
-fn a_postgresql_url_names_the_feature_that_is_missing() {
-    for url in ["postgresql://app:s3cr3t@db/app", "postgres://app:s3cr3t@db/app"] {
-        let (kind, text) = refused(url);
-        assert_eq!(kind, ErrorKind::Unsupported);
-        assert!(text.contains("feature `postgres`") && !text.contains("s3cr3t"), "{text}");
+#[tokio::test]
+async fn a_postgresql_url_is_read_when_the_database_is_built() -> Result<()> {
+    let good = ["postgresql://app:s3cr3t@db/app", "postgres://app:s3cr3t@db/app"];
+    for url in good {
+        Database::builder().primary(url).connect_lazy()?;
     }
+    for bad in ["postgresql://app:s3cr3t@db/app?sslmode=on", "postgresql://app:s3cr3t@db:port/app"]
+    {
+        assert_eq!(refused(bad).0, ErrorKind::Config);
+        let error = Database::builder().primary(good[0]).replicas([bad]).connect_lazy();
+        let error = error.expect_err("a bad replica");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
+    }
+    Ok(())
 }
 
 #[test]

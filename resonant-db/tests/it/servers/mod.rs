@@ -1,5 +1,5 @@
 //! Everything that needs a server: the PostgreSQL backend on real PostgreSQL.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail by panicking")]
 
 mod commits;
 mod conformance;
