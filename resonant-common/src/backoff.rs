@@ -32,13 +32,18 @@ impl Backoff {
     /// The ceiling before retry number `retry` (the first retry is 0), without jitter.
     pub fn ceiling(&self, retry: u32) -> Duration {
         let exponent = i32::try_from(retry).unwrap_or(i32::MAX);
+        if self.initial.is_zero() {
+            return Duration::ZERO; // nothing times infinity would be no number
+        }
         let seconds = self.initial.as_secs_f64() * self.factor.max(1.0).powi(exponent);
-        if seconds >= self.max.as_secs_f64() { self.max } else { Duration::from_secs_f64(seconds) }
+        Duration::try_from_secs_f64(seconds).map_or(self.max, |ceiling| ceiling.min(self.max))
     }
 
     /// A wait before retry number `retry`, uniform between nothing and its [`ceiling`](Backoff::ceiling).
     pub fn wait(&self, retry: u32, chance: &mut impl Rng) -> Duration {
-        self.ceiling(retry).mul_f64(chance.random_range(0.0..=1.0))
+        let ceiling = self.ceiling(retry);
+        let seconds = ceiling.as_secs_f64() * chance.random_range(0.0..=1.0);
+        Duration::try_from_secs_f64(seconds).map_or(ceiling, |wait| wait.min(ceiling))
     }
 }
 
@@ -56,6 +61,23 @@ mod tests {
         assert_eq!(backoff.ceiling(3), Duration::from_millis(800));
         assert_eq!(backoff.ceiling(20), Duration::from_secs(30));
         assert_eq!(backoff.ceiling(u32::MAX), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn no_settings_make_it_panic() {
+        let mut chance = StdRng::seed_from_u64(7);
+        let waits = [Duration::ZERO, Duration::from_nanos(1), Duration::MAX];
+        for (initial, max) in waits.iter().flat_map(|i| waits.iter().map(move |m| (*i, *m))) {
+            for factor in [f64::NAN, f64::NEG_INFINITY, 0.0, 2.0, f64::MAX, f64::INFINITY] {
+                let backoff = Backoff { initial, max, factor };
+                for retry in [0, 1, 1024, u32::MAX] {
+                    assert!(backoff.ceiling(retry) <= max, "{backoff:?}");
+                    assert!(backoff.wait(retry, &mut chance) <= max, "{backoff:?}");
+                }
+            }
+        }
+        let at_once = Backoff { initial: Duration::ZERO, ..Backoff::default() };
+        assert_eq!(at_once.ceiling(5000), Duration::ZERO);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::duration::after;
 
 /// Settings of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,7 +78,7 @@ impl Breaker {
             }
             State::Open { trips, .. } | State::HalfOpen { trips, .. } => {
                 self.state = State::HalfOpen {
-                    probe_lapses: now + self.config.cool_down.ceiling(trips),
+                    probe_lapses: after(now, self.config.cool_down.ceiling(trips)),
                     trips,
                 };
                 Admit::Probe
@@ -101,13 +102,13 @@ impl Breaker {
             }
             State::Closed { .. } => {
                 self.state =
-                    State::Open { until: now + self.config.cool_down.ceiling(0), trips: 0 };
+                    State::Open { until: after(now, self.config.cool_down.ceiling(0)), trips: 0 };
                 true
             }
             State::HalfOpen { trips, .. } => {
                 let trips = trips.saturating_add(1);
                 self.state =
-                    State::Open { until: now + self.config.cool_down.ceiling(trips), trips };
+                    State::Open { until: after(now, self.config.cool_down.ceiling(trips)), trips };
                 false
             }
             // A straggler that was admitted before the breaker opened says nothing new.
@@ -162,6 +163,15 @@ mod tests {
         let mut breaker = tripped(t0);
         assert_eq!(breaker.admit(t0 + secs(1)), Admit::Probe);
         assert_eq!(breaker.admit(t0 + secs(2)), Admit::Probe);
+    }
+
+    #[tokio::test]
+    async fn one_that_opens_for_ever_does_not_panic() {
+        let t0 = Instant::now();
+        let cool_down = Backoff { initial: Duration::MAX, max: Duration::MAX, factor: 2.0 };
+        let mut breaker = Breaker::new(BreakerConfig { threshold: 1, cool_down });
+        assert!(breaker.failed(t0));
+        assert!(matches!(breaker.admit(t0 + secs(1_000_000)), Admit::Not { .. }));
     }
 
     #[tokio::test]

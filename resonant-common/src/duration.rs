@@ -7,6 +7,16 @@ use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
+use tokio::time::Instant;
+
+/// The longest wait that is told from a longer one: thirty years.
+pub const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// The instant `wait` after `start`, at most [`FOR_EVER`] after it: `Duration::MAX` is a common way to say "never", and
+/// adding it to an instant would panic.
+pub fn after(start: Instant, wait: Duration) -> Instant {
+    start + wait.min(FOR_EVER)
+}
 
 /// Writes human text.
 pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -131,6 +141,14 @@ mod tests {
         assert_eq!(settings.wait, settings.limit.unwrap_or_default());
         assert_eq!(serde_json::from_str::<Settings>(&serde_json::to_string(&settings)?)?, settings);
         Ok(())
+    }
+
+    #[test]
+    fn no_wait_is_too_long_to_be_added() {
+        let start = Instant::now();
+        let far = after(start, Duration::MAX);
+        assert_eq!(far - start, FOR_EVER);
+        assert_eq!(after(start, Duration::from_secs(1)) - start, Duration::from_secs(1));
     }
 
     #[test]

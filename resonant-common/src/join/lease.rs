@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use crate::duration::after;
 use crate::error::{Error, Kind};
 
 /// A lease that was granted: proof that `owner` held `name` at `epoch`.
@@ -182,13 +183,13 @@ impl LeaseStore for MemoryLeaseStore {
         };
         records.insert(
             name.to_owned(),
-            Record { owner: owner.to_owned(), epoch, expires: Some(now + ttl) },
+            Record { owner: owner.to_owned(), epoch, expires: Some(after(now, ttl)) },
         );
         Ok(Acquired::Granted(Lease { name: name.to_owned(), owner: owner.to_owned(), epoch, ttl }))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Lease, LeaseError> {
-        self.owned("renew", lease, |record, now| record.expires = Some(now + ttl))?;
+        self.owned("renew", lease, |record, now| record.expires = Some(after(now, ttl)))?;
         Ok(Lease { ttl, ..lease.clone() })
     }
 

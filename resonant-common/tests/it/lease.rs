@@ -13,6 +13,18 @@ async fn memory_store_conforms() {
     testing::suite(Arc::new(MemoryLeaseStore::new()), "memory", Duration::from_millis(200)).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lease_may_be_asked_for_for_ever() -> Result<(), LeaseError> {
+    let store = MemoryLeaseStore::new();
+    let Acquired::Granted(lease) = store.acquire("n", "a", Duration::MAX).await? else {
+        panic!("nobody holds it")
+    };
+    store.renew(&lease, Duration::MAX).await?;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(matches!(store.acquire("n", "b", Duration::MAX).await?, Acquired::Held(_)));
+    Ok(())
+}
+
 /// A suite that cannot fail proves nothing: each of these breaks one clause and must be caught.
 #[tokio::test(start_paused = true)]
 async fn broken_stores_are_caught() {
