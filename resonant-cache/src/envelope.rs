@@ -51,7 +51,8 @@ pub(crate) struct Head {
     pub(crate) fingerprint: u32,
     /// Which write made it.
     pub(crate) version: Version,
-    /// When, in milliseconds of the store's clock. Kept to 40 bits.
+    /// When, in milliseconds of the store's clock. Kept to its low 40 bits, so it means something only as [an
+    /// age](Head::age).
     pub(crate) written_at: u64,
     /// For how many milliseconds it is fresh; `None` for ever. Kept to 40 bits.
     pub(crate) fresh_ms: Option<u64>,
@@ -76,7 +77,8 @@ impl Head {
         let start = out.len();
         encode(&mut out)?;
         let payload = out.len() - start;
-        Ok(Sealed { bytes: Bytes::from(out), payload })
+        // To size: what a buffer that grew has left over would be held for as long as the value, and not accounted for.
+        Ok(Sealed { bytes: Bytes::from(out.into_boxed_slice()), payload })
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -92,7 +94,7 @@ impl Head {
         out.extend_from_slice(&self.fingerprint.to_be_bytes());
         out.extend_from_slice(&self.version.0);
         put_u40(out, self.written_at);
-        put_u40(out, self.fresh_ms.unwrap_or_default());
+        put_u40(out, self.fresh_ms.unwrap_or_default().min(MAX_U40));
         if let Some(position) = &self.position {
             out.extend_from_slice(&position.system.to_be_bytes());
             out.extend_from_slice(&position.timeline.to_be_bytes());
@@ -106,6 +108,16 @@ impl Head {
                 out.extend_from_slice(&tag.0.to_be_bytes());
             }
         }
+    }
+}
+
+impl Head {
+    /// How many milliseconds ago it was written by the store's clock, which may count from any start: only the low 40
+    /// bits are compared. What was written up to 17 years ahead of `clock` was written just now, by a client whose
+    /// estimate of that clock is ahead of ours.
+    pub(crate) fn age(&self, clock: u64) -> u64 {
+        let age = clock.wrapping_sub(self.written_at) & MAX_U40;
+        if age > MAX_U40 / 2 { 0 } else { age }
     }
 }
 
@@ -156,8 +168,9 @@ pub fn version(bytes: &[u8]) -> Option<Version> {
     Some(Version(bytes.get(6..12)?.try_into().ok()?))
 }
 
+/// The low 40 bits.
 fn put_u40(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(&value.min(MAX_U40).to_be_bytes()[3..]);
+    out.extend_from_slice(&value.to_be_bytes()[3..]);
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -289,6 +302,20 @@ mod tests {
         let bytes = sealed(&plain(), b"x");
         assert_eq!(version(&bytes), Some(Version([1, 2, 3, 4, 5, 6])));
         assert_eq!(version(b"{\"json\":true,\"long\":\"enough\"}"), None);
+    }
+
+    #[test]
+    fn ages_are_right_whatever_the_stores_clock_counts_from() {
+        for written_at in [0, 1_000, MAX_U40 - 1, MAX_U40 + 1, 1_795_000_000_000, u64::MAX - 9_000]
+        {
+            let Some((head, _)) = open(&sealed(&Head { written_at, ..plain() }, b"7")) else {
+                panic!("it is of this layout")
+            };
+            for (later, age) in [(0, 0), (1, 1), (9_000, 9_000)] {
+                assert_eq!(head.age(written_at + later), age, "written at {written_at}");
+            }
+            assert_eq!(head.age(written_at.wrapping_sub(50)), 0, "by a clock that is ahead");
+        }
     }
 
     prop_compose! {

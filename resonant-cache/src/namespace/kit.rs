@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use resonant_common::duration::after;
 use tokio::time::Instant;
 
 use super::NamespaceCore;
@@ -178,7 +179,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
         now: Instant,
         clock: u64,
     ) -> Option<(Entry, Freshness)> {
-        let age = Duration::from_millis(clock.saturating_sub(head.written_at));
+        let age = Duration::from_millis(head.age(clock));
         let fresh_until = match head.fresh_ms {
             None => None,
             // An instant so long ago that it cannot be expressed is over.
@@ -211,7 +212,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
         if self.core.gate.store().capabilities().announces != Announces::Never {
             return fresh_until;
         }
-        let look_again = now + self.core.config.unannounced_max_age;
+        let look_again = after(now, self.core.config.unannounced_max_age);
         Some(fresh_until.map_or(look_again, |end| end.min(look_again)))
     }
 
