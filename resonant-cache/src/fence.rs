@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use resonant_common::duration::after;
 use resonant_common::join::Position;
 use tokio::time::Instant;
 
@@ -51,17 +52,13 @@ impl<K: std::hash::Hash + Eq + Clone> Fences<K> {
         self.fences.get(key).is_none_or(reached) && self.floor.as_ref().is_none_or(reached)
     }
 
-    /// Raises the fence of `key` to `position` until `now + ttl`. An older position changes nothing; one that does not
-    /// compare replaces it.
+    /// Raises the fence of `key` to `position` until `now + ttl`. Of two that compare, the higher position stays, for as
+    /// long as either would: the order in which they come must not cut one short. One that does not compare replaces it.
     pub(crate) fn raise(&mut self, key: &K, position: Position, ttl: Duration, now: Instant) {
-        let fence = Fence { position, until: now + ttl };
+        let fence = Fence { position, until: after(now, ttl) };
         if let Some(held) = self.fences.get_mut(key) {
-            if held.until <= now
-                || position.system != held.position.system
-                || has_reached(&position, &held.position)
-            {
-                *held = fence;
-            }
+            let compares = now < held.until && position.system == held.position.system;
+            *held = if compares { merge(Some(*held), fence) } else { fence };
             return;
         }
         if self.fences.len() >= self.max {
@@ -130,9 +127,23 @@ mod tests {
         fences.raise(&"k", P, TTL, now);
         fences.raise(&"k", Position { offset: 50, ..P }, TTL, now + TTL / 2);
         let old = Position { offset: 99, ..P };
-        assert!(!fences.admits(&"k", &old, now + TTL - Duration::from_millis(1)));
-        assert!(fences.admits(&"k", &old, now + TTL), "it lapsed");
+        let lapses = now + TTL / 2 + TTL;
+        assert!(!fences.admits(&"k", &old, lapses - Duration::from_millis(1)));
+        assert!(fences.admits(&"k", &old, lapses), "it lapsed");
         assert!(fences.admits(&"other", &old, now));
+    }
+
+    #[test]
+    fn neither_of_two_fences_is_cut_short_by_the_other() {
+        let now = Instant::now();
+        let (low, high) = (P, Position { offset: 200, ..P });
+        for (first, second) in [((low, TTL), (high, TTL / 4)), ((high, TTL / 4), (low, TTL))] {
+            let mut fences = Fences::new(8);
+            fences.raise(&"k", first.0, first.1, now);
+            fences.raise(&"k", second.0, second.1, now);
+            let below_both = Position { offset: 99, ..P };
+            assert!(!fences.admits(&"k", &below_both, now + TTL / 2), "{first:?} {second:?}");
+        }
     }
 
     #[test]
