@@ -18,6 +18,7 @@ pub(crate) struct EpochTable {
     latest: u64,
     cleared: u64,
     floor: u64,
+    losses: u64,
     tags: HashMap<TagId, u64>,
     /// The same by epoch, oldest first, to know what to forget.
     order: BTreeSet<(u64, TagId)>,
@@ -39,6 +40,7 @@ impl EpochTable {
             latest: 0,
             cleared: 0,
             floor: 0,
+            losses: 0,
             tags: HashMap::new(),
             order: BTreeSet::new(),
             max_tags,
@@ -101,10 +103,17 @@ impl EpochTable {
     pub(crate) fn forget(&mut self) {
         self.tags.clear();
         self.order.clear();
+        self.losses += 1;
         self.floor = self.floor.max(self.latest);
     }
 
-    /// Takes over what the store says of one tag.
+    /// How often something was forgotten.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    /// Takes over what the store says of one tag. What it said before the table forgot something may be older than
+    /// what was forgotten, so compare the [losses](EpochTable::losses) with those from before the store was asked.
     pub(crate) fn learn(&mut self, tag: TagId, epoch: u64) {
         let known = self.tags.get(&tag).copied();
         if known.is_some_and(|known| known >= epoch) {
@@ -118,6 +127,7 @@ impl EpochTable {
         while self.tags.len() > self.max_tags {
             let Some((epoch, tag)) = self.order.pop_first() else { break };
             self.tags.remove(&tag);
+            self.losses += 1;
             self.floor = self.floor.max(epoch);
         }
     }

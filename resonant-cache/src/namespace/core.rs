@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use resonant_common::duration::after;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -118,7 +119,7 @@ impl NamespaceCore {
     ) -> Result<()> {
         if gate.store().capabilities().announces == Announces::Never {
             let fetched_at = *self.fetched_at.read().unwrap_or_else(PoisonError::into_inner);
-            if Instant::now() >= fetched_at + max_age {
+            if Instant::now() >= after(fetched_at, max_age) {
                 self.forget_epochs();
             }
         }
@@ -135,13 +136,22 @@ impl NamespaceCore {
 
     /// Asks the store about tags the table does not know.
     pub(crate) async fn ask_tags(&self, gate: &Gate, tags: &[TagId]) -> Result<Epochs> {
+        let losses = self.losses();
         let epochs = gate.epochs(&self.name, tags).await?;
         self.change(|table| {
+            // Something was forgotten meanwhile, perhaps news of these very tags: they stay unknown.
+            if table.losses() != losses {
+                return;
+            }
             for (tag, epoch) in tags.iter().zip(&epochs.tags) {
                 table.learn(*tag, *epoch);
             }
         });
         Ok(epochs)
+    }
+
+    fn losses(&self) -> u64 {
+        self.epochs.read().unwrap_or_else(PoisonError::into_inner).losses()
     }
 
     fn change(&self, act: impl FnOnce(&mut EpochTable)) {
@@ -197,5 +207,41 @@ impl<'a> Queued<'a> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::{Bump, MemoryStore, Origin, Store};
+    use crate::testing::{Fault, Faulty};
+
+    const ME: Origin = Origin(1);
+
+    #[tokio::test]
+    async fn an_answer_from_before_news_was_missed_is_not_believed() -> Result<()> {
+        let inner = Arc::new(MemoryStore::new(1 << 20));
+        let tag = TagId::of("team");
+        let before = inner.bump(ME, "user", Bump::Tags(vec![tag])).await?;
+        let store = Faulty::new(Arc::clone(&inner) as _, Fault::Lingers);
+        let gate = Gate::new(Arc::new(store), ME, Duration::from_secs(1), "cache".into());
+        let ns = NamespaceCore::new(0, "user".into(), NamespaceConfig::default(), false);
+        ns.know_epochs(&gate, Duration::ZERO).await?;
+
+        let tags = [tag];
+        let mut asked = pin!(ns.ask_tags(&gate, &tags));
+        // Asked, answered, but not heard yet.
+        for _ in 0..2 {
+            assert!(futures::poll!(asked.as_mut()).is_pending());
+        }
+        inner.bump(ME, "user", Bump::Tags(vec![tag])).await?;
+        ns.forget_epochs();
+        asked.await?;
+        ns.know_epochs(&gate, Duration::ZERO).await?;
+        assert_eq!(ns.judge(before, &tags), Standing::Unknown, "it was invalidated since");
+        Ok(())
     }
 }
