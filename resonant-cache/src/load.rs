@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use resonant_common::backoff::Backoff;
+use resonant_common::duration::after;
 use resonant_common::error::BoxError;
 use tokio::time::Instant;
 
@@ -44,8 +45,17 @@ pub(crate) struct Load<V> {
 /// A key the loader is to be called for.
 struct Chosen {
     seat: Seat,
-    /// Whether the fleet's lease is held; otherwise the store is down.
-    leased: bool,
+    hold: Hold,
+}
+
+/// Whether the fleet's lease is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Leased,
+    /// The store's answer was lost: it may have granted the lease.
+    Unsure,
+    /// The store is down.
+    None,
 }
 
 impl<V: Send + Sync + 'static> Load<V> {
@@ -59,12 +69,12 @@ impl<V: Send + Sync + 'static> Load<V> {
         // Long enough for everything that may happen under it, so that it lapses only if this process is gone.
         let lease_ttl = (ns.config.hard_load_timeout)
             .saturating_add(ns.config.load_queue_timeout)
-            .saturating_add(command * 4);
-        let deadline = Instant::now() + lease_ttl.saturating_mul(2);
+            .saturating_add(command.saturating_mul(4));
+        let deadline = after(Instant::now(), lease_ttl.saturating_mul(2));
         for round in 0u32.. {
             let (missing, down) = self.look(seats).await;
             let (mut chosen, held) = self.lease(missing, lease_ttl).await;
-            chosen.extend(down.into_iter().map(|seat| Chosen { seat, leased: false }));
+            chosen.extend(down.into_iter().map(|seat| Chosen { seat, hold: Hold::None }));
             if !chosen.is_empty() {
                 self.call(&mut *loader, chosen).await;
             }
@@ -115,9 +125,12 @@ impl<V: Send + Sync + 'static> Load<V> {
         let leases = self.kit.core.gate.lease(&self.names(&seats), ask).await;
         for (seat, lease) in seats.into_iter().zip(leases) {
             match lease {
-                Ok(Leased::Granted) => chosen.push(Chosen { seat, leased: true }),
+                Ok(Leased::Granted) => chosen.push(Chosen { seat, hold: Hold::Leased }),
                 Ok(Leased::Held { .. }) => held.push(seat),
-                Err(_) => chosen.push(Chosen { seat, leased: false }),
+                Err(error) if error.may_have_applied() => {
+                    chosen.push(Chosen { seat, hold: Hold::Unsure });
+                }
+                Err(_) => chosen.push(Chosen { seat, hold: Hold::None }),
             }
         }
         (chosen, held)
@@ -131,10 +144,14 @@ impl<V: Send + Sync + 'static> Load<V> {
         // Before the loader starts, so that an invalidation from here on concerns what it finds.
         let epoch = self.kit.ns.epoch();
         let keys = chosen.iter().map(|chosen| chosen.seat.key.key.to_string()).collect();
+        let unsure = chosen.iter().filter(|chosen| chosen.hold == Hold::Unsure);
+        let unsure = self.names(unsure.map(|chosen| &chosen.seat));
         match self.call_loader(loader, keys).await {
             Ok(loaded) => self.store(chosen, loaded, epoch).await,
             Err(error) => self.fail(chosen, &error).await,
         }
+        // Nobody waits for this any more; left alone, such a lease would keep the key from everybody until it lapses.
+        self.release_names(&unsure).await;
     }
 
     /// The loader's answer, within its turn and its deadline, with panics caught.
@@ -175,9 +192,10 @@ impl<V: Send + Sync + 'static> Load<V> {
         for chosen in chosen {
             let value = loaded.remove(&*chosen.seat.key.key).unwrap_or_else(Loaded::missing);
             match self.prepare(&chosen, value, epoch) {
-                Ok(Prepared { landed, write: Some(write) }) => ready.push((chosen, landed, write)),
-                Ok(Prepared { landed, write: None }) => unkept.push((chosen, Ok(landed))),
-                Err(error) => unkept.push((chosen, Err(error))),
+                Ok(Prepared { landed, write: Some(write), .. }) => {
+                    ready.push((chosen, landed, write));
+                }
+                unwritten => unkept.push((chosen, unwritten)),
             }
         }
         self.land_unkept(unkept).await;
@@ -204,22 +222,24 @@ impl<V: Send + Sync + 'static> Load<V> {
     }
 
     /// Lands what is not to be stored: it is too large, a negative entry nobody wants remembered, or the store is down.
-    async fn land_unkept(&self, unkept: Vec<(Chosen, Result<Landed>)>) {
+    async fn land_unkept(&self, unkept: Vec<(Chosen, Result<Prepared>)>) {
         // The store may still hold an older value, which the loader has just shown to be over.
-        let over = unkept.iter().filter(|(chosen, end)| chosen.leased && end.is_ok());
+        let leased = |chosen: &Chosen| chosen.hold == Hold::Leased;
+        let over = unkept.iter().filter(|(chosen, end)| leased(chosen) && end.is_ok());
         let names = self.names(over.map(|(chosen, _)| &chosen.seat));
         if !names.is_empty() {
             let _ = self.kit.core.gate.remove(&names, None).await;
         }
         let failed = unkept.iter().filter(|(_, end)| end.is_err());
         self.release(failed.map(|(chosen, _)| chosen)).await;
-        for (Chosen { seat, leased }, end) in unkept {
+        for (chosen, end) in unkept {
+            let seat = &chosen.seat;
             match &end {
-                Ok(_) if leased => self.kit.core.local.changed(&seat.key),
-                Ok(landed) => seat.keep(self.short_lived(landed.entry.clone())),
-                Err(_) => {}
+                Ok(_) if leased(&chosen) => self.kit.core.local.changed(&seat.key),
+                Ok(end) if end.fits => seat.keep(self.short_lived(end.landed.entry.clone())),
+                _ => {}
             }
-            seat.land(end);
+            chosen.seat.land(end.map(|end| end.landed));
         }
     }
 
@@ -239,14 +259,16 @@ impl<V: Send + Sync + 'static> Load<V> {
         let weight = value.as_ref().map_or(0, |value| kit.codec.weight(value, payload));
         let entry = self.entry(value, &kept, epoch, weight + chosen.seat.key.key.len());
         let unremembered = negative && kept.life == Some(Duration::ZERO);
-        let write = sealed.filter(|_| chosen.leased && !unremembered).map(|sealed| Write {
+        let fits = sealed.is_some();
+        let writes = chosen.hold == Hold::Leased && !unremembered;
+        let write = sealed.filter(|_| writes).map(|sealed| Write {
             key: kit.ns.stored_key(&chosen.seat.key),
             value: sealed.bytes,
             ttl: kit.stored_for(&kept, negative),
             guard: Guard::Lease(self.token),
             fence: kit.fence(&kept),
         });
-        Ok(Prepared { landed: Landed { entry, tier: Tier::Loaded, stale: false }, write })
+        Ok(Prepared { landed: Landed { entry, tier: Tier::Loaded, stale: false }, write, fits })
     }
 
     fn entry(&self, value: Option<V>, kept: &Kept, epoch: u64, weight: usize) -> Entry {
@@ -265,7 +287,7 @@ impl<V: Send + Sync + 'static> Load<V> {
     /// For what could not be stored: kept here for a moment, so that a store that is down does not send every call to
     /// the source.
     fn short_lived(&self, mut entry: Entry) -> Entry {
-        let end = Instant::now() + self.kit.core.config.degraded_ttl;
+        let end = after(Instant::now(), self.kit.core.config.degraded_ttl);
         entry.fresh_until = Some(entry.fresh_until.map_or(end, |fresh| fresh.min(end)));
         entry.settled_until = entry.fresh_until;
         entry
@@ -303,17 +325,23 @@ impl<V: Send + Sync + 'static> Load<V> {
     /// Lands a key's stale value and keeps it for a moment, so that a source that fails is not asked by every call.
     fn land_stale(&self, mut seat: Seat) {
         let Some(mut entry) = seat.stale.take() else { return };
-        entry.settled_until = Some(Instant::now() + self.kit.ns.config.load_retry_delay);
+        // Not past the windows, however long the delay.
+        let gone = entry.fresh_until.map(|end| after(end, self.kit.ns.windows().longest()));
+        let again = after(Instant::now(), self.kit.ns.config.load_retry_delay);
+        entry.settled_until = Some(gone.map_or(again, |gone| gone.min(again)));
         seat.keep(entry.clone());
         seat.land(Ok(Landed { entry, tier: Tier::Local, stale: true }));
     }
 
     /// Gives back leases that nothing will be stored under. If the store does not hear it, they lapse.
     async fn release<'a>(&self, chosen: impl IntoIterator<Item = &'a Chosen>) {
-        let seats = chosen.into_iter().filter(|chosen| chosen.leased).map(|chosen| &chosen.seat);
-        let names = self.names(seats);
+        let leased = chosen.into_iter().filter(|chosen| chosen.hold == Hold::Leased);
+        self.release_names(&self.names(leased.map(|chosen| &chosen.seat))).await;
+    }
+
+    async fn release_names(&self, names: &[Key]) {
         if !names.is_empty() {
-            let _ = self.kit.core.gate.release(&names, self.token).await;
+            let _ = self.kit.core.gate.release(names, self.token).await;
         }
     }
 }
@@ -321,6 +349,8 @@ impl<V: Send + Sync + 'static> Load<V> {
 struct Prepared {
     landed: Landed,
     write: Option<Write>,
+    /// Whether the value is within `max_value_bytes`. What is not is handed out and kept nowhere.
+    fits: bool,
 }
 
 fn panicked(namespace: &str, panic: &(dyn Any + Send)) -> Error {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use resonant_common::duration::after;
 use resonant_common::error::BoxError;
 use tokio::time::Instant;
 
@@ -141,7 +142,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
     }
 
     pub(super) fn soft_deadline(&self) -> Option<Instant> {
-        self.ns.config.soft_load_timeout.map(|soft| Instant::now() + soft)
+        self.ns.config.soft_load_timeout.map(|soft| after(Instant::now(), soft))
     }
 
     pub(super) fn stands(&self, landed: &Landed) -> bool {

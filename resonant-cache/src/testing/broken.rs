@@ -37,9 +37,11 @@ pub enum Fault {
     Silent,
     /// Every call gives way once before it acts and once after, so that a caller can be dropped on either side.
     Lingers,
+    /// Leases are granted, but the answer never comes.
+    LosesGrants,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::None,
     Fault::Down,
     Fault::Hung,
@@ -50,6 +52,7 @@ const FAULTS: [Fault; 10] = [
     Fault::KeepsForEver,
     Fault::Silent,
     Fault::Lingers,
+    Fault::LosesGrants,
 ];
 
 /// A store with a switch for a [`Fault`] in front of another.
@@ -181,6 +184,10 @@ impl Store for Faulty {
 
     async fn lease(&self, keys: &[Key], ask: LeaseAsk) -> Vec<Result<Leased>> {
         match self.meet_all(keys.len()).await {
+            Ok(Fault::LosesGrants) => {
+                self.inner.lease(keys, ask).await;
+                std::future::pending().await
+            }
             Ok(fault) => self.answer(fault, self.inner.lease(keys, ask)).await,
             Err(errors) => errors,
         }

@@ -104,3 +104,31 @@ async fn a_failed_clear_trusts_nothing_held_here() -> Result<()> {
     assert!(users.contains("7").await?, "the store was not cleared");
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_value_too_large_to_store_is_not_held_while_the_store_is_down() -> Result<()> {
+    let (store, cache) = faulty(Fault::Down);
+    let users = cache.namespace_builder::<String>("user");
+    let users = users.configure(|config| config.max_value_bytes = 1_000).open()?;
+    let large = "x".repeat(1_001);
+    assert_eq!(users.get_or_load("7", Source::open().answers(&large)).await?.len(), 1_001);
+    assert_eq!(cache.usage().entries, 0, "held as if it weighed nothing");
+    store.set(Fault::None);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_grant_was_not_heard_of_does_not_block_the_key() -> Result<()> {
+    let (store, cache) = faulty(Fault::None);
+    let other = cache_on(Arc::clone(&store) as _, exact()).namespace::<String>("user");
+    let users = cache.namespace::<String>("user");
+    users.get("7").await?; // the epochs are known from here on
+    store.set(Fault::LosesGrants);
+    assert_eq!(*users.get_or_load("7", Source::open().answers("Ada")).await?, "Ada");
+    store.set(Fault::None);
+    tokio::time::sleep(ms(10)).await;
+    let begun = Instant::now();
+    assert_eq!(*other.get_or_load("7", Source::open().answers("Bob")).await?, "Bob");
+    assert!(begun.elapsed() < secs(1), "it waited {:?}", begun.elapsed());
+    Ok(())
+}

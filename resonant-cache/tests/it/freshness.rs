@@ -140,3 +140,45 @@ async fn lives_are_shortened_at_random_within_the_share() -> Result<()> {
     assert!((60..=140).contains(&left[7]) || (60..=140).contains(&left[8]), "{left:?}");
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_long_retry_delay_does_not_stretch_the_window() -> Result<()> {
+    let config =
+        NamespaceConfig { stale_if_error: secs(10), load_retry_delay: secs(60), ..config() };
+    let users = ended(config).await?;
+    assert_eq!(*users.get_or_load("7", Source::open().fails()).await?, "old");
+    tokio::time::sleep(ms(9_999)).await;
+    assert_eq!(*users.get_or_load("7", Source::open().fails()).await?, "old", "within the window");
+    tokio::time::sleep(ms(1)).await;
+    assert!(users.get_entry("7").await?.is_none(), "the window is over");
+    let error = users.get_or_load("7", Source::open().fails()).await.err();
+    assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::Load));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_may_be_for_ever() -> Result<()> {
+    use std::time::Duration;
+    let users = namespace(NamespaceConfig {
+        ttl: Some(Duration::MAX),
+        negative_ttl: Duration::MAX,
+        stale_while_revalidate: Duration::MAX,
+        stale_if_error: Duration::MAX,
+        soft_load_timeout: Some(Duration::MAX),
+        hard_load_timeout: Duration::MAX,
+        load_retry_delay: Duration::MAX,
+        load_queue_timeout: Duration::MAX,
+        position_ttl: Duration::MAX,
+        ..exact()
+    });
+    let at = resonant_common::join::Position { system: 1, timeline: 1, offset: 1 };
+    users.invalidate_at("7", at).await?;
+    assert_eq!(*users.get_or_load("7", Source::open().answers("Ada")).await?, "Ada");
+    users.set("8", &"Bob".to_owned()).await?;
+    assert_eq!(users.incr_for("8", 1, Duration::MAX).await?, 1);
+    tokio::time::sleep(secs(365 * 24 * 3600)).await;
+    for key in ["7", "8"] {
+        assert!(users.contains(key).await?, "{key}");
+    }
+    Ok(())
+}
