@@ -23,6 +23,15 @@ struct Wanted {
     stale: Option<Entry>,
 }
 
+/// What a look at the process found for a key.
+enum Looked<V> {
+    /// Serve it.
+    Held(Option<Arc<V>>),
+    /// Serve it, and load it anew behind it.
+    Stale(Option<Arc<V>>, Wanted),
+    Missing(Wanted),
+}
+
 struct Boarded {
     wanted: Wanted,
     flight: Flight,
@@ -74,14 +83,22 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         E: Into<BoxError> + Send + 'static,
     {
         let mut found = HashMap::new();
-        let mut wanted = Vec::new();
+        let (mut wanted, mut behind) = (Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         for key in keys.iter().map(AsRef::as_ref).filter(|key| seen.insert(*key)) {
-            match self.held_or_wanted(key, &load) {
-                Ok(Ok(value)) => drop(found.insert(key.to_owned(), Ok(value))),
-                Ok(Err(missing)) => wanted.push(missing),
+            match self.look_at(key) {
+                Ok(Looked::Held(value)) => drop(found.insert(key.to_owned(), Ok(value))),
+                Ok(Looked::Stale(value, anew)) => {
+                    found.insert(key.to_owned(), Ok(value));
+                    behind.push(anew);
+                }
+                Ok(Looked::Missing(missing)) => wanted.push(missing),
                 Err(error) => drop(found.insert(key.to_owned(), Err(error))),
             }
+        }
+        while !behind.is_empty() {
+            let rest = behind.split_off(behind.len().min(self.kit.core.config.max_batch));
+            self.depart(std::mem::replace(&mut behind, rest), &load);
         }
         let again = self.load_round(wanted, &load, &mut found, false).await;
         // Loads that were joined and began before an invalidation: those that begin now did not.
@@ -90,31 +107,27 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         keys.iter().map(answer).collect()
     }
 
-    /// What this process holds for a key and may serve, or what to load. Starts the load behind a value that is to
-    /// be revalidated.
-    fn held_or_wanted<F>(&self, key: &str, load: &F) -> Result<Result<Option<Arc<V>>, Wanted>>
-    where
-        Many<F>: Loader<V> + 'static,
-        F: Clone,
-    {
+    /// What this process holds for a key and may serve, or what to load.
+    fn look_at(&self, key: &str) -> Result<Looked<V>> {
         let kit = &self.kit;
-        let mut stale = None;
-        if let Some(Held { entry, verdict }) = kit.look(key) {
-            match verdict {
-                Verdict::IfError => stale = Some(entry),
-                verdict => {
-                    if verdict == Verdict::Revalidate {
-                        let key = kit.admit(key, "get_many_or_load")?;
-                        let wanted = Wanted { key, stale: Some(entry.clone()) };
-                        self.depart(vec![wanted], load);
-                    }
-                    kit.count_local(Op::GetOrLoad, &entry, verdict != Verdict::Fresh);
-                    return entry.value.map(|value| kit.typed(value)).transpose().map(Ok);
+        let held = kit.look(key);
+        let stale = match &held {
+            None | Some(Held { verdict: Verdict::IfError, .. }) => None,
+            Some(Held { entry, verdict }) => {
+                kit.count_local(Op::GetOrLoad, entry, *verdict != Verdict::Fresh);
+                let value = entry.value.clone().map(|value| kit.typed(value)).transpose()?;
+                if *verdict != Verdict::Revalidate {
+                    return Ok(Looked::Held(value));
                 }
+                Some(value)
             }
-        }
+        };
         let key = kit.admit(key, "get_many_or_load")?;
-        Ok(Err(Wanted { key, stale }))
+        let wanted = Wanted { key, stale: held.map(|held| held.entry) };
+        Ok(match stale {
+            Some(value) => Looked::Stale(value, wanted),
+            None => Looked::Missing(wanted),
+        })
     }
 
     /// Loads in chunks what is wanted and puts the answers into `found`; answers what is to be loaded once more.

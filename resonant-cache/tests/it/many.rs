@@ -78,6 +78,33 @@ async fn one_call_loads_all_that_is_missing() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_call_loads_anew_all_that_is_stale() -> Result<()> {
+    let defaults =
+        NamespaceConfig { ttl: Some(ms(100)), stale_while_revalidate: ms(10_000), ..exact() };
+    let config = CacheConfig { max_batch: 7, defaults, ..CacheConfig::default() };
+    let numbers = DistributedCache::builder().config(config).build()?.namespace::<usize>("number");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let load = {
+        let calls = Arc::clone(&calls);
+        async move |keys: Vec<String>| {
+            let add = 100 * calls.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, std::io::Error>(keys.into_iter().map(move |key| (key, add)))
+        }
+    };
+    let keys = keys(0..10);
+    plain(numbers.get_many_or_load(&keys, load.clone()).await);
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "in chunks of seven");
+    tokio::time::sleep(ms(150)).await;
+    let stale = plain(numbers.get_many_or_load(&keys, load.clone()).await);
+    assert!(stale.iter().all(|value| value.is_some_and(|value| value <= 100)), "{stale:?}");
+    settle().await;
+    assert_eq!(calls.load(Ordering::SeqCst), 4, "not one by one");
+    let fresh = plain(numbers.get_many_or_load(&keys, load).await);
+    assert!(fresh.iter().all(|value| value.is_some_and(|value| value >= 200)), "{fresh:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn long_batches_are_loaded_in_chunks() -> Result<()> {
     let numbers = numbers(10)?;
