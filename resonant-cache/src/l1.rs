@@ -18,7 +18,7 @@ use crate::envelope::TagId;
 use crate::key::{LocalKey, LocalRef};
 
 /// What an entry costs beside its key and value: map, list, headers and the reference counts, rounded up.
-pub(crate) const ENTRY_BYTES: u64 = 192;
+pub(crate) const ENTRY_BYTES: u64 = 240;
 /// A shard smaller than this refuses values that users would expect to fit.
 const BYTES_PER_SHARD: u64 = 4 << 20;
 const MAX_SHARDS: u64 = 32;
@@ -69,22 +69,21 @@ impl Weighter<LocalKey, Entry> for Weight {
     }
 }
 
-/// Counts evictions. Evicted entries are dropped after the shard's lock is released.
+/// Hands out what an insert pushed out, to be counted, and dropped after the shard's lock is released.
 #[derive(Debug, Clone, Default)]
-struct Evictions(Arc<AtomicU64>);
+struct PushedOut;
 
-impl Lifecycle<LocalKey, Entry> for Evictions {
-    type RequestState = Vec<Entry>;
+impl Lifecycle<LocalKey, Entry> for PushedOut {
+    type RequestState = Vec<(LocalKey, Entry)>;
 
-    fn on_evict(&self, dropped: &mut Vec<Entry>, _: LocalKey, entry: Entry) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        dropped.push(entry);
+    fn on_evict(&self, dropped: &mut Vec<(LocalKey, Entry)>, key: LocalKey, entry: Entry) {
+        dropped.push((key, entry));
     }
 }
 
 pub(crate) struct L1 {
-    engine: Cache<LocalKey, Entry, Weight, DefaultHashBuilder, Evictions>,
-    evictions: Evictions,
+    engine: Cache<LocalKey, Entry, Weight, DefaultHashBuilder, PushedOut>,
+    evictions: AtomicU64,
 }
 
 impl L1 {
@@ -92,7 +91,6 @@ impl L1 {
         let shards = (max_bytes / BYTES_PER_SHARD).clamp(1, MAX_SHARDS);
         // A power of two, and the shards' equal parts never sum to more than the limit.
         let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
-        let evictions = Evictions::default();
         let items = usize::try_from(max_bytes / TYPICAL_ENTRY).unwrap_or(usize::MAX);
         let items = items.max(32 * usize::try_from(shards).unwrap_or(1));
         let options = OptionsBuilder::new()
@@ -101,22 +99,15 @@ impl L1 {
             .weight_capacity(max_bytes / shards * shards)
             .build();
         let engine = match options {
-            Ok(options) => Cache::with_options(
-                options,
-                Weight,
-                DefaultHashBuilder::default(),
-                evictions.clone(),
-            ),
+            Ok(options) => {
+                Cache::with_options(options, Weight, DefaultHashBuilder::default(), PushedOut)
+            }
             // Only a missing capacity is refused, and it was given.
-            Err(_) => Cache::with(
-                items,
-                max_bytes,
-                Weight,
-                DefaultHashBuilder::default(),
-                evictions.clone(),
-            ),
+            Err(_) => {
+                Cache::with(items, max_bytes, Weight, DefaultHashBuilder::default(), PushedOut)
+            }
         };
-        Self { engine, evictions }
+        Self { engine, evictions: AtomicU64::new(0) }
     }
 
     #[inline]
@@ -125,7 +116,13 @@ impl L1 {
     }
 
     pub(crate) fn insert(&self, key: LocalKey, entry: Entry) {
-        self.engine.insert(key, entry);
+        let mut dropped = Vec::new();
+        self.engine.insert_with_lifecycle(key.clone(), entry, &mut dropped);
+        // What it replaces counts as dropped, too, and is no eviction.
+        let evicted = dropped.iter().filter(|(other, _)| *other != key).count();
+        if evicted > 0 {
+            self.evictions.fetch_add(evicted as u64, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn remove(&self, key: LocalRef<'_>) {
@@ -146,12 +143,37 @@ impl L1 {
 
     /// Entries evicted for room since the last call.
     pub(crate) fn take_evictions(&self) -> u64 {
-        self.evictions.0.swap(0, Ordering::Relaxed)
+        self.evictions.swap(0, Ordering::Relaxed)
     }
 }
 
 impl fmt::Debug for L1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("L1").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_replaced_or_too_large_is_no_eviction() {
+        let l1 = L1::new(64 << 10);
+        let entry = |weight| Entry {
+            value: Some(Arc::new(7)),
+            fresh_until: None,
+            settled_until: None,
+            epoch: 0,
+            tags: None,
+            weight,
+        };
+        let key = |n: u32| LocalKey { namespace: 1, key: n.to_string().into() };
+        for weight in [10, 20, 1 << 30, 10] {
+            l1.insert(key(1), entry(weight));
+        }
+        assert_eq!((l1.take_evictions(), l1.len()), (0, 1));
+        (0..100).for_each(|n| l1.insert(key(n), entry(1 << 10)));
+        assert_eq!(l1.take_evictions(), 100 - l1.len() as u64);
     }
 }

@@ -99,3 +99,37 @@ async fn keys_no_longer_asked_for_leave_nothing_behind() -> Result<()> {
     assert!(format!("{cache:?}").contains("under_way: 0"), "{cache:?}");
     Ok(())
 }
+
+/// What the allocator really gave out for a full cache, as a multiple of its limit.
+fn real_share(limit: u64, size: usize, keys: u32) -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let Ok(runtime) = runtime else { panic!("a runtime") };
+    let mut held = None;
+    let bytes = allocation_counter::measure(|| {
+        held = Some(runtime.block_on(async {
+            let cache = DistributedCache::memory(limit);
+            let blobs = cache.namespace::<String>("blob");
+            for n in 0..keys {
+                let key = format!("{n:08}");
+                let load = async move || Ok::<_, std::io::Error>("x".repeat(size));
+                assert!(blobs.get_or_load(&key, load).await.is_ok());
+            }
+            cache
+        }));
+    });
+    // Precise enough for a ratio.
+    #[allow(clippy::cast_precision_loss)]
+    let share = bytes.bytes_current as f64 / limit as f64;
+    println!("values of {size}: {share:.2} of the limit, {:?}", held.map(|cache| cache.usage()));
+    share
+}
+
+#[test]
+fn real_memory_stays_near_the_accounted() {
+    const LIMIT: u64 = 8 << 20;
+    for (size, keys) in [(1, 60_000), (100, 40_000), (2_000, 5_000), (40_000, 300), (140_000, 100)]
+    {
+        let share = real_share(LIMIT, size, keys);
+        assert!(share <= 1.25, "values of {size} bytes take {share:.2} of the limit");
+    }
+}

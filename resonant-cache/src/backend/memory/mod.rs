@@ -34,7 +34,7 @@ const MAX_SIDE_RECORDS: usize = 262_144;
 ///
 /// # Limits
 ///
-/// The bytes it accounts for (values, keys, and a fixed 160 per record) never exceed `max_bytes`. It is divided into
+/// The bytes it accounts for (values, keys, and a fixed 208 per record) never exceed `max_bytes`. It is divided into
 /// shards of at least 16 MiB, and a value larger than its shard is not kept. Leases and fences are counted apart:
 /// 262,144 of each at most.
 pub struct MemoryStore {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Weighter};
+use resonant_common::duration::after;
 use tokio::time::Instant;
 
 use super::super::{
@@ -15,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Fences;
 
 /// What a record costs beside its key and bytes: map, list and headers, rounded up.
-const RECORD_BYTES: u64 = 160;
+const RECORD_BYTES: u64 = 208;
 /// Only sizes tables that grow anyway.
 const TYPICAL_RECORD: u64 = 1024;
 
@@ -120,7 +121,8 @@ impl Shard {
         if let Some(fence) = fence {
             self.fences.raise(&key, fence.position, fence.ttl, now);
         }
-        let record = Record { content: Content::Value(value), until: ttl.map(|ttl| now + ttl) };
+        let record =
+            Record { content: Content::Value(value), until: ttl.map(|ttl| after(now, ttl)) };
         self.records.insert(Name::Value(key), record);
         WriteOutcome::Stored
     }
@@ -160,7 +162,7 @@ impl Shard {
             _ => {}
         }
         let LeaseAsk { token, cleared, ttl } = ask;
-        self.leases.insert(key.clone(), Lease { token, cleared, until: now + ttl });
+        self.leases.insert(key.clone(), Lease { token, cleared, until: after(now, ttl) });
         Leased::Granted
     }
 
@@ -190,7 +192,7 @@ impl Shard {
         let (count, until) = match held {
             Some(Record { content: Content::Counter(count), until }) => (*count, *until),
             _ if by == 0 => return Ok(0),
-            _ => (0, ttl.map(|ttl| now + ttl)),
+            _ => (0, ttl.map(|ttl| after(now, ttl))),
         };
         let sum = count.checked_add(by).ok_or_else(|| {
             let message = "the counter would overflow 64 bits; nothing was changed";
