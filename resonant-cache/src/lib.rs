@@ -66,8 +66,8 @@
 //! # Metrics
 //!
 //! `resonant_cache_operations_total`, `…_entries`, `…_bytes`, `…_evictions_total`, `…_load_duration_seconds` and
-//! `…_coalesced_total`, labelled with the cache's name. Keys, namespaces and tags never appear in metrics, logs or
-//! `Debug`.
+//! `…_coalesced_total`, labelled with the cache's name. Keys, tags and values never appear in metrics, logs or `Debug`;
+//! namespaces, which are names given in code, appear in errors and `Debug` alone.
 
 #![cfg_attr(not(feature = "testing"), allow(rustdoc::broken_intra_doc_links))]
 
