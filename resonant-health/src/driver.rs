@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use resonant_common::duration::after;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,7 @@ fn tick(core: &Arc<Core>, now: Instant) -> Instant {
     let mut next = now + ROUND;
     for dog in &members.dogs {
         if let Some(soon) = dog.fact.tick(now) {
-            next = next.min(now + soon.max(LEAST));
+            next = next.min(after(now, soon.max(LEAST)));
         }
     }
     for entry in &members.entries {

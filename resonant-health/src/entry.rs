@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Shared};
+use resonant_common::duration::after;
 use tokio::time::Instant;
 
 use crate::check::Criticality;
@@ -104,7 +105,7 @@ impl Entry {
         let before = cell.track.state();
         let expired = cell.track.expire(now, &self.policy);
         let observed = cell.track.observe(seen.status, now, &self.policy);
-        cell.due = now + cell.track.delay(&self.policy, &mut rand::rng());
+        cell.due = after(now, cell.track.delay(&self.policy, &mut rand::rng()));
         let shifts: Vec<_> = match (expired, observed) {
             (Some(_), Some(Shift { to, .. })) if !scheduled => {
                 (before != to).then_some(Shift { from: before, to }).into_iter().collect()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, join_all};
+use resonant_common::duration::after;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -121,7 +122,7 @@ impl Core {
     }
 
     async fn run_round(self: &Arc<Self>) -> Report {
-        let until = Instant::now() + self.config.deadline;
+        let until = after(Instant::now(), self.config.deadline);
         let members = self.members();
         let flights: Vec<_> = members.entries.iter().map(|entry| self.run(entry)).collect();
         let waits = flights.into_iter().map(|flight| timeout_at(until, flight).map(Result::ok));

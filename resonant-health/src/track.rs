@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 use resonant_common::backoff::Backoff;
+use resonant_common::duration::FOR_EVER;
 use tokio::time::Instant;
 
 use crate::report::Status;
@@ -136,7 +137,7 @@ impl Track {
         } else {
             policy.interval
         };
-        wait.mul_f64(1.0 + policy.jitter * chance.random_range(-1.0..=1.0))
+        wait.min(FOR_EVER).mul_f64(1.0 + policy.jitter * chance.random_range(-1.0..=1.0))
     }
 
     fn shift(&mut self, to: Status, settled_at: Option<Instant>) -> Option<Shift> {

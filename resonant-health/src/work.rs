@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use resonant_common::duration::after;
 use resonant_common::error::BoxError;
 use resonant_common::join::{Finding, Severity};
 use tokio::runtime::Handle;
@@ -128,7 +129,7 @@ async fn run_blocking(
     limit: Duration,
     threads: &Arc<Semaphore>,
 ) -> End {
-    let until = Instant::now() + limit;
+    let until = after(Instant::now(), limit);
     let Ok(Ok(permit)) = timeout_at(until, Arc::clone(threads).acquire_owned()).await else {
         return End::Saturated;
     };

@@ -325,3 +325,33 @@ fn bad_settings_are_refused_by_their_rule() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("timeout must be at most interval"), "{error}");
 }
+
+fn for_ever() -> HealthConfig {
+    HealthConfig {
+        interval: Duration::MAX,
+        timeout: Duration::MAX,
+        recheck: Duration::MAX,
+        dwell: Duration::MAX,
+        deadline: Duration::MAX,
+        ..HealthConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn a_blocking_check_may_take_for_ever() {
+    let disk = Check::blocking("disk", || Ok::<(), std::io::Error>(()));
+    assert_eq!(checker(for_ever()).with(disk).run_all().await.status(), Status::Pass);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_may_be_for_ever() {
+    let (slow, fast) = (Dependency::well(), Dependency::well());
+    let often = Check::new("cache", fast.probe()).interval(secs(1)).timeout(secs(1));
+    let health = checker(for_ever()).check("db", slow.probe()).with(often.recheck(secs(1)));
+    let report = health.run_all().await;
+    assert_eq!(report.status(), Status::Pass, "{report:?}");
+    health.start().expect("it starts");
+    sleep(secs(3600)).await;
+    assert!(fast.runs() > 3000 && slow.runs() <= 2, "{} and {}", fast.runs(), slow.runs());
+    assert_eq!(health.snapshot().status(), Status::Pass);
+}
