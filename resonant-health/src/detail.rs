@@ -42,12 +42,13 @@ impl Detail {
     }
 
     pub(crate) fn of_text(text: &str) -> Self {
-        let short: String = text
+        let line: String = text
             .chars()
-            .take(LONGEST)
+            .take(8 * LONGEST)
             .map(|character| if character.is_control() { ' ' } else { character })
             .collect();
-        Self(mask(&short).into())
+        // Masked before it is cut to length: the sign that something is a password may lie behind the cut.
+        Self(mask(&line).chars().take(LONGEST).collect::<String>().into())
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -61,39 +62,81 @@ impl fmt::Debug for Detail {
     }
 }
 
-/// Masks what commonly carries a password: the user part of a URL, and the value after `password=` and its like.
+/// Masks what commonly carries a password: the user part of a URL, the value after `password=` and its like, also in
+/// JSON and in quotes, and what follows `Bearer` and `Basic`.
 ///
 /// A second line of defence for logs. Public bodies do not rely on it: they hold none of this text.
 fn mask(text: &str) -> String {
     let mut masked: Vec<String> = Vec::new();
-    let mut hide_next = false;
+    let mut next = Next::Show;
     for word in text.split(' ') {
-        if std::mem::take(&mut hide_next) && !word.is_empty() {
-            masked.push("***".into());
-            continue;
-        }
-        hide_next = word.eq_ignore_ascii_case("bearer");
-        masked.push(mask_word(word));
+        let (shown, after) = match next {
+            _ if word.is_empty() => (String::new(), next),
+            Next::HideIfMarked if MARKS.contains(&word) => (word.to_owned(), Next::Hide),
+            Next::Show | Next::HideIfMarked => mask_word(word),
+            Next::Hide => ("***".to_owned(), after_value(word)),
+            Next::HideUntil(quote)
+                if word.trim_end_matches([',', ';', '}', ')']).ends_with(quote) =>
+            {
+                (String::new(), Next::Show)
+            }
+            Next::HideUntil(_) => (String::new(), next),
+        };
+        masked.push(shown);
+        next = after;
     }
     masked.join(" ")
 }
 
-fn mask_word(word: &str) -> String {
+const MARKS: [&str; 3] = ["=", ":", "=>"];
+const KEYS: [&str; 7] = ["password", "passwd", "pwd", "secret", "token", "apikey", "api_key"];
+const QUOTES: [char; 2] = ['"', '\''];
+
+/// What becomes of the next word.
+#[derive(Clone, Copy)]
+enum Next {
+    Show,
+    /// The name of a secret stood alone: its value follows if a mark does.
+    HideIfMarked,
+    Hide,
+    /// A quoted value goes on.
+    HideUntil(char),
+}
+
+fn mask_word(word: &str) -> (String, Next) {
     if let Some((scheme, rest)) = word.split_once("://")
         && let Some((_, host)) = rest.rsplit_once('@')
     {
-        return format!("{scheme}://***@{host}");
+        return (format!("{scheme}://***@{host}"), Next::Show);
     }
+    // Lower-casing ASCII keeps every byte where it was.
     let lower = word.to_ascii_lowercase();
-    for key in ["password", "passwd", "pwd", "secret", "token", "apikey", "api_key"] {
-        for mark in ['=', ':'] {
-            let Some(at) = lower.find(&format!("{key}{mark}")) else { continue };
-            // Lower-casing ASCII keeps every byte where it was.
-            let end = at + key.len() + mark.len_utf8();
-            return format!("{}***", &word[..end]);
+    for (at, key) in KEYS.iter().filter_map(|key| Some((lower.find(key)?, key))) {
+        let name = at + key.len();
+        let rest = word[name..].trim_start_matches(QUOTES);
+        let value = rest.trim_start_matches(['=', ':', '>']);
+        if rest.is_empty() {
+            return (word.to_owned(), Next::HideIfMarked);
         }
+        if value.len() == rest.len() {
+            continue; // such as "tokens"
+        }
+        let shown = &word[..word.len() - value.len()];
+        return match value {
+            "" => (shown.to_owned(), Next::Hide),
+            value => (format!("{shown}***"), after_value(value)),
+        };
     }
-    word.to_owned()
+    let scheme = ["bearer", "basic"].iter().any(|scheme| lower == *scheme);
+    (word.to_owned(), if scheme { Next::Hide } else { Next::Show })
+}
+
+/// A value that opens a quote and does not close it goes on in the next word.
+fn after_value(value: &str) -> Next {
+    match value.chars().next().filter(|first| QUOTES.contains(first)) {
+        Some(quote) if !value[1..].contains(quote) => Next::HideUntil(quote),
+        _ => Next::Show,
+    }
 }
 
 #[cfg(test)]
@@ -111,8 +154,25 @@ mod tests {
             ("Authorization: Bearer abc.def.ghi", "Authorization: Bearer ***"),
             ("connection refused (os error 111)", "connection refused (os error 111)"),
             ("redis://cache-1:6379 timed out", "redis://cache-1:6379 timed out"),
+            ("password: hunter2 refused", "password: *** refused"),
+            ("Password = hunter2, refused", "Password = *** refused"),
+            ("{\"token\":\"abc\"}", "{\"token\":***"),
+            ("{ \"token\": \"abc\", \"n\": 1 }", "{ \"token\": *** \"n\": 1 }"),
+            ("user=app password='hun ter 2' host=db", "user=app password=***   host=db"),
+            ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic ***"),
+            ("unexpected token in line 3", "unexpected token in line 3"),
+            ("3 tokens left", "3 tokens left"),
         ] {
             assert_eq!(Detail::of_text(raw).as_str(), shown);
+        }
+    }
+
+    #[test]
+    fn a_password_at_the_cut_is_masked_too() {
+        for filler in LONGEST - 40..LONGEST {
+            let text = format!("{}://app:s3cr3t@db-1 refused", "x".repeat(filler));
+            let shown = Detail::of_text(&text);
+            assert!(!shown.as_str().contains("s3"), "{filler}: {}", shown.as_str());
         }
     }
 
