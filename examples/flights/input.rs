@@ -1,9 +1,12 @@
 //! Reading the CSV: one flight a line, checked field by field.
 //!
-//! Quoting is off, so that one line is one row and a stray quote spoils its own line only; quotes around a field are
-//! taken off here. Every bad line is known by its number, its reason and its bytes.
+//! One line is one row, so that a stray quote spoils its own line only and a line's number is the one an editor shows;
+//! quotes and blanks around a field are taken off. Empty lines are passed over. Every bad line is known by its number,
+//! its reason and its bytes. (The `csv` crate was tried: with CRLF its line numbers are one too low, and it has no bound
+//! on the length of a line.)
 
 use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use resonant_common::hash::key_hash;
@@ -13,6 +16,10 @@ use crate::flight::{Flight, Totals};
 
 const HEADER: [&str; 5] =
     ["departed_at", "origin", "destination", "distance_miles", "delay_minutes"];
+
+/// The bytes kept of a line. What is longer is no flight, and must not fill the memory.
+const LONGEST: usize = 1 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The fields of a good line, still borrowed from it.
 #[derive(Debug, Clone, Copy)]
@@ -62,8 +69,13 @@ pub(crate) struct Survey {
 #[derive(Debug)]
 pub(crate) struct Lines {
     path: PathBuf,
-    reader: csv::Reader<File>,
-    record: csv::ByteRecord,
+    reader: BufReader<File>,
+    /// The line without its end.
+    line: Vec<u8>,
+    /// Whether the file's line is longer than what is kept of it.
+    cut: bool,
+    number: u64,
+    read: u64,
 }
 
 impl Lines {
@@ -73,56 +85,80 @@ impl Lines {
             Failure::Input(format!("cannot read {}: {why}", path.display()))
         };
         let file = File::open(path).map_err(|error| unreadable(&error))?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        let kind = file.metadata().map_err(|error| unreadable(&error))?.file_type();
+        if kind.is_dir() {
             return Err(unreadable(&"it is a folder; give a CSV file"));
         }
-        let reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .quoting(false)
-            .buffer_capacity(1 << 16)
-            .from_reader(file);
-        let mut lines = Self { path: path.to_owned(), reader, record: csv::ByteRecord::new() };
-        let header = lines.advance()?
-            && lines.record.iter().map(unquoted).eq(HEADER.iter().map(|name| name.as_bytes()));
-        if header {
-            Ok(lines)
-        } else {
-            Err(Failure::Input(format!(
-                "{}, line 1: wrong header: expected {}, found {}",
-                path.display(),
-                HEADER.join(","),
-                shown(&joined(&lines.record)),
-            )))
+        if !kind.is_file() {
+            return Err(unreadable(&"it is read twice, so it must be a file on disk"));
         }
+        let reader = BufReader::with_capacity(1 << 16, file);
+        let path = path.to_owned();
+        let mut lines = Self { path, reader, line: Vec::new(), cut: false, number: 0, read: 0 };
+        let found = lines.advance()?;
+        if found && fields(&lines.line).eq(HEADER.iter().map(|name| name.as_bytes())) {
+            return Ok(lines);
+        }
+        Err(Failure::Input(format!(
+            "{}, line {}: wrong header: expected {}, found {}",
+            lines.path.display(),
+            lines.number.max(1),
+            HEADER.join(","),
+            shown(&lines.line),
+        )))
     }
 
-    /// The next line, or `None` at the end of the file.
+    /// The next line that is not empty, or `None` at the end of the file.
     pub(crate) fn next(&mut self) -> Result<Option<Line<'_>>, Failure> {
         if !self.advance()? {
             return Ok(None);
         }
-        Ok(Some(match parse(&self.record) {
+        let parsed = if self.cut {
+            Err(format!("expected at most {LONGEST} bytes, found more; only these are kept"))
+        } else {
+            parse(&self.line)
+        };
+        Ok(Some(match parsed {
             Ok(fields) => Line::Good(fields),
-            Err(reason) => {
-                Line::Bad { number: self.line_number(), reason, bytes: joined(&self.record) }
-            }
+            Err(reason) => Line::Bad { number: self.number, reason, bytes: self.line.clone() },
         }))
     }
 
     /// The bytes of the file read so far.
     pub(crate) fn bytes_read(&self) -> u64 {
-        self.reader.position().byte()
+        self.read
     }
 
     fn advance(&mut self) -> Result<bool, Failure> {
-        self.reader.read_byte_record(&mut self.record).map_err(|error| {
-            Failure::Input(format!("cannot read {}: {error}", self.path.display()))
-        })
+        loop {
+            let more = self.read_line().map_err(|error| {
+                Failure::Input(format!("cannot read {}: {error}", self.path.display()))
+            })?;
+            if !more || !self.line.is_empty() {
+                return Ok(more);
+            }
+        }
     }
 
-    fn line_number(&self) -> u64 {
-        self.record.position().map_or(0, csv::Position::line)
+    fn read_line(&mut self) -> io::Result<bool> {
+        self.line.clear();
+        let mut bounded = (&mut self.reader).take(LONGEST as u64 + 1);
+        let mut read = bounded.read_until(b'\n', &mut self.line)?;
+        if read == 0 {
+            return Ok(false);
+        }
+        self.number += 1;
+        self.cut = self.line.len() > LONGEST && self.line.pop_if(|byte| *byte != b'\n').is_some();
+        if self.cut {
+            read += self.reader.skip_until(b'\n')?;
+        } else if self.line.pop_if(|byte| *byte == b'\n').is_some() {
+            self.line.pop_if(|byte| *byte == b'\r');
+        }
+        if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+            self.line.drain(..BYTE_ORDER_MARK.len());
+        }
+        self.read += read as u64;
+        Ok(true)
     }
 }
 
@@ -152,24 +188,24 @@ pub(crate) fn survey(
             }
             None => return Ok(survey),
         }
-        survey.fingerprint =
-            survey.fingerprint.rotate_left(1).wrapping_add(key_hash(lines.record.as_slice()));
+        survey.fingerprint = survey.fingerprint.rotate_left(1).wrapping_add(key_hash(&lines.line));
         if (survey.flights + survey.rejected).is_multiple_of(4096) {
             progress(lines.bytes_read());
         }
     }
 }
 
-fn parse(record: &csv::ByteRecord) -> Result<Fields<'_>, String> {
-    if record.len() != HEADER.len() {
-        return Err(format!(
-            "expected {} fields ({}), found {}",
-            HEADER.len(),
-            HEADER.join(","),
-            record.len()
-        ));
+fn parse(line: &[u8]) -> Result<Fields<'_>, String> {
+    let mut found = fields(line);
+    let mut row = [&[] as &[u8]; HEADER.len()];
+    for (index, field) in row.iter_mut().enumerate() {
+        *field = found.next().ok_or_else(|| miscounted(index))?;
     }
-    let departed_at = text(record, 0)?;
+    let more = found.count();
+    if more > 0 {
+        return Err(miscounted(HEADER.len() + more));
+    }
+    let departed_at = text(&row, 0)?;
     if !is_timestamp(departed_at) {
         return Err(format!(
             "expected {} as YYYY-MM-DDTHH:MM:SS, found {}",
@@ -179,21 +215,34 @@ fn parse(record: &csv::ByteRecord) -> Result<Fields<'_>, String> {
     }
     Ok(Fields {
         departed_at,
-        origin: airport(record, 1)?,
-        destination: airport(record, 2)?,
-        distance_miles: number(record, 3)?,
-        delay_minutes: number(record, 4)?,
+        origin: airport(&row, 1)?,
+        destination: airport(&row, 2)?,
+        distance_miles: number(&row, 3)?,
+        delay_minutes: number(&row, 4)?,
     })
 }
 
-fn text(record: &csv::ByteRecord, field: usize) -> Result<&str, String> {
-    let bytes = unquoted(&record[field]);
-    std::str::from_utf8(bytes)
+type Row<'a> = [&'a [u8]; HEADER.len()];
+
+/// The fields of a line, without blanks and quotes around them.
+fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',').map(|field| {
+        let field = field.trim_ascii();
+        field.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(field)
+    })
+}
+
+fn miscounted(found: usize) -> String {
+    format!("expected {} fields ({}), found {found}", HEADER.len(), HEADER.join(","))
+}
+
+fn text<'a>(row: &Row<'a>, field: usize) -> Result<&'a str, String> {
+    std::str::from_utf8(row[field])
         .map_err(|_| format!("expected {} as UTF-8 text, found other bytes", HEADER[field]))
 }
 
-fn airport(record: &csv::ByteRecord, field: usize) -> Result<&str, String> {
-    let code = text(record, field)?;
+fn airport<'a>(row: &Row<'a>, field: usize) -> Result<&'a str, String> {
+    let code = text(row, field)?;
     let plausible = (3..=4).contains(&code.len())
         && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
     if plausible {
@@ -207,8 +256,8 @@ fn airport(record: &csv::ByteRecord, field: usize) -> Result<&str, String> {
     }
 }
 
-fn number<T: std::str::FromStr>(record: &csv::ByteRecord, field: usize) -> Result<T, String> {
-    let digits = text(record, field)?;
+fn number<T: std::str::FromStr>(row: &Row<'_>, field: usize) -> Result<T, String> {
+    let digits = text(row, field)?;
     digits.parse().map_err(|_| {
         let sign = if HEADER[field] == "distance_miles" {
             "a whole number, not negative"
@@ -223,18 +272,10 @@ fn is_timestamp(text: &str) -> bool {
     text.len() == 19 && text.as_bytes()[10] == b'T' && text.parse::<jiff::civil::DateTime>().is_ok()
 }
 
-fn unquoted(field: &[u8]) -> &[u8] {
-    field.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(field)
-}
-
-fn joined(record: &csv::ByteRecord) -> Vec<u8> {
-    record.iter().collect::<Vec<_>>().join(&b',')
-}
-
 /// A short quotation of untrusted bytes for a message of one line.
 fn shown(bytes: &[u8]) -> String {
-    const MOST: usize = 60;
-    let text = String::from_utf8_lossy(bytes);
+    const MOST: usize = 100;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MOST + 4)]);
     let short: String = text.chars().take(MOST).collect();
     format!("{short:?}{}", if text.chars().count() > MOST { "…" } else { "" })
 }

@@ -7,7 +7,7 @@ const HEADER: &str = "departed_at,origin,destination,distance_miles,delay_minute
 const GOOD: &str = "2001-01-01T00:47:00,DTW,LAS,1750,66\n";
 
 /// The bad lines, each with what its message must say.
-const BAD: [(&[u8], &str); 8] = [
+const BAD: [(&[u8], &str); 9] = [
     (b"2001-01-01T00:47:00,DTW,LAS,1750\n", "expected 5 fields"),
     (b"2001-01-01T00:47:00,DTW,LAS,1750,66,9\n", "found 6"),
     (
@@ -22,6 +22,7 @@ const BAD: [(&[u8], &str); 8] = [
     (b"yesterday,DTW,LAS,1750,66\n", "found \"yesterday\""),
     (b"2001-01-01T00:47:00,\xff\xfe\xfd,LAS,1750,66\n", "expected origin as UTF-8"),
     (b"2001-01-01T00:47:00,\"DTW,LAS,1750,66\n", "expected origin as an airport code"),
+    (b"2001-01-01T00:47:00,\"DTW, LAS\",1750,66\n", "expected origin as an airport code"),
 ];
 
 #[test]
@@ -39,6 +40,65 @@ fn a_bad_line_is_named_and_nothing_is_stored() {
         assert_eq!(complaint.len(), 1, "{text}");
         let stored = std::fs::read_dir(&data).map(Iterator::count).unwrap_or_default();
         assert_eq!(stored, 0, "something was stored for {reason}");
+    }
+}
+
+#[test]
+fn line_numbers_are_those_an_editor_shows() {
+    for (good_end, bad_end, number) in [("\r\n", "\r\n", 3), ("\n\n\r\n", "\n", 7), ("\n", "", 3)] {
+        let place = Place::new();
+        let content = [HEADER.trim_end(), GOOD.trim_end(), "x,y"].join(good_end) + bad_end;
+        let input = place.write("bad.csv", &content);
+        let output = run("flights", arguments(&[("input", &input)]));
+        let line = format!("line {number}: ");
+        assert!(printed(&output).contains(&line), "{content:?}: {}", printed(&output));
+    }
+}
+
+#[test]
+fn other_programs_ways_to_write_a_file_are_read_too() {
+    let ways: [fn(&str) -> String; 6] = [
+        |text| text.replace('\n', "\r\n"),
+        |text| format!("\u{feff}{text}"),
+        |text| text.trim_end().to_owned(),
+        |text| text.replace('\n', "\n\n"),
+        |text| text.replace(',', " ,\t").replace('\n', "  \n"),
+        |text| format!("\"{}\"\n", text.trim_end().replace(',', "\",\"").replace('\n', "\"\n\"")),
+    ];
+    for way in ways {
+        let place = Place::new();
+        let text = way(&format!("{HEADER}{GOOD}2001-01-01T00:48:00,DTW,LAS,1750,-6\n"));
+        let input = place.write("other.csv", &text);
+        let summary = place.path("summary.json");
+        let output = run("flights", arguments(&[("input", &input), ("summary", &summary)]));
+        assert!(output.status.success(), "{text:?}: {}", printed(&output));
+        let summary = place.summary();
+        assert_eq!(summary["by_airport"]["DTW"]["flights"], 2, "{text:?}");
+        assert_eq!(summary["total_delay_minutes"], 60, "{text:?}");
+    }
+}
+
+#[test]
+fn of_a_line_without_end_only_the_beginning_is_held() {
+    const KEPT: usize = 1 << 20;
+    for (length, end) in [(KEPT + 1, "\n"), (3 * KEPT, "\n"), (3 * KEPT, "")] {
+        let place = Place::new();
+        let content = [HEADER, GOOD, &"x".repeat(length), end].concat();
+        let input = place.write("long.csv", content + if end.is_empty() { "" } else { GOOD });
+        let mut arguments =
+            arguments(&[("input", &input), ("summary", &place.path("summary.json"))]);
+        arguments.push("--skip-bad-rows".into());
+        let output = run("flights", arguments);
+        assert!(output.status.success(), "{}", printed(&output));
+        assert_eq!(place.summary()["flights"], 2 - usize::from(end.is_empty()));
+        let rejected = std::fs::read_to_string(place.path("long.csv.rejected")).expect("a file");
+        assert!(
+            rejected.starts_with("line 3: expected at most 1048576 bytes"),
+            "{}",
+            &rejected[..99]
+        );
+        let kept = rejected.trim_end().bytes().rev().take_while(|byte| *byte == b'x').count();
+        assert_eq!(kept, KEPT);
     }
 }
 
