@@ -7,6 +7,7 @@ use resonant_cache::{DistributedCache, Namespace};
 
 use crate::failure::{Failure, While};
 use crate::flight::{Tally, Totals};
+use crate::say;
 use crate::store::Store;
 
 const CACHE_BYTES: u64 = 16 << 20;
@@ -47,12 +48,13 @@ impl Board {
         }));
         let mut rows = rows.await?;
         rows.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.delay_minutes));
-        println!("\n  airport   flights   delay (min)   per flight");
+        let mut board = "\n  airport   flights   delay (min)   per flight\n".to_owned();
         for (origin, tally) in rows.iter().take(SHOWN) {
             let mean = tally.delay_minutes as f64 / tally.flights as f64;
-            println!("  {origin:<7} {:>9} {:>13} {mean:>12.1}", tally.flights, tally.delay_minutes);
+            let (flights, delay) = (tally.flights, tally.delay_minutes);
+            board.push_str(&format!("  {origin:<7} {flights:>9} {delay:>13} {mean:>12.1}\n"));
         }
-        Ok(())
+        say::result(&board)
     }
 
     async fn airport(&self, origin: &str) -> Result<Arc<Tally>, Failure> {

@@ -26,12 +26,15 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The exit code after an interruption, as shells have it for SIGINT.
+    pub(crate) const INTERRUPTED: u8 = 130;
+
     /// The program's exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Proof(_) | Failure::Step { .. } => 1,
             Failure::Input(_) => 2,
-            Failure::Interrupted(_) => 130,
+            Failure::Interrupted(_) => Self::INTERRUPTED,
         })
     }
 }

@@ -8,13 +8,16 @@ use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::failure::{Failure, While};
+use crate::folder::Folder;
 use crate::input::{self, Survey};
+use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::proof::{Audit, Summary};
 use crate::rejects::Rejects;
+use crate::say;
 use crate::store::Store;
 use crate::watch::Watch;
 
@@ -25,43 +28,34 @@ pub(crate) const GRACE: Duration = Duration::from_secs(10);
 pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
     let input = options.input();
+    if let Some(path) = &options.summary {
+        can_be_written(path)?;
+    }
     let survey = check(&input, options.skip_bad_rows)?;
 
-    let (folder, _removed_at_the_end) = match &options.data_dir {
-        Some(folder) => {
-            std::fs::create_dir_all(folder).doing("making the data folder")?;
-            (folder.clone(), None)
-        }
-        None => {
-            let folder = tempfile::Builder::new()
-                .prefix("flights-")
-                .tempdir()
-                .doing("making a temporary folder")?;
-            (folder.path().to_owned(), Some(folder))
-        }
-    };
-    let journal = Journal::open(&folder, &survey).await?;
-    let store = Arc::new(Store::open(&folder).await?);
-    let pipeline = Pipeline::open(&folder, &store, options.workers).await?;
+    let folder = Folder::open(options.data_dir.as_deref())?;
+    let interrupt = Interrupt::listen(folder.afterwards())?;
+    let journal = Journal::open(folder.path(), &survey).await?;
+    let store = Arc::new(Store::open(folder.path()).await?);
+    let pipeline = Pipeline::open(folder.path(), &store, options.workers).await?;
     let board = Board::new(&store);
     let watch = Watch::start(&store, pipeline.queue(), &board)?;
 
     let storing = Progress::new("storing", survey.flights);
-    let stored = pipeline.run(&input, &survey, &journal, |done| storing.at(done)).await;
+    let stored = pipeline.run(&input, &survey, &journal, &interrupt, |done| storing.at(done)).await;
     storing.finish();
     let stored = stored?;
     let seconds = started.elapsed().as_secs_f64();
 
-    let summary = prove(&store, &survey, seconds).await?;
+    let summary = interrupt.unless(prove(&store, &survey, seconds)).await?;
     board.show(&summary.by_airport).await?;
-    println!(
-        "\nstored {stored} flights in {seconds:.2} s: {:.0} flights/s",
-        stored as f64 / seconds
-    );
-    println!(
-        "durability: queue and shards are SQLite in WAL mode with synchronous=FULL; nothing is acknowledged before it is on disk"
-    );
-    println!("health: {}", watch.report().await);
+    say::result(&format!(
+        "\nstored {stored} flights in {seconds:.2} s: {:.0} flights/s\n\
+         durability: queue and shards are SQLite in WAL mode with synchronous=FULL; nothing is acknowledged before it \
+         is on disk\nhealth: {}\n",
+        stored as f64 / seconds,
+        watch.report().await
+    ))?;
 
     watch.stop().await;
     pipeline.close().await;
@@ -72,11 +66,10 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
         write_summary(path, &summary)?;
     }
     summary.prove(&survey)?;
-    println!(
-        "proof: {} flights of {} airports stored once, in order per airport, sums equal to the input",
+    say::result(&format!(
+        "proof: {} flights of {} airports stored once, in order per airport, sums equal to the input\n",
         summary.flights, summary.airports
-    );
-    Ok(())
+    ))
 }
 
 /// Reads the whole input before anything is stored, so that bad input leaves nothing behind.
@@ -97,7 +90,8 @@ fn check(input: &Path, skip_bad_rows: bool) -> Result<Survey, Failure> {
     checking.finish();
     let survey = survey?;
     if let Some(path) = rejects.finish()? {
-        eprintln!("{} bad lines are in {} with their reasons", survey.rejected, path.display());
+        let (count, path) = (survey.rejected, path.display());
+        say::note(&format!("{count} bad lines are in {path} with their reasons"));
     }
     Ok(survey)
 }
@@ -111,9 +105,22 @@ async fn prove(store: &Store, survey: &Survey, seconds: f64) -> Result<Summary, 
     Ok(audit.finish(seconds, survey.rejected, survey.flights))
 }
 
+/// Learnt before the work, not after it.
+fn can_be_written(path: &Path) -> Result<(), Failure> {
+    let was_there = path.exists();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .and_then(|_| if was_there { Ok(()) } else { std::fs::remove_file(path) })
+        .map_err(|error| unwritable(path, &error))
+}
+
 fn write_summary(path: &Path, summary: &Summary) -> Result<(), Failure> {
     let json = serde_json::to_vec_pretty(summary).doing("writing the summary")?;
-    std::fs::write(path, json).map_err(|error| {
-        Failure::Input(format!("cannot write the summary to {}: {error}", path.display()))
-    })
+    std::fs::write(path, json).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Input(format!("cannot write the summary to {}: {error}", path.display()))
 }

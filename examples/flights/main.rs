@@ -11,7 +11,9 @@
 mod board;
 mod failure;
 mod flight;
+mod folder;
 mod input;
+mod interrupt;
 mod job;
 mod journal;
 mod options;
@@ -19,6 +21,7 @@ mod pipeline;
 mod progress;
 mod proof;
 mod rejects;
+mod say;
 mod store;
 mod watch;
 
@@ -38,7 +41,7 @@ async fn main() -> ExitCode {
                 line.push_str(&format!(": {deeper}"));
                 cause = deeper.source();
             }
-            eprintln!("error: {line}");
+            say::note(&format!("error: {line}"));
             failure.exit_code()
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::{interval, sleep};
 use crate::failure::{Failure, While};
 use crate::flight::Flight;
 use crate::input::{Line, Lines, Survey};
+use crate::interrupt::Interrupt;
 use crate::job::GRACE;
 use crate::journal::Journal;
 use crate::store::Store;
@@ -84,6 +85,7 @@ impl Pipeline {
         input: &Path,
         survey: &Survey,
         journal: &Journal,
+        interrupt: &Interrupt,
         progress: impl Fn(u64),
     ) -> Result<u64, Failure> {
         let published = journal.published().await?;
@@ -106,11 +108,8 @@ impl Pipeline {
             self.all_stored().await
         };
         let outcome = tokio::select! {
-            outcome = work => outcome,
+            outcome = interrupt.unless(work) => outcome,
             () = told => Ok(()),
-            interrupt = tokio::signal::ctrl_c() => interrupt.doing("waiting for ctrl-c").and_then(|()| {
-                Err(Failure::Interrupted("interrupted; run again with the same --data-dir to go on".into()))
-            }),
         };
         for worker in workers {
             worker.drain().await.doing("draining a worker")?;

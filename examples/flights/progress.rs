@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::say;
+
 const PLAIN_LINES: u64 = 10;
 
 /// Progress of one stage.
@@ -52,19 +54,15 @@ impl Progress {
 
     fn begin(&self) {
         if self.bar.is_none() {
-            eprintln!("{}: 0 of {} (0 %)", self.stage, self.total);
+            say::note(&format!("{}: 0 of {} (0 %)", self.stage, self.total));
         }
     }
 
     fn tell(&self, done: u64) {
         let tenth = (done * PLAIN_LINES).checked_div(self.total).unwrap_or(PLAIN_LINES);
         if self.told.fetch_max(tenth, Ordering::Relaxed) < tenth {
-            eprintln!(
-                "{}: {done} of {} ({} %)",
-                self.stage,
-                self.total,
-                tenth * (100 / PLAIN_LINES)
-            );
+            let percent = tenth * (100 / PLAIN_LINES);
+            say::note(&format!("{}: {done} of {} ({percent} %)", self.stage, self.total));
         }
     }
 }

@@ -11,8 +11,14 @@ mod flight;
 #[path = "../../flights/input.rs"]
 mod input;
 #[allow(dead_code)]
+#[path = "../../flights/interrupt.rs"]
+mod interrupt;
+#[allow(dead_code)]
 #[path = "../../flights/proof.rs"]
 mod proof;
+#[allow(dead_code)]
+#[path = "../../flights/say.rs"]
+mod say;
 
 mod flights;
 mod pages;

@@ -1,7 +1,9 @@
 //! The main job: right sums, clear errors, nothing lost or twice whatever happens in between.
 
 mod bad_input;
+mod interrupted;
 mod killed;
+mod surroundings;
 
 use std::path::{Path, PathBuf};
 
