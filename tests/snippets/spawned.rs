@@ -59,6 +59,18 @@ async fn every_primitive_works_in_a_spawned_task() {
     });
     assert_eq!(batched.await.unwrap(), [Some(User { id: 7, name: "Grace".into() }), None]);
 
+    let agents = tokio::spawn({
+        let shards = service.shards.clone();
+        let (org, name) = ("org_123".to_owned(), "Ada".to_owned());
+        async move {
+            let sql = "INSERT INTO agents (org_id, name) VALUES ($1, $2)";
+            shards.execute(sql, params![org, name]).await.unwrap();
+            let sql = "SELECT * FROM agents WHERE org_id = $1";
+            shards.query(sql, params![org]).await.unwrap().len()
+        }
+    });
+    assert_eq!(agents.await.unwrap(), 1);
+
     let report = tokio::spawn({
         let health = service.health.clone();
         async move { health.run_all().await }
