@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use resonant_db::{KeyType, ShardFunction, ShardedDatabase, params, row};
+use resonant_db::{KeyType, PoolConfig, ShardFunction, ShardedDatabase, params, row};
 use serde::Deserialize;
 
 use crate::failure::{Failure, While};
@@ -50,7 +50,9 @@ impl Store {
         let mut builder = ShardedDatabase::builder()
             .shard_key("origin")
             .shard_function(ShardFunction::HashMod)
-            .table("flights", "origin", KeyType::Text);
+            .table("flights", "origin", KeyType::Text)
+            // Every connection has a page cache; two readers a shard are as fast as eight and hold less.
+            .pool(PoolConfig::default().min_size(1u32).max_size(2u32));
         for shard in 0..SHARDS {
             let name = format!("shard_{shard}");
             builder = builder
