@@ -27,6 +27,7 @@ mod accept;
 mod connection;
 mod faults;
 mod lane;
+mod pace;
 mod stats;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -4,21 +4,18 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::pace::Pace;
 use super::{Core, Direction, Faults, LaneFaults};
 
 const CHUNK: usize = 16 * 1024;
 
 /// Chunks on their way at most; beyond that the sender is slowed down, as by a full window.
 const IN_FLIGHT: usize = 64;
-
-/// How finely a limited bandwidth is dealt out.
-const SLICES_PER_SECOND: u64 = 50;
 
 /// How a direction ended.
 #[derive(Debug)]
@@ -55,7 +52,7 @@ pub(super) async fn run(
     let writer = Writer {
         faults: core.faults.subscribe(),
         direction,
-        free_at: Instant::now(),
+        pace: Pace::new(Instant::now()),
         passed: 0,
         cut: None,
     };
@@ -86,8 +83,7 @@ async fn receive(from: &TcpStream, queue: mpsc::Sender<Parcel>) -> std::convert:
 struct Writer {
     faults: watch::Receiver<(u64, Faults)>,
     direction: Direction,
-    /// When the bandwidth limit lets the next byte go.
-    free_at: Instant,
+    pace: Pace,
     passed: u64,
     /// The limit in force and the count at which it strikes.
     cut: Option<(u64, u64)>,
@@ -107,7 +103,7 @@ impl Writer {
                 Load::Close | Load::Reset => &[],
             };
             loop {
-                let allowance = self.turn(&parcel).await;
+                let allowance = self.turn(&parcel, rest.len() as u64).await;
                 match &parcel.load {
                     Load::Close => {
                         finish_writing(to);
@@ -136,7 +132,7 @@ impl Writer {
     }
 
     /// Waits until some of this parcel may go, and says how many bytes. Looks again whenever the faults change.
-    async fn turn(&mut self, parcel: &Parcel) -> usize {
+    async fn turn(&mut self, parcel: &Parcel, rest: u64) -> usize {
         loop {
             let lane = self.faults.borrow_and_update().1.lane(self.direction).clone();
             self.note_cut(&lane);
@@ -144,18 +140,16 @@ impl Writer {
             let due = (parcel.came + lane.delay + lane.jitter.mul_f64(parcel.luck)).max(match lane
                 .bytes_per_second
             {
-                Some(_) => self.free_at,
+                Some(_) => self.pace.due(),
                 None => now,
             });
             if !lane.blocked && due <= now {
-                let slice = lane
-                    .bytes_per_second
-                    .map_or(CHUNK as u64, |rate| (rate / SLICES_PER_SECOND).max(1));
+                let slice = lane.bytes_per_second.map_or(CHUNK as u64, Pace::slice);
                 let left =
                     self.cut.map_or(u64::MAX, |(_, at)| at.saturating_sub(self.passed).max(1));
-                let bytes = slice.min(left).min(CHUNK as u64);
+                let bytes = slice.min(left).min(CHUNK as u64).min(rest);
                 if let Some(rate) = lane.bytes_per_second {
-                    self.free_at = now + Duration::from_secs_f64(bytes as f64 / rate as f64);
+                    self.pace.take(now, bytes, rate);
                 }
                 return bytes as usize;
             }

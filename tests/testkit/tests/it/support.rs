@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use resonant_testkit::{Error, ErrorKind, Result};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Long enough that a server that could answer would have; a test that sees nothing within it calls that a hang.
 pub(crate) const HANG: Duration = Duration::from_millis(400);
@@ -33,4 +34,21 @@ pub(crate) async fn freed<T>(task: JoinHandle<T>) -> T {
         .await
         .expect("this should have been freed")
         .expect("the task panicked")
+}
+
+/// Asks until the answer is the one that is waited for.
+pub(crate) async fn becomes<T: PartialEq + Debug>(
+    what: &str,
+    expected: T,
+    mut question: impl AsyncFnMut() -> Result<T>,
+) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let answer = question().await?;
+        if answer == expected {
+            return Ok(());
+        }
+        assert!(started.elapsed() < SOON, "{what}: {answer:?} instead of {expected:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
