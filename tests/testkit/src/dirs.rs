@@ -44,7 +44,19 @@ pub(crate) fn shared_base() -> Result<PathBuf> {
 
 fn base_in(parent: &Path) -> Result<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
+    fs::create_dir_all(parent)
+        .map_err(|e| Error::io(format!("creating {}", parent.display()), e))?;
+    // As the system sees it: what runs there is found by this path, and some servers' configurations end a word at a space.
+    let parent = fs::canonicalize(parent)
+        .map_err(|e| Error::io(format!("looking for the folder {}", parent.display()), e))?;
     let base = parent.join(format!("rk-{uid}"));
+    if base.as_os_str().as_encoded_bytes().iter().any(|b| b" \t\n\"'\\|".contains(b)) {
+        let message = format!(
+            "{} has a character that servers' configurations do not take; set RESONANT_TESTKIT_DIR to another folder",
+            base.display()
+        );
+        return Err(Error::new(ErrorKind::Config, message));
+    }
     if base.as_os_str().len() > LONGEST {
         let message = format!(
             "{} is too long a path for Unix sockets; set RESONANT_TESTKIT_DIR to a shorter one",
@@ -214,5 +226,32 @@ impl Drop for ServerDir {
             // What cannot be removed now is removed by the reaper.
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_servers_would_choke_on_is_refused_by_the_name_of_the_variable() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["x".repeat(LONGEST), "my tests".to_owned()] {
+            let folder = root.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            let error = base_in(&folder).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("set RESONANT_TESTKIT_DIR to"), "{error}");
+        }
+        base_in(&root.path().join("new")).unwrap();
+    }
+
+    #[test]
+    fn a_link_to_a_folder_is_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (real, link) = (root.path().join("real"), root.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert_eq!(base_in(&link).unwrap(), base_in(&real).unwrap());
     }
 }
