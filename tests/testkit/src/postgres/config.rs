@@ -12,8 +12,12 @@ const COMMON: &[(&str, &str)] = &[
     ("shared_buffers", "16MB"),
     ("max_connections", "100"),
     ("huge_pages", "off"),
+    // In files below the data folder, which go with it. The system's segments would outlive a killed server.
+    ("dynamic_shared_memory_type", "mmap"),
     ("jit", "off"),
     ("max_parallel_workers", "0"),
+    // The default since version 14.
+    ("password_encryption", "scram-sha-256"),
     ("wal_level", "replica"),
     ("max_wal_senders", "10"),
     ("max_replication_slots", "10"),
@@ -81,7 +85,6 @@ impl NodeConfig {
             all.insert("ssl", "on".to_owned());
             all.insert("ssl_cert_file", path("server.crt"));
             all.insert("ssl_key_file", path("server.key"));
-            all.insert("password_encryption", "scram-sha-256".to_owned());
         }
         for (name, value) in &self.settings {
             all.insert(name, value.clone());
@@ -123,7 +126,7 @@ pub(super) struct Login {
 pub(super) fn hba(logins: &[Login], tls_only: bool) -> String {
     let mut text = String::from("local all all trust\nlocal replication all trust\n");
     for login in logins {
-        let name = &login.name;
+        let name = login.name.replace('"', "\"\"");
         if tls_only {
             let _ = writeln!(text, "hostnossl all \"{name}\" 127.0.0.1/32 reject");
         }

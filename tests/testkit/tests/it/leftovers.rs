@@ -1,11 +1,15 @@
 //! Nothing is left behind: not after a drop, not after a panic, not after `kill -9` of the test.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use resonant_testkit::{Nginx, Postgres, PostgresCluster, RabbitMq, Redis, RedisCluster, Result};
+use resonant_testkit::{
+    Nginx, PgBouncer, Postgres, PostgresCluster, RabbitMq, Redis, RedisCluster, Result,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
@@ -42,6 +46,18 @@ fn segments() -> Vec<String> {
         .collect()
 }
 
+/// The files of shared memory that lie outside the servers' folders and that these processes have mapped.
+fn shared_files(pids: &[u32]) -> BTreeSet<PathBuf> {
+    let maps = pids.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/maps")).ok());
+    maps.flat_map(|map| {
+        map.lines()
+            .filter_map(|line| line.split_once("/dev/shm/"))
+            .map(|(_, name)| Path::new("/dev/shm").join(name))
+            .collect::<Vec<_>>()
+    })
+    .collect()
+}
+
 async fn eventually(what: &str, so: impl Fn() -> bool) {
     let started = Instant::now();
     while !so() {
@@ -51,11 +67,12 @@ async fn eventually(what: &str, so: impl Fn() -> bool) {
 }
 
 /// Runs one of the ignored tests below in a process of its own, and returns it with the folder it says it uses.
-async fn victim(test: &str) -> (Child, PathBuf) {
+pub(crate) async fn victim(test: &str, env: &[(&str, &OsStr)]) -> (Child, PathBuf) {
     let program = std::env::current_exe().expect("the test binary");
     let complaints = tempfile::NamedTempFile::new().expect("a file for what it complains of");
     let mut child = Command::new(program)
         .args(["--exact", test, "--ignored", "--nocapture"])
+        .envs(env.iter().copied())
         .stdout(Stdio::piped())
         .stderr(complaints.reopen().expect("the same file"))
         .kill_on_drop(true)
@@ -91,11 +108,12 @@ fn run_folder(below: &Path) -> PathBuf {
 #[tokio::test]
 async fn a_killed_test_leaves_no_process_no_folder_and_no_shared_memory() {
     let (mut child, folder) =
-        victim("leftovers::starts_one_of_everything_and_waits_to_be_killed").await;
+        victim("leftovers::starts_one_of_everything_and_waits_to_be_killed", &[]).await;
     let (running, mine) = (processes_below(&folder), segments_of(&folder));
     assert!(mine.len() >= 3 && mine.iter().all(|id| segments().contains(id)), "{mine:?}");
     // PostgreSQL with its helpers twice, six Redis nodes and one, nginx's two, Erlang's and its name server.
     assert!(running.len() > 20, "only {running:?}");
+    let shared = shared_files(&running);
     child.kill().await.expect("kill -9");
     let killed = Instant::now();
     eventually("processes are left", || processes_below(&folder).is_empty()).await;
@@ -105,11 +123,38 @@ async fn a_killed_test_leaves_no_process_no_folder_and_no_shared_memory() {
     .await;
     println!("FIGURE all gone after kill -9 of the test: {:?}", killed.elapsed());
     eventually("shared memory is left", || !segments().iter().any(|id| mine.contains(id))).await;
+    let left: Vec<&PathBuf> = shared.iter().filter(|file| file.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// What stands on the builders: a dropped start ends what had started.
+#[tokio::test]
+async fn a_start_that_is_dropped_halfway_leaves_nothing() {
+    let program = std::env::current_exe().expect("the test binary");
+    let run = Command::new(program)
+        .args(["--exact", "leftovers::drops_starts_halfway", "--ignored", "--nocapture"])
+        .output();
+    let output = timeout(SOON * 3, run).await.expect("an end").expect("the test binary runs");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+}
+
+/// The longest folder that is accepted still has room for every socket.
+#[tokio::test]
+async fn the_longest_folder_will_do() {
+    let room = 60 - "/tmp//rk-4294967295".len();
+    let longest = Path::new("/tmp").join(format!("{:x<room$}", std::process::id()));
+    let test = "leftovers::starts_one_of_everything_and_waits_to_be_killed";
+    let (mut child, folder) = victim(test, &[("RESONANT_TESTKIT_DIR", longest.as_ref())]).await;
+    assert!(folder.starts_with(&longest), "{}", folder.display());
+    child.kill().await.expect("kill -9");
+    eventually("the folder is left", || !folder.exists()).await;
+    fs::remove_dir_all(&longest).expect("the folder");
 }
 
 #[tokio::test]
 async fn a_panicking_test_leaves_nothing_either() {
-    let (mut child, folder) = victim("leftovers::starts_a_server_and_panics").await;
+    let (mut child, folder) = victim("leftovers::starts_a_server_and_panics", &[]).await;
     assert!(!child.wait().await.expect("its end").success());
     eventually("processes are left", || processes_below(&folder).is_empty()).await;
     eventually("the folder is left", || !folder.exists()).await;
@@ -139,7 +184,7 @@ async fn dropping_a_cluster_ends_it_at_once_even_a_frozen_one() -> Result<()> {
 /// What a run whose reaper was killed too leaves behind is swept by the next.
 #[tokio::test]
 async fn the_next_run_sweeps_what_is_left() -> Result<()> {
-    let (mut child, folder) = victim("leftovers::starts_a_server_and_waits").await;
+    let (mut child, folder) = victim("leftovers::starts_a_server_and_waits", &[]).await;
     // The reaper is the shell that has this folder as its argument.
     let reaper = |pid: &u32| {
         let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -161,7 +206,7 @@ async fn the_next_run_sweeps_what_is_left() -> Result<()> {
     // Nor does anybody own a folder that has no lock.
     let unlocked = folder.with_file_name("999999999-0");
     fs::create_dir_all(unlocked.join("redis0")).expect("a folder");
-    let (mut next, _) = victim("leftovers::starts_a_server_and_waits").await;
+    let (mut next, _) = victim("leftovers::starts_a_server_and_waits", &[]).await;
     assert!(!unlocked.exists());
     assert!(!folder.exists() && !folder.with_extension("lock").exists());
     assert_eq!(processes_below(&folder), Vec::<u32>::new());
@@ -173,19 +218,45 @@ async fn the_next_run_sweeps_what_is_left() -> Result<()> {
 #[ignore = "a victim: run by a test above"]
 async fn starts_one_of_everything_and_waits_to_be_killed() -> Result<()> {
     let started = Instant::now();
-    let (pg, temp, redis, cluster, rabbit, nginx) = tokio::join!(
+    let nowhere = ([127, 0, 0, 1], 1).into();
+    let (pg, pooler, temp, redis, cluster, rabbit, nginx) = tokio::join!(
         PostgresCluster::builder().replicas(1).start(),
+        PgBouncer::builder().in_front_of(nowhere).start(),
         Postgres::temp().into_future(),
         Redis::start(),
         RedisCluster::start(),
         RabbitMq::start(),
         Nginx::builder().http("server { listen {{listen}}; return 204; }").start(),
     );
-    let everything = (pg?, temp?, redis?, cluster?, rabbit?, nginx?);
+    let everything = (pg?, pooler?, temp?, redis?, cluster?, rabbit?, nginx?);
     everything.0.primary().sql("SELECT 1").await?;
     println!("FIGURE everything side by side: {:?}", started.elapsed());
     println!("FOLDER {}", run_folder(everything.0.primary().socket_dir()).display());
     std::future::pending::<()>().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by a test above, in a process of its own"]
+async fn drops_starts_halfway() -> Result<()> {
+    let redis = Redis::start().await?;
+    let folder = run_folder(&redis.log_file());
+    drop(redis);
+    for step in 0..12 {
+        let patience = Duration::from_millis(step * step * 12);
+        let all = async {
+            tokio::try_join!(
+                PostgresCluster::builder().replicas(2).start(),
+                RedisCluster::start(),
+                RabbitMq::start()
+            )
+        };
+        // RabbitMQ alone takes longer.
+        assert!(timeout(patience, all).await.is_err(), "nothing was dropped halfway");
+        eventually("processes are left", || processes_below(&folder).is_empty()).await;
+        // What is left is the template that the next cluster is copied from.
+        eventually("folders are left", || fs::read_dir(&folder).expect("it").count() <= 1).await;
+    }
     Ok(())
 }
 
