@@ -71,6 +71,7 @@ pub mod rabbitmq;
 mod reaper;
 pub mod redis;
 mod tls;
+mod url;
 mod user;
 mod wait;
 

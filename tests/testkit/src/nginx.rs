@@ -31,7 +31,7 @@ use crate::binaries::{Engine, Servers};
 use crate::dirs::ServerDir;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ports::Port;
-use crate::process::{Launch, Slot, run_tool};
+use crate::process::{Launch, Process, Slot, command_line, run_tool, tail};
 use crate::wait::{ANSWER, LIMIT, Wait};
 
 /// The frame around the text given with [`NginxBuilder::http`].
@@ -173,10 +173,12 @@ impl Nginx {
         Ok(())
     }
 
-    /// Takes a new value for `{{name}}` and reloads: new connections meet the new configuration, old ones end in their time.
+    /// Takes a new value for `{{name}}`, reloads, and returns when new connections meet the new configuration. Old ones end in
+    /// their time.
     ///
     /// # Errors
-    /// `Config` when nginx finds the result bad; the old configuration stays in force. `Lost` when it does not run.
+    /// `Config` when nginx finds the result bad; the old configuration stays in force. `Lost` when it does not run, `TimedOut`
+    /// with the log when it does not change over, because it is frozen or a port of the new configuration is taken.
     pub async fn set(&self, name: &str, value: &str) -> Result<()> {
         let mut values = self.inner.values.lock().unwrap_or_else(PoisonError::into_inner).clone();
         values.insert(name.to_owned(), value.to_owned());
@@ -205,7 +207,26 @@ impl Nginx {
             self.write()?;
             return Err(error);
         }
-        self.inner.process.running()?.signal(Signal::HUP)
+        let process = self.inner.process.running()?;
+        let old = process.descendants();
+        process.signal(Signal::HUP)?;
+        self.changed_over(&process, &old).await
+    }
+
+    /// Waits until no worker of the old configuration takes connections. One that still serves some says so of itself.
+    async fn changed_over(&self, process: &Process, old: &[u32]) -> Result<()> {
+        let mut wait = Wait::new("nginx changing over to its new configuration", ANSWER);
+        loop {
+            process.check()?;
+            let now = process.descendants();
+            let takes = |pid: &&u32| !command_line(**pid).contains("shutting down");
+            let late = now.iter().filter(|pid| old.contains(pid)).filter(takes).count();
+            if late == 0 && (old.is_empty() || now.iter().any(|pid| !old.contains(pid))) {
+                return Ok(());
+            }
+            let seen = format!("{late} workers of the old one take connections");
+            wait.pause(seen).await.map_err(|error| error.with_log(tail(&self.log_file())))?;
+        }
     }
 
     /// Lets it finish what it serves, then ends it.

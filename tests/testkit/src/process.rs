@@ -13,6 +13,7 @@ mod tree;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +22,10 @@ use rustix::process::Signal;
 pub(crate) use self::command::Launch;
 pub(crate) use self::slot::Slot;
 pub(crate) use self::tool::run_tool;
+pub(crate) use self::tree::command_line;
 use crate::error::{Error, ErrorKind, Result};
 use crate::reaper;
-use crate::wait::Wait;
+use crate::wait::{LIMIT, Wait};
 
 /// How much of a log an error quotes.
 const LOG_LINES: usize = 60;
@@ -38,6 +40,7 @@ pub(crate) struct Process {
     pid: u32,
     log: PathBuf,
     child: Mutex<Child>,
+    frozen: AtomicBool,
 }
 
 impl Process {
@@ -51,7 +54,7 @@ impl Process {
         let pid = child.id();
         reaper::add(pid);
         tracing::debug!(name, pid, "started");
-        Ok(Self { name, pid, log, child: Mutex::new(child) })
+        Ok(Self { name, pid, log, child: Mutex::new(child), frozen: AtomicBool::new(false) })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -61,6 +64,16 @@ impl Process {
     /// Whether the process itself still runs; a frozen one does.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.child().try_wait(), Ok(None))
+    }
+
+    /// Whether it runs and nobody has frozen it: whether a question to it may be answered.
+    pub(crate) fn is_responsive(&self) -> bool {
+        !self.frozen.load(Ordering::SeqCst) && self.is_running()
+    }
+
+    /// The processes below this one.
+    pub(crate) fn descendants(&self) -> Vec<u32> {
+        if self.is_running() { tree::descendants(self.pid) } else { Vec::new() }
     }
 
     /// Fails once the process has ended, quoting the end of its log.
@@ -87,14 +100,22 @@ impl Process {
     /// Stops every process of the tree in its tracks. Connections stay; nothing answers.
     pub(crate) fn freeze(&self) -> Result<()> {
         self.check()?;
+        self.frozen.store(true, Ordering::SeqCst);
         tree::freeze(self.pid);
         Ok(())
+    }
+
+    /// Stops the process itself, not its children.
+    pub(crate) fn freeze_alone(&self) -> Result<()> {
+        self.frozen.store(true, Ordering::SeqCst);
+        self.signal(Signal::STOP)
     }
 
     /// Lets a frozen tree go on.
     pub(crate) fn thaw(&self) -> Result<()> {
         self.check()?;
         tree::signal_all(self.pid, Signal::CONT);
+        self.frozen.store(false, Ordering::SeqCst);
         Ok(())
     }
 
@@ -140,6 +161,15 @@ impl Drop for Process {
         wait_blocking(|| !self.is_running() && !pids.iter().any(|pid| tree::is_alive(*pid)));
         reaper::remove(self.pid);
     }
+}
+
+/// Waits until processes that are not our own children, orphans for instance, have ended.
+pub(crate) async fn all_ended(what: &str, pids: &[u32]) -> Result<()> {
+    let mut wait = Wait::new(format!("the end of {what}"), LIMIT);
+    while pids.iter().any(|pid| tree::is_alive(*pid)) {
+        wait.pause("still there").await?;
+    }
+    Ok(())
 }
 
 /// The last lines of a log file, or nothing when it cannot be read.

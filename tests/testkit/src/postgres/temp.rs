@@ -2,6 +2,7 @@
 //! the server that `RESONANT_TEST_PG` names.
 
 mod host;
+mod named;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,8 +25,8 @@ impl Postgres {
     /// A fresh database. Await it as it is for an empty one, or give it a [`schema`](TempBuilder::schema) first.
     ///
     /// It is on a server that this process starts once and shares (about a second), or on the one that the environment
-    /// variable `RESONANT_TEST_PG` names (a `postgresql://` URL of a role that may create databases). There, databases that
-    /// were left by killed processes are dropped after six hours.
+    /// variable `RESONANT_TEST_PG` names (a `postgresql://` URL of a role that may create databases; only `psql` is needed on
+    /// this machine then). Nothing is left there either when the process ends or is killed.
     ///
     /// # Errors
     /// Awaiting it: `MissingBinary`, `Exited`, `TimedOut` when the server does not start, `Config` for a bad

@@ -47,6 +47,14 @@ impl Launch {
         self
     }
 
+    /// Another program with its arguments and environment, as arguments of this one, which is to run it.
+    pub(crate) fn then(mut self, other: &Launch) -> Self {
+        self.args.push(other.program.clone().into_os_string());
+        self.args.extend(other.args.iter().cloned());
+        self.env.extend(other.env.iter().cloned());
+        self
+    }
+
     pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
@@ -76,8 +84,17 @@ impl Launch {
 
     /// The command without its streams, for tools that are waited for.
     pub(crate) fn base_command(&self) -> Result<Command> {
+        self.command(true)
+    }
+
+    /// The same for what is to outlive this process.
+    pub(crate) fn untied_command(&self) -> Result<Command> {
+        self.command(false)
+    }
+
+    fn command(&self, tied: bool) -> Result<Command> {
         let user = user::unprivileged()?;
-        let mut command = if has_setpriv() {
+        let mut command = if tied && has_setpriv() {
             let mut command = Command::new("setpriv");
             command.args(["--pdeathsig", "KILL"]);
             if let Some(user) = user {

@@ -44,6 +44,11 @@ impl Slot {
         self.pid().is_some()
     }
 
+    /// Whether the process runs and is not frozen.
+    pub(crate) fn is_responsive(&self) -> bool {
+        self.get().is_some_and(|process| process.is_responsive())
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
         self.get().filter(|process| process.is_running()).map(|process| process.pid())
     }

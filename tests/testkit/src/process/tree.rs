@@ -62,6 +62,21 @@ pub(super) fn is_alive(pid: u32) -> bool {
     !matches!(state, None | Some('Z' | 'X'))
 }
 
+/// What a process calls itself, or nothing when it is gone. Servers write there what they are doing.
+pub(crate) fn command_line(pid: u32) -> String {
+    if has_proc() {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).replace('\0', " ")
+    } else {
+        ps(&["-o", "command=", "-p", &pid.to_string()])
+    }
+}
+
+/// The tree below `root` without itself.
+pub(super) fn descendants(root: u32) -> Vec<u32> {
+    members(root).split_off(1)
+}
+
 /// The tree below `root`, itself first, parents before children.
 fn members(root: u32) -> Vec<u32> {
     if has_proc() {

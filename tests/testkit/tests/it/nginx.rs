@@ -67,7 +67,20 @@ async fn requests_go_round_what_is_dead_and_a_reload_moves_them() -> Result<()> 
     let error = failure(nginx.set("members", "server nonsense;;").await, ErrorKind::Config);
     assert!(error.log().is_some_and(|log| log.contains("nginx.conf")), "{error:?}");
     nginx.set("members", &format!("server {one};")).await?;
-    while get(&nginx).await.expect("an answer").1 != "one" {}
+    for _ in 0..4 {
+        assert_eq!(get(&nginx).await.expect("an answer").1, "one", "at once");
+    }
+
+    // A connection that was there before keeps its worker, which keeps no others.
+    let mut before = TcpStream::connect(nginx.address()).await.expect("a connection");
+    before.write_all(b"GET / HTTP/1.0\r\n").await.expect("half a request");
+    nginx.reload("server { listen {{listen}}; return 204; }").await?;
+    assert_eq!(get(&nginx).await.expect("an answer").0, "204", "at once");
+    before.write_all(b"\r\n").await.expect("the other half");
+    let mut answer = String::new();
+    timeout(SOON, before.read_to_string(&mut answer)).await.expect("an answer").expect("one");
+    assert!(answer.ends_with("one"), "by the configuration it came under: {answer}");
+    nginx.reload(HTTP).await?;
 
     nginx.freeze()?;
     assert!(timeout(HANG, get(&nginx)).await.is_err(), "frozen with its workers");

@@ -1,30 +1,19 @@
 //! The server the databases are on: ours, or one that somebody else runs.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::OnceCell;
 
+use super::named::{Named, VARIABLE};
 use super::{PgRow, TempDatabase};
 use crate::background;
-use crate::binaries::{Engine, Servers};
-use crate::dirs;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::postgres::{PgNode, PostgresCluster};
-use crate::process::{Launch, run_tool};
 use crate::wait::{ANSWER, Wait};
 
-/// Names another server to make the databases on.
-const VARIABLE: &str = "RESONANT_TEST_PG";
-
-/// Databases of processes that were killed are dropped after this long.
+/// Databases that nobody dropped, because the shell that should have was killed too, are dropped after this long.
 const ABANDONED_AFTER_SECONDS: u32 = 6 * 3600;
-
-/// Between the columns and between the rows of what psql prints, and for NULL: characters that no test data has.
-const COLUMN: char = '\u{1f}';
-const ROW: char = '\u{1e}';
-const NULL: char = '\u{1d}';
 
 #[derive(Debug)]
 pub(super) struct Host {
@@ -61,7 +50,8 @@ impl Host {
         let rows = host.sql(&admin, "SELECT extract(epoch FROM now())::bigint").await?;
         let now = super::first_value(&rows, VARIABLE, "the time")?;
         host.prefix = format!("rk_{now}_{}_", std::process::id());
-        if let Server::Named(_) = host.server {
+        if let Server::Named(named) = &host.server {
+            named.leave_nothing(&host.prefix)?;
             host.sweep().await;
         }
         Ok(host)
@@ -106,28 +96,13 @@ impl Host {
         }
     }
 
-    /// Drops a database. On a server of our own that is done behind the test's back, as the server ends with the process
-    /// anyway; elsewhere it is waited for, because nobody else would do it.
+    /// Drops a database behind the test's back. What a process does not get round to goes with our own server, or is done by the
+    /// shell that [`Named::leave_nothing`] starts.
     pub(super) fn drop_database(this: &Arc<Self>, name: &str) {
         let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-        match &this.server {
-            Server::Own(_) => {
-                let host = Arc::clone(this);
-                if let Ok(runtime) = background::handle() {
-                    runtime.spawn(async move { host.sql(host.admin(), &sql).await });
-                }
-            }
-            Server::Named(named) => {
-                let dropped =
-                    named.psql(this.admin(), &sql).and_then(|launch| launch.base_command());
-                if let Ok(mut command) = dropped {
-                    let _ = command
-                        .stdin(Stdio::null())
-                        .stdout(Stdio::null())
-                        .stderr(Stdio::null())
-                        .status();
-                }
-            }
+        let host = Arc::clone(this);
+        if let Ok(runtime) = background::handle() {
+            runtime.spawn(async move { host.sql(host.admin(), &sql).await });
         }
     }
 
@@ -151,155 +126,5 @@ impl Host {
                 let _ = self.sql(self.admin(), &format!("DROP DATABASE IF EXISTS {name}")).await;
             }
         }
-    }
-}
-
-/// A server that somebody else runs. It is asked with `psql`, which knows every way to log in.
-struct Named {
-    /// Up to the database's name, the password left out.
-    before: String,
-    password: Option<String>,
-    /// The URL up to the database's name as it was given, for the code under test.
-    given: String,
-    database: String,
-    after: String,
-}
-
-impl std::fmt::Debug for Named {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Named")
-            .field("url", &format!("{}{}", self.before, self.database))
-            .finish_non_exhaustive()
-    }
-}
-
-impl Named {
-    fn parse(url: &str) -> Result<Self> {
-        let bad = || {
-            let message = format!(
-                "{VARIABLE} must be a URL like postgresql://user:password@host:5432/database"
-            );
-            Error::new(ErrorKind::Config, message)
-        };
-        let rest = url
-            .strip_prefix("postgresql://")
-            .or_else(|| url.strip_prefix("postgres://"))
-            .ok_or_else(bad)?;
-        let (rest, after) = match rest.split_once('?') {
-            Some((rest, parameters)) => (rest, format!("?{parameters}")),
-            None => (rest, String::new()),
-        };
-        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let database = if database.is_empty() { "postgres" } else { database };
-        let (login, host) = authority.rsplit_once('@').ok_or_else(bad)?;
-        let (user, password) = match login.split_once(':') {
-            Some((user, password)) => (user, Some(decode(password))),
-            None => (login, None),
-        };
-        Ok(Self {
-            before: format!("postgresql://{user}@{host}/"),
-            password,
-            given: format!("postgresql://{authority}/"),
-            database: database.to_owned(),
-            after,
-        })
-    }
-
-    fn url(&self, database: &str) -> String {
-        format!("{}{database}{}", self.given, self.after)
-    }
-
-    async fn sql(&self, database: &str, sql: &str) -> Result<Vec<PgRow>> {
-        let printed = match run_tool(self.psql(database, sql)?, ANSWER).await {
-            Ok(printed) => printed,
-            Err(error) if error.kind() == ErrorKind::Exited => return Err(complaint(&error)),
-            Err(error) => return Err(error),
-        };
-        // The last row is concluded by a line feed of its own.
-        let Some(printed) = printed.strip_suffix('\n') else { return Ok(Vec::new()) };
-        let value = |value: &str| (value != NULL.to_string()).then(|| value.to_owned());
-        Ok(printed
-            .split(ROW)
-            .map(|row| PgRow::new(row.split(COLUMN).map(value).collect()))
-            .collect())
-    }
-
-    fn psql(&self, database: &str, sql: &str) -> Result<Launch> {
-        let psql = Servers::from_env().find(Engine::PostgreSql)?.join("psql");
-        let launch = Launch::new("psql", psql, dirs::run_dir()?)
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"])
-            .args([
-                "-F",
-                &COLUMN.to_string(),
-                "-R",
-                &ROW.to_string(),
-                "-P",
-                &format!("null={NULL}"),
-            ])
-            .arg("-d")
-            .arg(format!("{}{database}{}", self.before, self.after))
-            .arg("-c")
-            .arg(sql);
-        Ok(match &self.password {
-            Some(password) => launch.env("PGPASSWORD", password),
-            None => launch,
-        })
-    }
-}
-
-/// psql's `ERROR:  42P04: database "x" already exists` as an error with its code.
-fn complaint(error: &Error) -> Error {
-    let log = error.log().unwrap_or_default();
-    let line = log
-        .lines()
-        .find_map(|line| line.split_once("ERROR:  ").or_else(|| line.split_once("FATAL:  ")));
-    match line.and_then(|(_, rest)| rest.split_once(": ")) {
-        Some((code, message)) if code.len() == 5 => {
-            Error::new(ErrorKind::Rejected, format!("{VARIABLE}: {message}")).with_code(code)
-        }
-        _ => Error::new(ErrorKind::Lost, format!("the server of {VARIABLE} does not answer"))
-            .with_log(log),
-    }
-}
-
-/// Undoes the percent signs of a URL.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match hex.and_then(|two| u8::from_str_radix(two, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_password_leaves_the_url_that_is_seen_in_the_process_list() {
-        let named =
-            Named::parse("postgres://ada:p%40ss@db.example:5433/app?sslmode=require").unwrap();
-        assert_eq!(named.password.as_deref(), Some("p@ss"));
-        assert_eq!(named.before, "postgresql://ada@db.example:5433/");
-        assert_eq!(named.url("x"), "postgresql://ada:p%40ss@db.example:5433/x?sslmode=require");
-        assert!(!format!("{named:?}").contains("p%40ss"));
-    }
-
-    #[test]
-    fn a_url_of_another_kind_is_refused_by_the_name_of_the_variable() {
-        let error = Named::parse("host=db user=ada").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains(VARIABLE), "{error}");
     }
 }
