@@ -31,6 +31,21 @@ pub enum Synchronous {
 }
 
 impl Synchronous {
+    fn check(self, replicas: usize) -> Result<()> {
+        match self {
+            Self::Off => Ok(()),
+            Self::Any(0) | Self::First(0) => Err(Error::new(
+                ErrorKind::Config,
+                "commits wait for 0 replicas: that is Synchronous::Off",
+            )),
+            Self::Any(count) | Self::First(count) if count > replicas => Err(Error::new(
+                ErrorKind::Config,
+                format!("commits wait for {count} replicas, but there are {replicas}"),
+            )),
+            Self::Any(_) | Self::First(_) => Ok(()),
+        }
+    }
+
     fn names(self, nodes: &[String]) -> String {
         match self {
             Self::Off => String::new(),
@@ -119,15 +134,7 @@ impl PostgresBuilder {
     /// # Cancel safety
     /// What had started is ended when the future is dropped.
     pub async fn start(self) -> Result<PostgresCluster> {
-        let wanted = match self.synchronous {
-            Synchronous::Off => 0,
-            Synchronous::Any(count) | Synchronous::First(count) => count,
-        };
-        if wanted > self.replicas {
-            let message =
-                format!("commits wait for {wanted} replicas, but there are {}", self.replicas);
-            return Err(Error::new(ErrorKind::Config, message));
-        }
+        self.synchronous.check(self.replicas)?;
         let roles = Arc::new(Roles::default());
         let nodes = self.nodes(&roles).await?;
         let cluster = PostgresCluster { shared: Arc::new(Shared { nodes, roles }) };
@@ -199,7 +206,7 @@ impl PostgresBuilder {
         primary.lay_down().await?;
         primary.start().await?;
         for Login { name, password } in &self.logins {
-            let password = password.replace('\'', "''");
+            let (name, password) = (name.replace('"', "\"\""), password.replace('\'', "''"));
             let sql = format!(
                 "CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'; GRANT CREATE ON SCHEMA public TO \"{name}\""
             );
@@ -276,11 +283,13 @@ impl PostgresCluster {
         &self.shared.nodes
     }
 
-    /// Changes for which replicas a commit waits, on every running node, so that it holds after a promotion too.
+    /// Changes for which replicas a commit waits, on every running node, so that it holds after a promotion too; a frozen one
+    /// learns of it when it is thawed.
     ///
     /// # Errors
-    /// Those of [`PgNode::sql`].
+    /// `Config` for impossible numbers, and those of [`PgNode::sql`].
     pub async fn set_synchronous(&self, synchronous: Synchronous) -> Result<()> {
+        synchronous.check(self.nodes().len() - 1)?;
         let names: Vec<String> = self.nodes().iter().map(|node| node.name().to_owned()).collect();
         // First the replicas in their order; a node never waits for itself.
         for node in self.nodes() {
@@ -297,14 +306,16 @@ impl PostgresCluster {
         Ok(())
     }
 
-    /// Waits until every running replica has applied what the primary has written so far.
+    /// Waits until every replica that runs and is not frozen has applied what the primary has written so far.
     ///
     /// # Errors
     /// `TimedOut` when one does not get there.
     pub async fn caught_up(&self) -> Result<()> {
         let primary = self.primary();
-        for node in
-            self.nodes().iter().filter(|node| node.index() != primary.index() && node.is_running())
+        for node in self
+            .nodes()
+            .iter()
+            .filter(|node| node.index() != primary.index() && node.is_responsive())
         {
             node.caught_up_with(&primary).await?;
         }

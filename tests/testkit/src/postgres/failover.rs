@@ -40,14 +40,16 @@ impl PgNode {
 
 impl PostgresCluster {
     /// Makes every running node but the primary follow the primary, and waits until each receives from it. A node that got
-    /// further than the primary is rewound first. Nodes that are down are left alone.
+    /// further than the primary is rewound first. Nodes that are down or frozen are left alone.
     ///
     /// # Errors
     /// `Lost` when the primary does not answer, `TimedOut` when a node does not follow.
     pub async fn repoint_all(&self) -> Result<()> {
         let primary = self.primary();
-        for node in
-            self.nodes().iter().filter(|node| node.index() != primary.index() && node.is_running())
+        for node in self
+            .nodes()
+            .iter()
+            .filter(|node| node.index() != primary.index() && node.is_responsive())
         {
             if !node.is_in_recovery().await? || diverged(node, &primary).await? {
                 self.rejoin_by_rewind(node.index()).await?;

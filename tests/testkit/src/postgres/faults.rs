@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::PgNode;
@@ -19,12 +20,14 @@ impl PgNode {
         self.inner.process.kill().await
     }
 
-    /// Kills only the postmaster. Its children notice and end by themselves, each after what it is doing.
+    /// Kills only the postmaster. Its children notice and end by themselves, each after what it is doing;
+    /// [`start`](Self::start) waits for the last of them.
     ///
     /// # Errors
     /// `Lost` when it does not run.
     pub async fn kill_postmaster(&self) -> Result<()> {
         let process = self.inner.process.running()?;
+        *self.inner.orphans.lock().unwrap_or_else(PoisonError::into_inner) = process.descendants();
         process.signal(Signal::KILL)?;
         process.ended(ANSWER).await?;
         self.inner.process.take();
@@ -45,7 +48,7 @@ impl PgNode {
     /// # Errors
     /// `Lost` when it does not run.
     pub fn freeze_postmaster(&self) -> Result<()> {
-        self.inner.process.running()?.signal(Signal::STOP)
+        self.inner.process.running()?.freeze_alone()
     }
 
     /// Lets a frozen server go on where it was. A primary that was frozen takes writes on its open sessions again, even when

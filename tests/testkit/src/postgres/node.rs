@@ -14,8 +14,9 @@ use crate::FaultProxy;
 use crate::dirs::{self, ServerDir};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ports::Port;
-use crate::process::{Launch, Slot};
+use crate::process::{self, Launch, Slot};
 use crate::tls::Authority;
+use crate::url;
 use crate::wait::{LIMIT, Wait};
 
 /// Which node of a cluster takes writes, shared by all its nodes.
@@ -52,6 +53,8 @@ pub(super) struct NodeInner {
     name: String,
     config: Mutex<NodeConfig>,
     pub(super) process: Slot,
+    /// What a postmaster that was killed alone left behind.
+    pub(super) orphans: Mutex<Vec<u32>>,
     dir: ServerDir,
     port: Port,
 }
@@ -87,6 +90,7 @@ impl PgNode {
                 authority: spec.authority,
                 link: spec.link,
                 process: Slot::new(&spec.config.name),
+                orphans: Mutex::default(),
                 config: Mutex::new(spec.config),
                 dir: spec.dir,
                 port: spec.port,
@@ -129,6 +133,7 @@ impl PgNode {
         let Login { name, password } = found.ok_or_else(|| {
             Error::new(ErrorKind::Config, format!("no login {login:?} was made on the builder"))
         })?;
+        let (name, password) = (url::encode(name), url::encode(password));
         let mode = if self.inner.authority.is_some() { "?sslmode=require" } else { "" };
         Ok(format!("postgresql://{name}:{password}@{}/postgres{mode}", self.address()))
     }
@@ -217,6 +222,11 @@ impl PgNode {
         self.inner.process.is_running()
     }
 
+    /// Whether it runs and is not frozen.
+    pub(super) fn is_responsive(&self) -> bool {
+        self.inner.process.is_responsive()
+    }
+
     /// The process id of the postmaster, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.inner.process.pid()
@@ -230,6 +240,10 @@ impl PgNode {
         if self.is_running() {
             return Ok(());
         }
+        // A new server refuses data that a process of the old one still has open.
+        let orphans =
+            std::mem::take(&mut *self.inner.orphans.lock().unwrap_or_else(PoisonError::into_inner));
+        process::all_ended(&format!("what {} left behind", self.name()), &orphans).await?;
         let config_file = self.write_config()?;
         let launch =
             Launch::new(self.name(), self.inner.binaries.join("postgres"), self.inner.dir.path())
@@ -282,8 +296,11 @@ impl PgNode {
     pub(super) async fn reconfigure(&self, change: impl FnOnce(&mut NodeConfig)) -> Result<()> {
         change(&mut self.inner.config.lock().unwrap_or_else(PoisonError::into_inner));
         self.write_config()?;
-        if self.is_running() {
+        if self.is_responsive() {
             self.sql("SELECT pg_reload_conf()").await?;
+        } else if self.is_running() {
+            // A frozen server finds the signal when it is thawed.
+            self.inner.process.running()?.signal(Signal::HUP)?;
         }
         Ok(())
     }

@@ -139,12 +139,22 @@ impl RabbitNode {
     /// # Errors
     /// `Rejected` when the evaluation fails, `Lost` when the node is not up, `TimedOut` when it is frozen.
     pub async fn eval(&self, expressions: &str) -> Result<String> {
-        control::eval(&self.inner.folder.join("s"), self.name(), expressions).await
+        control::eval(&self.control_socket(), self.name(), expressions).await
+    }
+
+    /// The door for questions to the node.
+    pub(super) fn control_socket(&self) -> PathBuf {
+        self.inner.folder.join("s")
     }
 
     /// Whether its process runs. A frozen one does, and one that is paused because it is in the minority.
     pub fn is_running(&self) -> bool {
         self.inner.process.is_running()
+    }
+
+    /// Whether it runs and is not frozen.
+    pub(super) fn is_responsive(&self) -> bool {
+        self.inner.process.is_responsive()
     }
 
     /// The process id of its Erlang machine, while it runs.

@@ -205,9 +205,11 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// A node that runs.
+    /// A node that runs and is not frozen.
     pub(super) fn any(&self) -> Result<RabbitNode> {
-        let running = self.nodes.iter().find(|node| node.is_running());
-        running.cloned().ok_or_else(|| Error::new(ErrorKind::Lost, "no node of the broker runs"))
+        let responsive = self.nodes.iter().find(|node| node.is_responsive());
+        responsive
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::Lost, "no node of the broker runs unfrozen"))
     }
 }

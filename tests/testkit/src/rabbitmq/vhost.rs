@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::control::binary;
+use super::control::{self, binary};
 use super::{RabbitMq, RabbitNode};
 use crate::background;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,10 +76,11 @@ impl Vhost {
 
 impl Drop for Vhost {
     fn drop(&mut self) {
-        // Behind the test's back; the broker ends with the process anyway.
+        // Behind the test's back, and without a handle to the node, which would keep the broker alive.
         if let (Ok(runtime), Ok(node)) = (background::handle(), self.rabbit.any()) {
             let delete = format!("rabbit_vhost:delete({}, <<\"testkit\">>).", binary(&self.name));
-            runtime.spawn(async move { node.eval(&delete).await });
+            let (socket, name) = (node.control_socket(), node.name().to_owned());
+            runtime.spawn(async move { control::eval(&socket, &name, &delete).await });
         }
     }
 }

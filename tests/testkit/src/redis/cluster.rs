@@ -164,7 +164,7 @@ impl RedisCluster {
     /// The primary that has a key's slot, as the running nodes see it.
     ///
     /// # Errors
-    /// `Lost` when no node runs, `Rejected` when nobody has the slot.
+    /// `Lost` when no node runs or all that do are frozen, `Rejected` when nobody has the slot.
     pub async fn owner_of(&self, key: &str) -> Result<RedisNode> {
         self.owner_of_slot(self.slot_of(key).await?).await
     }
@@ -204,9 +204,10 @@ impl RedisCluster {
     pub async fn new_owner_of(&self, key: &str, old: &RedisNode) -> Result<RedisNode> {
         let mut wait = Wait::new(format!("another node than {} taking {key:?}", old.name()), LIMIT);
         let mut responsive =
-            self.nodes.iter().filter(|node| node.is_running() && node.index() != old.index());
-        let witness =
-            responsive.next().ok_or_else(|| Error::new(ErrorKind::Lost, "no other node runs"))?;
+            self.nodes.iter().filter(|node| node.is_responsive() && node.index() != old.index());
+        let witness = responsive
+            .next()
+            .ok_or_else(|| Error::new(ErrorKind::Lost, "no other node runs unfrozen"))?;
         let slot = witness.command(["CLUSTER", "KEYSLOT", key]).await?.integer().unwrap_or(-1);
         let slot = u16::try_from(slot)
             .map_err(|_| Error::new(ErrorKind::Rejected, "no slot for the key"))?;
@@ -224,7 +225,7 @@ impl RedisCluster {
 
     async fn agree_on(&self, slot: u16, owner: &RedisNode, except: &RedisNode) -> Result<bool> {
         for node in
-            self.nodes.iter().filter(|node| node.is_running() && node.index() != except.index())
+            self.nodes.iter().filter(|node| node.is_responsive() && node.index() != except.index())
         {
             let part = self.part_of(node, slot).await?;
             if part.is_none_or(|part| part.primary.index() != owner.index())
@@ -237,19 +238,19 @@ impl RedisCluster {
     }
 
     /// Waits until every running node says that the cluster is well, all of them agree who has which slots and who follows
-    /// whom, and every running replica is in step with its primary. Frozen nodes must be thawed first.
+    /// whom, and every running replica is in step with its primary. Frozen nodes are not asked.
     ///
     /// # Errors
     /// `TimedOut` when that does not happen.
     pub async fn settled(&self) -> Result<()> {
-        self.each(
-            |node| async move { if node.is_running() { node.in_step().await } else { Ok(()) } },
-        )
+        self.each(|node| async move {
+            if node.is_responsive() { node.in_step().await } else { Ok(()) }
+        })
         .await?;
         let mut wait = Wait::new("all nodes agreeing about the cluster", LIMIT);
         loop {
             let mut views = BTreeSet::new();
-            for node in self.nodes.iter().filter(|node| node.is_running()) {
+            for node in self.nodes.iter().filter(|node| node.is_responsive()) {
                 views.insert(node.view().await?);
             }
             if views.len() <= 1 {
@@ -289,8 +290,10 @@ impl RedisCluster {
     }
 
     fn any(&self) -> Result<RedisNode> {
-        let running = self.nodes.iter().find(|node| node.is_running());
-        running.cloned().ok_or_else(|| Error::new(ErrorKind::Lost, "no node of the cluster runs"))
+        let running = self.nodes.iter().find(|node| node.is_responsive());
+        running
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::Lost, "no node of the cluster runs unfrozen"))
     }
 
     async fn each<F, Fut>(&self, work: F) -> Result<()>

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ports::Port;
 use crate::process::{Launch, Slot};
 use crate::tls::Authority;
+use crate::url;
 use crate::wait::{LIMIT, Wait};
 
 /// One Redis server, alone or of a cluster. A cheap handle: clones are the same server, which ends with the last of them.
@@ -92,7 +93,8 @@ impl RedisNode {
         let login = found.ok_or_else(|| {
             Error::new(ErrorKind::Config, format!("no login {login:?} was made on the builder"))
         })?;
-        Ok(format!("{}://{}:{}@{}", self.scheme(), login.name, login.password, self.address()))
+        let (name, password) = (url::encode(&login.name), url::encode(&login.password));
+        Ok(format!("{}://{name}:{password}@{}", self.scheme(), self.address()))
     }
 
     /// The URL through a proxy that stands in front of this server.
@@ -154,6 +156,11 @@ impl RedisNode {
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.inner.process.pid()
+    }
+
+    /// Whether it runs and is not frozen.
+    pub(super) fn is_responsive(&self) -> bool {
+        self.inner.process.is_responsive()
     }
 
     /// Starts the server after a stop or a kill, and waits until it answers. Does nothing while it runs.

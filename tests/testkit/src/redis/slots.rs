@@ -125,7 +125,7 @@ impl SlotMove {
         }
     }
 
-    /// Hands the slot over and waits until every running node knows.
+    /// Hands the slot over and waits until every node that runs and is not frozen knows.
     ///
     /// # Errors
     /// `Rejected` while the source still has keys of it.
@@ -134,7 +134,7 @@ impl SlotMove {
         self.target.command(["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await?;
         self.source.command(["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await?;
         let mut wait = Wait::new(format!("everybody knowing that slot {slot} has moved"), LIMIT);
-        for node in self.cluster.nodes().iter().filter(|node| node.is_running()) {
+        for node in self.cluster.nodes().iter().filter(|node| node.is_responsive()) {
             loop {
                 let part = self.cluster.part_of(node, self.slot).await?;
                 if part.is_some_and(|part| part.primary.index() == self.target.index()) {

@@ -5,7 +5,7 @@ use resonant_testkit::{ErrorKind, PgNode, PostgresCluster, Result};
 
 use tokio::time::Instant;
 
-use crate::support::{assert_hangs, failure, freed};
+use crate::support::{assert_hangs, becomes, failure, freed};
 
 async fn rows(node: &PgNode) -> Result<String> {
     node.value("SELECT string_agg(id::text, ',' ORDER BY id) FROM t").await
@@ -73,14 +73,18 @@ async fn a_replica_that_got_further_than_the_promoted_one_is_rewound() -> Result
 
 #[tokio::test]
 async fn a_thawed_primary_takes_writes_beside_the_promoted_one() -> Result<()> {
-    let pg = PostgresCluster::builder().replicas(1).start().await?;
-    let (old, heir) = (pg.primary(), pg.replica(0));
+    let pg = PostgresCluster::builder().replicas(2).start().await?;
+    let (old, heir, other) = (pg.primary(), pg.replica(0), pg.replica(1));
     old.sql("CREATE TABLE t (id int PRIMARY KEY)").await?;
     pg.caught_up().await?;
     let mut open = old.session().await?;
     old.freeze()?;
     heir.promote().await?;
+    // The frozen one is not waited for, neither here nor there.
+    pg.repoint_all().await?;
     heir.sql("INSERT INTO t VALUES (1)").await?;
+    pg.caught_up().await?;
+    assert_eq!(rows(&other).await?, "1");
     let stuck =
         assert_hangs(tokio::spawn(async move { open.sql("INSERT INTO t VALUES (2)").await })).await;
     old.thaw()?;
@@ -117,7 +121,21 @@ async fn a_commit_that_waits_for_a_dead_replica_hangs_until_it_need_not_wait() -
     pg.set_synchronous(Synchronous::Off).await?;
     freed(stuck).await?;
     assert_eq!(primary.value("SELECT count(*) FROM t").await?, "1");
-    Ok(())
+
+    // The same with one that is frozen: it is told when it thaws.
+    let replica = pg.replica(0);
+    replica.start().await?;
+    pg.set_synchronous(Synchronous::First(1)).await?;
+    replica.freeze()?;
+    let writer = primary.clone();
+    let stuck =
+        assert_hangs(tokio::spawn(async move { writer.sql("INSERT INTO t VALUES (2)").await }))
+            .await;
+    pg.set_synchronous(Synchronous::Off).await?;
+    freed(stuck).await?;
+    replica.thaw()?;
+    let names = "SHOW synchronous_standby_names";
+    becomes("being told", String::new(), async || replica.value(names).await).await
 }
 
 #[tokio::test]
@@ -156,4 +174,6 @@ async fn waiting_for_more_replicas_than_there_are_is_refused() {
             .to_string()
             .contains("wait for 2 replicas, but there are 1")
     );
+    let none = PostgresCluster::builder().replicas(1).synchronous(Synchronous::First(0)).start();
+    failure(none.await, ErrorKind::Config);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use resonant_testkit::{ErrorKind, PostgresCluster, Result};
 
-use crate::support::{HANG, assert_hangs, failure, freed};
+use crate::support::{HANG, assert_hangs, becomes, failure, freed};
 
 #[tokio::test]
 async fn a_killed_server_refuses_and_keeps_what_it_acknowledged() -> Result<()> {
@@ -21,8 +21,17 @@ async fn a_killed_server_refuses_and_keeps_what_it_acknowledged() -> Result<()> 
     node.start().await?;
     assert_eq!(node.value("SELECT count(*) FROM t").await?, "100");
 
+    // A session that is busy outlives its postmaster; a new server can only start when it has ended.
+    let mut busy = node.session().await?;
+    let busy = tokio::spawn(async move {
+        busy.sql("SELECT sum(sqrt(n)) FROM generate_series(1, 8000000) n").await
+    });
+    let running = "SELECT count(*)::text FROM pg_stat_activity WHERE query LIKE '%sqrt(n)%' AND pid <> pg_backend_pid()";
+    becomes("the query", "1".to_owned(), async || node.value(running).await).await?;
     node.kill_postmaster().await?;
+    assert!(!busy.is_finished(), "it works on");
     node.start().await?;
+    assert!(busy.is_finished() || busy.await.is_ok());
     node.restart().await?;
     assert_eq!(node.value("SELECT count(*) FROM t").await?, "100");
     Ok(())
@@ -67,9 +76,15 @@ async fn a_replica_is_stale_while_its_replay_is_paused_or_late() -> Result<()> {
     primary.sql("CREATE TABLE t (id int)").await?;
     pg.caught_up().await?;
 
+    // Until it has arrived it proves nothing that it is not to be seen.
+    let received = async || {
+        let written = primary.value("SELECT pg_current_wal_lsn()").await?;
+        let arrived = format!("SELECT pg_last_wal_receive_lsn() >= '{written}'::pg_lsn");
+        becomes("receiving", "t".to_owned(), async || replica.value(&arrived).await).await
+    };
     replica.pause_replay().await?;
     primary.sql("INSERT INTO t VALUES (1)").await?;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    received().await?;
     assert_eq!(replica.value(count).await?, "0", "received, not applied");
     replica.resume_replay().await?;
     pg.caught_up().await?;
@@ -77,7 +92,7 @@ async fn a_replica_is_stale_while_its_replay_is_paused_or_late() -> Result<()> {
 
     replica.delay_replay(Duration::from_secs(3600)).await?;
     primary.sql("INSERT INTO t VALUES (2)").await?;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    received().await?;
     assert_eq!(replica.value(count).await?, "1", "an hour late");
     replica.delay_replay(Duration::ZERO).await?;
     pg.caught_up().await?;

@@ -47,3 +47,13 @@ async fn a_login_needs_its_password_and_the_certificate_is_the_private_authority
     assert!(node.url_as("app")?.contains("app:s3cret@"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_url_carries_any_name_and_password() -> Result<()> {
+    let (name, password) = ("it's \"odd\"", "s3/cr:e@t#?%41'");
+    let pg = PostgresCluster::builder().login(name, password).start().await?;
+    let node = pg.primary();
+    let url = node.url_as(name)?;
+    assert_eq!(psql(&node, &url, "").await.as_deref(), Ok("it's \"odd\" false"));
+    Ok(())
+}

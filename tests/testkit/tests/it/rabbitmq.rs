@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use resonant_testkit::{ErrorKind, FaultProxy, RabbitMq, Result};
 use tokio::time::{Instant, timeout};
 
-use crate::support::{SOON, assert_hangs, failure, freed};
+use crate::support::{SOON, assert_hangs, becomes, failure, freed};
 
 /// A client as a service would have one: a connection and a channel with confirms.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Client {
 }
 
 /// Waits until something has become so in the client.
-async fn becomes(what: &str, so: impl Fn() -> bool) {
+async fn seen(what: &str, so: impl Fn() -> bool) {
     let started = Instant::now();
     while !so() {
         assert!(started.elapsed() < SOON, "{what} did not happen");
@@ -101,17 +101,17 @@ async fn a_node_blocks_closes_hangs_and_dies_and_keeps_what_it_confirmed() -> Re
 
     // Thrown out: the channel, then the connection.
     assert!(node.close_channels().await? >= 1);
-    becomes("closing the channel", || !client.channel.status().connected()).await;
+    seen("closing the channel", || !client.channel.status().connected()).await;
     client.publish("q", "x").await.expect_err("a closed channel");
     client.connection.create_channel().await.expect("the connection is still there");
     let proxy = FaultProxy::start(node.address()).await?;
     let client = Client::connect(&node.url_through(&proxy, mine.name())).await.expect("a client");
     assert!(node.connections().await? >= 1);
     assert!(node.close_connections("maintenance").await? >= 1);
-    becomes("closing the connection", || !client.connection.status().connected()).await;
+    seen("closing the connection", || !client.connection.status().connected()).await;
     for words in ["precondition_failed", "connection_forced: \"maintenance\""] {
         let log = || std::fs::read_to_string(node.log_file()).unwrap_or_default();
-        becomes("a line in the log", || log().contains(words)).await;
+        seen("a line in the log", || log().contains(words)).await;
     }
 
     // Dead, and back with what it confirmed.
@@ -155,9 +155,16 @@ async fn a_node_blocks_closes_hangs_and_dies_and_keeps_what_it_confirmed() -> Re
     let name = other.name().to_owned();
     drop(other);
     let gone = format!("rabbit_vhost:exists(<<\"{name}\">>).");
-    while node.eval(&gone).await? != "false" {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    becomes("going away", "false".to_owned(), async || node.eval(&gone).await).await?;
+
+    // In order, and back; then away with all of it, though a virtual host was dropped a moment ago.
+    node.stop().await?;
+    assert!(!node.is_running());
+    node.start().await?;
+    let folder = node.log_file().parent().expect("a folder").to_owned();
+    node.freeze()?;
+    drop((mine, node, rabbit));
+    assert!(!folder.exists(), "nobody holds it any more");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use resonant_testkit::redis::Reply;
 use resonant_testkit::{ErrorKind, RedisCluster, Result};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::support::{SOON, failure};
 
@@ -14,6 +14,12 @@ async fn a_killed_primary_is_replaced_by_election_and_comes_back_as_a_replica() 
     let redis = RedisCluster::start().await?;
     println!("FIGURE Redis Cluster of 3 + 3: {:?}", started.elapsed());
     assert_eq!(redis.urls().len(), 6);
+    // A frozen node is not asked.
+    redis.node(0).freeze()?;
+    let slot = timeout(SOON / 2, redis.slot_of("user:7")).await.expect("no waiting for it")?;
+    timeout(SOON / 2, redis.owner_of_slot(slot)).await.expect("nor here")?;
+    redis.node(0).thaw()?;
+    redis.settled().await?;
     let old = redis.owner_of("user:7").await?;
     let mut writer = old.connection().await?;
     writer.command(["SET", "user:7", "Ada"]).await?;

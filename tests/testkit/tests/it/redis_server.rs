@@ -92,6 +92,8 @@ async fn a_login_may_do_what_its_rules_say_and_no_more() -> Result<()> {
     );
     assert_eq!(redis.url_as("app")?, format!("redis://app:s3cret@{}", redis.address()));
     failure(redis.url_as("nobody"), ErrorKind::Config);
+    let odd = Redis::builder().login("app", "s3/cr:e@t", "~* +@all").start().await?;
+    assert_eq!(odd.url_as("app")?, format!("redis://app:s3%2Fcr%3Ae%40t@{}", odd.address()));
     failure(Redis::builder().login("a b", "c", "+@all").start().await, ErrorKind::Config);
     Ok(())
 }
