@@ -6,6 +6,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod everything;
 mod leftovers;
 mod nginx;
 mod pgbouncer;

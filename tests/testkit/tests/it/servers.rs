@@ -1,6 +1,6 @@
 //! Other versions of the engines: a root laid out like `/`, or with a folder per engine.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::{env, fs};
 
@@ -42,12 +42,43 @@ async fn a_root_brings_its_own_engines_and_what_it_lacks_is_an_error() -> Result
     Ok(())
 }
 
-#[test]
-fn the_environment_names_a_root() {
-    // Whatever this process was started with, the rule is the same.
-    let expected = match env::var_os("RESONANT_SERVERS_ROOT") {
-        Some(root) if !root.is_empty() => Servers::at(root),
-        _ => Servers::system(),
-    };
-    assert_eq!(Servers::from_env(), expected);
+#[tokio::test]
+async fn the_environment_names_a_root() {
+    let empty = tempfile::tempdir().expect("a folder");
+    let program = env::current_exe().expect("the test binary");
+    let output = tokio::process::Command::new(program)
+        .args(["--exact", "servers::starts_a_server_from_an_empty_root", "--ignored"])
+        .env("RESONANT_SERVERS_ROOT", empty.path())
+        .output()
+        .await
+        .expect("the test binary runs");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+}
+
+#[tokio::test]
+#[ignore = "run by the test above, which names an empty folder as the root"]
+async fn starts_a_server_from_an_empty_root() {
+    let root = env::var_os("RESONANT_SERVERS_ROOT").expect("run by the test above");
+    assert_eq!(Servers::from_env(), Servers::at(root));
+    failure(Redis::start().await, ErrorKind::MissingBinary);
+    failure(PostgresCluster::builder().start().await, ErrorKind::MissingBinary);
+}
+
+/// The account a process runs as.
+fn account_of(pid: Option<u32>) -> u32 {
+    let status = fs::metadata(format!("/proc/{}", pid.expect("it runs"))).expect("/proc");
+    status.uid()
+}
+
+/// PostgreSQL and PgBouncer would refuse to run as root; the others would not.
+#[tokio::test]
+async fn servers_never_run_as_root() -> Result<()> {
+    let (redis, pg) = (Redis::start().await?, PostgresCluster::builder().start().await?);
+    let mine = account_of(Some(std::process::id()));
+    for pid in [redis.pid(), pg.primary().pid()] {
+        let theirs = account_of(pid);
+        assert!(theirs != 0 && (mine == 0 || theirs == mine), "uid {theirs} by uid {mine}");
+    }
+    Ok(())
 }
