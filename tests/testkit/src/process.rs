@@ -172,6 +172,12 @@ pub(crate) async fn all_ended(what: &str, pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
+/// Kills a tree and waits, in a destructor, until it is gone.
+fn end_tree(root: u32) {
+    let pids = tree::kill(root);
+    wait_blocking(|| !pids.iter().any(|pid| tree::is_alive(*pid)));
+}
+
 /// The last lines of a log file, or nothing when it cannot be read.
 pub(crate) fn tail(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();
