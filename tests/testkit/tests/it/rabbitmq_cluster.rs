@@ -54,5 +54,10 @@ async fn a_queue_survives_its_leader_and_waits_for_its_majority() -> Result<()> 
     rabbit.start_all().await?;
     let client = publish(last, vhost.name(), "5").await;
     assert!(client.declare("q", "quorum").await.expect("the queue") >= 5, "all that was confirmed");
+
+    // One that is stopped in order is missed as little as one that was killed.
+    others[1].stop().await?;
+    assert!(!others[1].is_running());
+    publish(last, vhost.name(), "6").await;
     Ok(())
 }
