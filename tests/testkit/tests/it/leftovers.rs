@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-use crate::support::SOON;
+use crate::support::{SOON, passes_alone};
 
 /// All processes that run in a folder below this one, zombies aside.
 fn processes_below(root: &Path) -> Vec<u32> {
@@ -148,14 +148,7 @@ async fn a_killed_test_leaves_no_process_no_folder_and_no_shared_memory() {
 /// What stands on the builders: a dropped start ends what had started.
 #[tokio::test]
 async fn a_start_that_is_dropped_halfway_leaves_nothing() {
-    let program = std::env::current_exe().expect("the test binary");
-    let run = Command::new(program)
-        .args(["--exact", "leftovers::drops_starts_halfway", "--ignored", "--nocapture"])
-        .output();
-    let output = timeout(SOON * 3, run).await.expect("an end").expect("the test binary runs");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}{complaints}");
+    passes_alone("leftovers::drops_starts_halfway", &[]).await;
 }
 
 /// The longest folder that is accepted still has room for every socket.

@@ -6,7 +6,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use crate::leftovers;
-use crate::support::{becomes, failure};
+use crate::support::{becomes, failure, passes_alone};
 
 const SCHEMA: &str =
     "CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users VALUES (1, 'Ada')";
@@ -99,16 +99,9 @@ async fn left_as_it_was(pg: &PostgresCluster) -> Result<()> {
 async fn a_server_that_somebody_else_runs_will_do_and_is_left_as_it_was() -> Result<()> {
     let (pg, url) = somebody_elses().await?;
     let empty = tempfile::tempdir().expect("a folder");
-    let program = std::env::current_exe().expect("the test binary");
-    let output = Command::new(program)
-        .args(["--exact", "postgres_temp::tests_do_not_see_each_others_databases"])
-        .env("RESONANT_TEST_PG", url)
-        .env("RESONANT_SERVERS_ROOT", empty.path())
-        .output()
-        .await
-        .expect("the test binary runs");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+    let env =
+        [("RESONANT_TEST_PG", url.as_ref()), ("RESONANT_SERVERS_ROOT", empty.path().as_os_str())];
+    passes_alone("postgres_temp::tests_do_not_see_each_others_databases", &env).await;
     left_as_it_was(&pg).await
 }
 

@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use resonant_testkit::{Engine, ErrorKind, PostgresCluster, RabbitMq, Redis, Result, Servers};
 
-use crate::support::failure;
+use crate::support::{failure, passes_alone};
 
 /// The folder of an engine's programs on this system, linked to a place below a root.
 fn link(engine: Engine, place: &Path) {
@@ -45,15 +45,8 @@ async fn a_root_brings_its_own_engines_and_what_it_lacks_is_an_error() -> Result
 #[tokio::test]
 async fn the_environment_names_a_root() {
     let empty = tempfile::tempdir().expect("a folder");
-    let program = env::current_exe().expect("the test binary");
-    let output = tokio::process::Command::new(program)
-        .args(["--exact", "servers::starts_a_server_from_an_empty_root", "--ignored"])
-        .env("RESONANT_SERVERS_ROOT", empty.path())
-        .output()
-        .await
-        .expect("the test binary runs");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && printed.contains("1 passed"), "{printed}");
+    let root = [("RESONANT_SERVERS_ROOT", empty.path().as_os_str())];
+    passes_alone("servers::starts_a_server_from_an_empty_root", &root).await;
 }
 
 #[tokio::test]
