@@ -200,22 +200,36 @@ where
         removed.len()
     }
 
-    /// What the worker `id` has to do next.
-    pub(crate) fn step(&self, id: WorkerId, pause: Pause, cx: &Context<'_>) -> Step<K, I, Lots<O>> {
+    /// What the worker `id` has to do next. It has `finished` a batch whose outcomes are delivered.
+    pub(crate) fn step(
+        &self,
+        id: WorkerId,
+        pause: Pause,
+        finished: Option<Ticket>,
+        cx: &Context<'_>,
+    ) -> Step<K, I, Lots<O>> {
+        let has_ended = finished.is_some();
         let mut state = self.lock();
-        let step = state.step(id, pause, cx);
-        let Step::Run(taken, call) = step else { return step };
-        self.settings.metrics.in_flight(state.core.level().running);
+        let mut step = state.step(id, pause, finished, cx);
+        if has_ended || matches!(step, Step::Run(..)) {
+            self.settings.metrics.in_flight(state.core.level().running);
+        }
         drop(state);
-        self.answer(call);
-        Step::Run(taken, Call::Nobody)
+        if has_ended {
+            self.ended.notify_waiters();
+        }
+        if let Step::Run(_, call) = &mut step {
+            self.answer(std::mem::replace(call, Call::Nobody));
+        }
+        step
     }
 
-    /// A batch has ended and its outcomes are delivered.
+    /// A batch has ended and no worker is left to say so with its next step.
     pub(crate) fn finish(&self, ticket: Ticket) {
         let mut state = self.lock();
-        let call = state.finish(ticket);
+        state.core.finish(ticket);
         self.settings.metrics.in_flight(state.core.level().running);
+        let call = state.call();
         drop(state);
         self.answer(call);
         self.ended.notify_waiters();

@@ -49,10 +49,11 @@ impl Shell {
     }
 
     async fn work(self, id: WorkerId) {
+        let mut finished = None;
         loop {
             let mut pause = Pause::Busy;
             let step = poll_fn(|cx| {
-                let step = self.with(|state| state.step(id, pause, cx));
+                let step = self.with(|state| state.step(id, pause, finished.take(), cx));
                 match step {
                     Step::Yield => {
                         pause = Pause::Yielded;
@@ -70,8 +71,7 @@ impl Shell {
             self.answer(call);
             let outcomes = batch.items.into_iter().map(|item| Some(Ok(item + 1000))).collect();
             batch.lot.deliver(Ok(batch.places.spread(outcomes)));
-            let call = self.with(|state| state.finish(batch.ticket));
-            self.answer(call);
+            finished = Some(batch.ticket);
         }
         let idle = self.with(|state| state.gone(id, true));
         idle.into_iter().for_each(Waker::wake);

@@ -151,7 +151,7 @@ where
     ///
     /// As [`submit`](Self::submit).
     pub async fn submit_timeout(&self, item: I, limit: Duration) -> Result<O> {
-        self.submit_deadline(item, Instant::now() + limit).await
+        self.submit_deadline(item, crate::submit::after(limit)).await
     }
 
     /// As [`submit_timeout`](Self::submit_timeout), with a point in time.
@@ -311,7 +311,7 @@ where
     ///
     /// Those of [`BatchProcessor::submit_timeout`].
     pub async fn submit_timeout(self, item: I, limit: Duration) -> Result<O> {
-        self.processor.submit_deadline_as(self.key, item, Instant::now() + limit).await
+        self.processor.submit_deadline_as(self.key, item, crate::submit::after(limit)).await
     }
 
     /// As [`BatchProcessor::submit_deadline`].

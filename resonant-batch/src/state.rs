@@ -51,9 +51,18 @@ impl<K: Key, I, C: Lot, G: Guest<C>> State<K, I, C, G> {
         if self.core.has_ready() || untimed() { self.crew.call() } else { Call::Nobody }
     }
 
-    /// What the worker `id` has to do next.
-    pub(crate) fn step(&mut self, id: WorkerId, pause: Pause, cx: &Context<'_>) -> Step<K, I, C> {
+    /// What the worker `id` has to do next. It has `finished` a batch whose outcomes are delivered.
+    pub(crate) fn step(
+        &mut self,
+        id: WorkerId,
+        pause: Pause,
+        finished: Option<Ticket>,
+        cx: &Context<'_>,
+    ) -> Step<K, I, C> {
         let Self { core, crew } = self;
+        if let Some(ticket) = finished {
+            core.finish(ticket);
+        }
         crew.arrive(id);
         if core.next_due().is_some() {
             core.tick(Instant::now());
@@ -77,12 +86,6 @@ impl<K: Key, I, C: Lot, G: Guest<C>> State<K, I, C, G> {
         let due = core.next_due().filter(|_| !crew.has_timekeeper());
         crew.rest(id, cx.waker().clone(), due.is_some());
         Step::Rest(due)
-    }
-
-    /// A batch has ended, its outcomes are delivered.
-    pub(crate) fn finish(&mut self, ticket: Ticket) -> Call {
-        self.core.finish(ticket);
-        self.call()
     }
 
     /// A worker is no more. Those who are idle look whether they are needed any more; unless it retired, nobody is hired

@@ -1,6 +1,7 @@
 //! The ways in, once the key is known.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -37,6 +38,14 @@ impl<I: fmt::Debug> std::error::Error for Rejected<I> {
         self.error.source()
     }
 }
+
+/// The point in time after `limit`; a limit too long to reckon with is as good as a year.
+pub(crate) fn after(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or(now + YEAR)
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl<I, O, K> BatchProcessor<I, O, K>
 where

@@ -26,6 +26,8 @@ where
 {
     desk: Arc<Desk<K, I, O>>,
     id: WorkerId,
+    /// The batch it has run, until it says so with its next step: one lock for both.
+    finished: Option<Ticket>,
     retired: bool,
 }
 
@@ -37,24 +39,24 @@ where
 {
     /// Made before its task is spawned: a runtime that is going down drops the task unrun, and that is noticed too.
     pub(crate) fn new(desk: Arc<Desk<K, I, O>>, id: WorkerId) -> Self {
-        Self { desk, id, retired: false }
+        Self { desk, id, finished: None, retired: false }
     }
 
     pub(crate) async fn work(mut self) {
         while let Some(batch) = self.next().await {
-            self.run(batch).await;
+            self.finished = self.run(batch).await;
         }
         self.retired = true;
     }
 
     /// Waits for a batch. Before taking one it lets a turn of the scheduler pass, so that submitters that are ready to run
     /// join the batch, and a worker that is never out of work starves nobody. A lone item is spared the turn.
-    async fn next(&self) -> Option<TakenBatch<K, I, O>> {
+    async fn next(&mut self) -> Option<TakenBatch<K, I, O>> {
         let mut pause = Pause::Busy;
         let mut alarm: Option<Pin<Box<Sleep>>> = None;
         poll_fn(move |cx| {
             loop {
-                match self.desk.step(self.id, pause, cx) {
+                match self.desk.step(self.id, pause, self.finished.take(), cx) {
                     Step::Run(batch, _) => return Poll::Ready(Some(batch)),
                     Step::Retire => return Poll::Ready(None),
                     Step::Yield => {
@@ -74,7 +76,7 @@ where
         .await
     }
 
-    async fn run(&self, batch: TakenBatch<K, I, O>) {
+    async fn run(&self, batch: TakenBatch<K, I, O>) -> Option<Ticket> {
         let TakenBatch { key, items, lot, trigger, opened, weight, ticket, places } = batch;
         let settings = &self.desk.settings;
         let size = items.len();
@@ -91,7 +93,7 @@ where
         let run = settings.runner.run(key, items, &mut reruns);
         let outcomes = run.instrument(span).await;
         settings.metrics.processed(&outcomes, size, started.elapsed(), reruns);
-        running.finish(outcomes);
+        running.finish(outcomes)
     }
 }
 
@@ -115,6 +117,9 @@ where
     O: Send + 'static,
 {
     fn drop(&mut self) {
+        if let Some(ticket) = self.finished.take() {
+            self.desk.finish(ticket);
+        }
         self.desk.gone(self.id, self.retired);
     }
 }
@@ -138,11 +143,10 @@ where
     I: Send + 'static,
     O: Send + 'static,
 {
-    fn finish(mut self, outcomes: Result<Outcomes<O>>) {
-        if let Some((ticket, places)) = self.ended.take() {
-            self.lot.deliver(outcomes.map(|outcomes| places.spread(outcomes)));
-            self.desk.finish(ticket);
-        }
+    fn finish(mut self, outcomes: Result<Outcomes<O>>) -> Option<Ticket> {
+        let (ticket, places) = self.ended.take()?;
+        self.lot.deliver(outcomes.map(|outcomes| places.spread(outcomes)));
+        Some(ticket)
     }
 }
 

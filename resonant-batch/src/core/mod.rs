@@ -409,12 +409,9 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     /// Keeps the first invariant of `ready` for one key.
     fn list(&mut self, slot: usize) {
         let may_run = self.keys.get(slot).is_some_and(|queue| {
-            let dispatchable = |batch: &Batch<I, C>| {
-                self.linger.is_none()
-                    || batch.trigger.is_some()
-                    || self.closed
-                    || queue.batches.len() > 1
-            };
+            // A batch with another behind it has its trigger: it was full, too heavy, or flushed.
+            let dispatchable =
+                |batch: &Batch<I, C>| self.linger.is_none() || batch.trigger.is_some();
             queue.running < self.limits.in_flight_per_key
                 && queue.batches.front().is_some_and(dispatchable)
         });

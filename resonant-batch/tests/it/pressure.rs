@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -150,6 +151,13 @@ async fn a_deadline_ends_the_wait_at_once_and_not_when_a_slot_frees() {
     script.release(10);
     batch.submit(2).await.unwrap();
     assert_eq!(script.items(), [0, 2], "the item that timed out is not processed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_longer_than_time_itself_is_no_limit() {
+    let batch = Script::open().builder().build().unwrap();
+    assert_eq!(batch.submit_timeout(1, Duration::MAX).await.unwrap(), 1001);
+    assert!(batch.drain(Duration::MAX).await.is_clean());
 }
 
 #[tokio::test(start_paused = true)]
