@@ -1,86 +1,147 @@
-//! Runs contenders side by side and prints what was measured.
+//! Runs contenders side by side.
 //!
-//! Contenders take turns, so that a slow minute of the machine hits all of them; the median of the turns counts and the
-//! spread is shown. Two kinds of line are for scripts: `FIGURE <name> <value>` and `RATIO <name> <value>` (ours / theirs
-//! in throughput, so above 1 is faster).
+//! Contenders take turns, so that a slow minute of the machine hits all of them, and each turn begins with another one.
+//! The first turn is not counted. The median of the turns counts, and the least and the most are shown.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// One contender: a name, and a run that returns operations per second.
-pub(crate) struct Contender<'a> {
+use tokio::runtime::{Builder, Runtime};
+
+use crate::Outcome;
+use crate::report::{Measured, Report};
+
+/// How often each contender runs, the first time aside.
+const TURNS: usize = 11;
+/// How long a storm lasts.
+const SLICE: Duration = Duration::from_millis(150);
+
+/// What is measured, and so whether more is better.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unit {
+    /// So many a second.
+    Rate(&'static str),
+    /// Time, in nanoseconds.
+    Nanoseconds,
+}
+
+/// One comparison: ours first, then the peers. Without peers it is a figure.
+pub(crate) struct Case<'a> {
     name: &'static str,
-    run: Box<dyn FnMut() -> f64 + 'a>,
-}
-
-/// A contender from a run that returns how many operations it did.
-pub(crate) fn contender<'a>(
-    name: &'static str,
-    mut run: impl FnMut() -> u64 + 'a,
-) -> Contender<'a> {
-    let run = move || {
-        let started = now();
-        let operations = run();
-        operations as f64 / started.elapsed().as_secs_f64()
-    };
-    Contender { name, run: Box::new(run) }
-}
-
-/// What a contender reached.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) name: &'static str,
-    pub(crate) median: f64,
-}
-
-/// Runs all contenders `turns` times in turn after one unmeasured turn, and prints a line for each.
-pub(crate) fn compare(
-    title: &str,
+    about: &'static str,
+    unit: Unit,
+    goal: Option<f64>,
     turns: usize,
-    mut contenders: Vec<Contender<'_>>,
-) -> Vec<Outcome> {
-    println!("\n{title}");
-    let mut samples = vec![Vec::with_capacity(turns); contenders.len()];
-    for turn in 0..=turns {
-        for (contender, samples) in contenders.iter_mut().zip(&mut samples) {
-            let rate = (contender.run)();
-            if turn > 0 {
-                samples.push(rate);
+    contenders: Vec<Contender<'a>>,
+}
+
+type Turn<'a> = Box<dyn FnMut() -> Outcome<f64> + 'a>;
+
+struct Contender<'a> {
+    name: &'static str,
+    run: Turn<'a>,
+}
+
+impl<'a> Case<'a> {
+    /// A comparison by rate. `name` is for scripts, `about` for readers.
+    pub(crate) fn new(name: &'static str, about: &'static str, what: &'static str) -> Self {
+        let unit = Unit::Rate(what);
+        Self { name, about, unit, goal: None, turns: TURNS, contenders: Vec::new() }
+    }
+
+    /// A comparison by time: less is better.
+    pub(crate) fn of_time(name: &'static str, about: &'static str) -> Self {
+        Self { unit: Unit::Nanoseconds, ..Self::new(name, about, "") }
+    }
+
+    /// The ratio to the best peer we want to reach.
+    pub(crate) fn goal(mut self, ratio: f64) -> Self {
+        self.goal = Some(ratio);
+        self
+    }
+
+    /// How often each contender runs, where one turn takes long.
+    pub(crate) fn turns(mut self, turns: usize) -> Self {
+        self.turns = turns;
+        self
+    }
+
+    /// A contender. The first one is ours.
+    pub(crate) fn run(
+        mut self,
+        name: &'static str,
+        run: impl FnMut() -> Outcome<f64> + 'a,
+    ) -> Self {
+        self.contenders.push(Contender { name, run: Box::new(run) });
+        self
+    }
+
+    /// Lets them run.
+    pub(crate) fn measure(mut self, report: &mut Report) -> Outcome {
+        let count = self.contenders.len();
+        let mut samples = vec![Vec::with_capacity(self.turns); count];
+        for turn in 0..=self.turns {
+            for place in 0..count {
+                let index = (turn + place) % count;
+                let sample = (self.contenders[index].run)()?;
+                if turn > 0 {
+                    samples[index].push(sample);
+                }
             }
         }
+        let measured = self.contenders.iter().zip(samples).map(|(contender, mut samples)| {
+            samples.sort_by(f64::total_cmp);
+            let median = samples[samples.len() / 2];
+            Measured {
+                name: contender.name,
+                median,
+                least: samples[0],
+                most: samples[samples.len() - 1],
+            }
+        });
+        report.add(self.name, self.about, self.unit, self.goal, measured.collect());
+        Ok(())
     }
-    let outcomes = contenders.iter().zip(samples).map(|(contender, mut samples)| {
-        samples.sort_by(f64::total_cmp);
-        let median = samples[samples.len() / 2];
-        let (least, most) = (samples[0], samples[samples.len() - 1]);
-        println!(
-            "  {:<28} {:>14} /s   ({} to {})",
-            contender.name,
-            round(median),
-            round(least),
-            round(most)
-        );
-        Outcome { name: contender.name, median }
+}
+
+/// Tells the tasks of a storm when to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Weather(Arc<AtomicBool>);
+
+impl Weather {
+    /// Whether to go on.
+    pub(crate) fn lasts(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets `tasks` tasks do the same for a while, and returns how much they did in a second, all together. `work` gets the
+/// number of its task and returns how many operations succeeded until the weather ended.
+pub(crate) fn storm<F, Fut>(runtime: &Runtime, tasks: usize, work: F) -> f64
+where
+    F: Fn(usize, Weather) -> Fut,
+    Fut: Future<Output = u64> + Send + 'static,
+{
+    let weather = Weather(Arc::default());
+    let started = now();
+    let running: Vec<_> =
+        (0..tasks).map(|task| runtime.spawn(work(task, weather.clone()))).collect();
+    std::thread::sleep(SLICE);
+    weather.0.store(true, Ordering::Relaxed);
+    let done: u64 = runtime.block_on(async {
+        let mut done = 0;
+        for task in running {
+            done += task.await.unwrap_or_default();
+        }
+        done
     });
-    outcomes.collect()
+    done as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Prints the ratio of the first outcome to the best of the others.
-pub(crate) fn ratio_to_best(name: &str, outcomes: &[Outcome]) {
-    let Some((ours, peers)) = outcomes.split_first() else { return };
-    if let Some(best) = peers.iter().max_by(|a, b| a.median.total_cmp(&b.median)) {
-        println!("  best peer: {}", best.name);
-        ratio(name, ours.median / best.median);
-    }
-}
-
-/// Prints a ratio for scripts.
-pub(crate) fn ratio(name: &str, value: f64) {
-    println!("RATIO {name} {value:.2}");
-}
-
-/// Prints a figure for scripts.
-pub(crate) fn figure(name: &str, value: f64) {
-    println!("FIGURE {name} {}", round(value));
+/// The runtime all contenders of an area share: one worker for each core.
+pub(crate) fn runtime() -> Outcome<Runtime> {
+    Ok(Builder::new_multi_thread().enable_all().build()?)
 }
 
 /// The clock on the wall, which is what a bench measures.
@@ -89,13 +150,32 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The median duration of `samples`, and the one that 99 % do not exceed.
-pub(crate) fn percentiles(samples: &mut [Duration]) -> (Duration, Duration) {
+/// The median of `samples` in nanoseconds, and the one that 99 % do not exceed.
+pub(crate) fn percentiles(samples: &mut [Duration]) -> (f64, f64) {
     samples.sort_unstable();
-    let at = |share: usize| samples.get(samples.len() * share / 100).copied().unwrap_or_default();
+    let at = |share: usize| samples.get(samples.len() * share / 100).map_or(0.0, nanoseconds);
     (at(50), at(99))
 }
 
-fn round(value: f64) -> String {
-    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+fn nanoseconds(duration: &Duration) -> f64 {
+    duration.as_secs_f64() * 1e9
+}
+
+/// Random enough to walk through keys, and cheap.
+#[derive(Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// Each seed has its own sequence.
+    pub(crate) fn new(seed: usize) -> Self {
+        Self((seed as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `sides`.
+    pub(crate) fn below(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % sides
+    }
 }
