@@ -1,7 +1,8 @@
 //! Runs contenders side by side.
 //!
 //! Contenders take turns, so that a slow minute of the machine hits all of them, and each turn begins with another one.
-//! The first turn is not counted. The median of the turns counts, and the least and the most are shown.
+//! The first turn is not counted. The median of the turns counts, and the least and the most are shown. A ratio is the median
+//! of the ratios within each turn: what is compared ran within the same second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::Outcome;
-use crate::report::{Measured, Report};
+use crate::report::{Goal, Measured, Report};
 
 /// How often each contender runs, the first time aside.
-const TURNS: usize = 11;
+const TURNS: usize = 25;
 /// How long a storm lasts.
-const SLICE: Duration = Duration::from_millis(150);
+const SLICE: Duration = Duration::from_millis(60);
 
 /// What is measured, and so whether more is better.
 #[derive(Debug, Clone, Copy)]
@@ -26,12 +27,21 @@ pub(crate) enum Unit {
     Nanoseconds,
 }
 
+impl Unit {
+    fn speed(self, sample: f64) -> f64 {
+        match self {
+            Unit::Rate(_) => sample,
+            Unit::Nanoseconds => 1.0 / sample,
+        }
+    }
+}
+
 /// One comparison: ours first, then the peers. Without peers it is a figure.
 pub(crate) struct Case<'a> {
     name: &'static str,
     about: &'static str,
     unit: Unit,
-    goal: Option<f64>,
+    goal: Option<Goal>,
     turns: usize,
     contenders: Vec<Contender<'a>>,
 }
@@ -55,9 +65,15 @@ impl<'a> Case<'a> {
         Self { unit: Unit::Nanoseconds, ..Self::new(name, about, "") }
     }
 
-    /// The ratio to the best peer we want to reach.
-    pub(crate) fn goal(mut self, ratio: f64) -> Self {
-        self.goal = Some(ratio);
+    /// The ratio to the best peer we want to reach, or the figure where there is none.
+    pub(crate) fn goal(mut self, value: f64) -> Self {
+        self.goal = Some(Goal { value, peer: None });
+        self
+    }
+
+    /// The ratio to this peer we want to reach.
+    pub(crate) fn goal_against(mut self, peer: &'static str, value: f64) -> Self {
+        self.goal = Some(Goal { value, peer: Some(peer) });
         self
     }
 
@@ -79,6 +95,9 @@ impl<'a> Case<'a> {
 
     /// Lets them run.
     pub(crate) fn measure(mut self, report: &mut Report) -> Outcome {
+        if !report.wants(self.name) {
+            return Ok(());
+        }
         let count = self.contenders.len();
         let mut samples = vec![Vec::with_capacity(self.turns); count];
         for turn in 0..=self.turns {
@@ -90,19 +109,25 @@ impl<'a> Case<'a> {
                 }
             }
         }
-        let measured = self.contenders.iter().zip(samples).map(|(contender, mut samples)| {
-            samples.sort_by(f64::total_cmp);
-            let median = samples[samples.len() / 2];
-            Measured {
-                name: contender.name,
-                median,
-                least: samples[0],
-                most: samples[samples.len() - 1],
-            }
+        let unit = self.unit;
+        let ratios = |theirs: &[f64]| {
+            let pairs = samples[0].iter().zip(theirs);
+            median(pairs.map(|(ours, theirs)| unit.speed(*ours) / unit.speed(*theirs)).collect())
+        };
+        let measured = self.contenders.iter().zip(&samples).map(|(contender, samples)| {
+            let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = samples.iter().copied().fold(0.0, f64::max);
+            let ratio = ratios(samples);
+            Measured { name: contender.name, median: median(samples.clone()), least, most, ratio }
         });
         report.add(self.name, self.about, self.unit, self.goal, measured.collect());
         Ok(())
     }
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
 }
 
 /// Tells the tasks of a storm when to end.

@@ -1,7 +1,7 @@
 //! Prints what was measured, for people, for scripts and for the document.
 //!
 //! Two kinds of line are for scripts: `FIGURE <name> <value>`, and `RATIO <name> <value>`, which is ours by the best
-//! peer's in speed: above 1 we are faster, whatever the unit.
+//! peer's in speed (or by that of the peer the goal names): above 1 we are faster, whatever the unit.
 
 use std::fmt::Write as _;
 
@@ -15,6 +15,15 @@ pub(crate) struct Measured {
     pub(crate) median: f64,
     pub(crate) least: f64,
     pub(crate) most: f64,
+    /// Ours by it in speed.
+    pub(crate) ratio: f64,
+}
+
+/// What we want to reach: a ratio to the best peer or to a certain one, or a figure where there is no peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Goal {
+    pub(crate) value: f64,
+    pub(crate) peer: Option<&'static str>,
 }
 
 /// What is measured in one area.
@@ -25,6 +34,8 @@ pub(crate) struct Report {
     peers: &'static [&'static str],
     load_before: String,
     rows: String,
+    /// How the names of the cases that run begin.
+    only: String,
 }
 
 impl Report {
@@ -32,9 +43,16 @@ impl Report {
         area: &'static str,
         about: &'static str,
         peers: &'static [&'static str],
+        only: &str,
     ) -> Self {
         println!("\n== {area}");
-        Self { area, about, peers, load_before: machine::load(), rows: String::new() }
+        let load_before = machine::load();
+        Self { area, about, peers, load_before, rows: String::new(), only: only.to_owned() }
+    }
+
+    /// Whether the case of that name runs.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        name.starts_with(&self.only)
     }
 
     /// Takes in a comparison: ours first.
@@ -43,7 +61,7 @@ impl Report {
         name: &str,
         about: &str,
         unit: Unit,
-        goal: Option<f64>,
+        goal: Option<Goal>,
         measured: Vec<Measured>,
     ) {
         println!("\n{about}");
@@ -52,17 +70,15 @@ impl Report {
             Unit::Rate(what) => format!("{what}/s"),
             Unit::Nanoseconds => "ns".to_owned(),
         };
-        let speed = |it: &Measured| match unit {
-            Unit::Rate(_) => it.median,
-            Unit::Nanoseconds => 1.0 / it.median,
-        };
         let mut best: Option<f64> = None;
         for (index, it) in measured.iter().enumerate() {
-            let Measured { name: contender, median, least, most } = it;
+            let Measured { name: contender, median, least, most, ratio } = it;
             let (median, least, most) = (round(*median), round(*least), round(*most));
             println!("  {contender:<26} {median:>14} {what:<12} ({least} to {most})");
-            let ratio = (index > 0).then(|| speed(ours) / speed(it));
-            best = match (best, ratio) {
+            let ratio = (index > 0).then_some(*ratio);
+            let counts = ratio
+                .filter(|_| goal.is_none_or(|goal| goal.peer.is_none_or(|it| it == *contender)));
+            best = match (best, counts) {
                 (Some(best), Some(ratio)) => Some(best.min(ratio)),
                 (best, ratio) => best.or(ratio),
             };
@@ -77,19 +93,24 @@ impl Report {
         if let Some(best) = best {
             println!("RATIO {name} {best:.2}");
         }
-        if let Some(goal) = goal {
-            let reached = best.unwrap_or(ours.median) >= goal;
+        if let Some(Goal { value, peer }) = goal {
+            let reached = best.unwrap_or(ours.median) >= value;
             let verdict = if reached { "reached" } else { "missed" };
-            let goal = best.map_or_else(|| round(goal), |_| format!("{goal:.2}"));
-            println!("  goal {goal}: {verdict}");
+            let goal = best.map_or_else(|| round(value), |_| format!("{value:.2}"));
+            let whom = match (best, peer) {
+                (None, _) => String::new(),
+                (Some(_), None) => " against the best".to_owned(),
+                (Some(_), Some(peer)) => format!(" against {peer}"),
+            };
+            println!("  goal {goal}{whom}: {verdict}");
             let best = best.map(|best| format!("**{best:.2}**")).unwrap_or_default();
-            let _ = writeln!(self.rows, "| | *goal {goal}: {verdict}* | | | {best} |");
+            let _ = writeln!(self.rows, "| | *goal {goal}{whom}: {verdict}* | | | {best} |");
         }
     }
 
     /// The area's section of the document.
     pub(crate) fn section(&self) -> String {
-        let Self { area, about, peers, load_before, rows } = self;
+        let Self { area, about, peers, load_before, rows, .. } = self;
         let (facts, load) = (machine::facts(), machine::load());
         let peers: Vec<_> = peers.iter().map(|name| machine::version(name)).collect();
         let mut text = format!("## {area}\n\n{about}\n\n`scripts/bench {area}`: {facts}; ");

@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Waker};
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::BatchConfig;
@@ -13,6 +12,7 @@ use crate::core::{Core, Level, Request, Taken, Ticket};
 
 use crate::crew::{Call, WorkerId};
 use crate::door::{Door, Place};
+use crate::drain::Ended;
 use crate::error::{Result, closed, not_run, overloaded, too_heavy};
 use crate::key::Key;
 use crate::metrics::{Metrics, Reject};
@@ -32,8 +32,7 @@ pub(crate) type By<I, T> = Box<dyn Fn(&I) -> T + Send + Sync>;
 /// Everything the handles and the workers of one processor share.
 pub(crate) struct Desk<K, I, O> {
     state: Mutex<Shared<K, I, O>>,
-    /// Told whenever a batch has ended: flushes and drains look.
-    pub(crate) ended: Notify,
+    pub(crate) ended: Ended,
     pub(crate) settings: Settings<K, I, O>,
     itself: Weak<Self>,
 }
@@ -72,7 +71,7 @@ where
         let state = Mutex::new(State::new(core, settings.config.max_in_flight));
         Arc::new_cyclic(|itself| Self {
             state,
-            ended: Notify::new(),
+            ended: Ended::new(),
             settings,
             itself: itself.clone(),
         })
@@ -195,7 +194,7 @@ where
         }
         if !removed.is_empty() {
             self.settings.metrics.cancelled(removed.len());
-            self.ended.notify_waiters();
+            self.ended.tell();
         }
         removed.len()
     }
@@ -216,7 +215,7 @@ where
         }
         drop(state);
         if has_ended {
-            self.ended.notify_waiters();
+            self.ended.tell();
         }
         if let Step::Run(_, call) = &mut step {
             self.answer(std::mem::replace(call, Call::Nobody));
@@ -232,7 +231,7 @@ where
         let call = state.call();
         drop(state);
         self.answer(call);
-        self.ended.notify_waiters();
+        self.ended.tell();
     }
 
     /// Makes everything accepted due; the epoch to wait for.
@@ -285,7 +284,7 @@ where
             batch.lot.deliver(Err(not_run()));
         }
         self.settings.metrics.not_run(items);
-        self.ended.notify_waiters();
+        self.ended.tell();
         items
     }
 

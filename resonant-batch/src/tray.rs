@@ -20,8 +20,16 @@ pub(crate) struct Tray<O> {
 #[derive(Debug)]
 struct State<O> {
     outcome: Outcome<O>,
-    /// Those to tell, in the order they asked. `None` once they are gone.
-    wakers: Vec<Option<Waker>>,
+    wakers: Wakers,
+}
+
+/// Those to tell, in the order they asked; `None` once they are gone. A lone item allocates nothing for it.
+#[derive(Debug)]
+struct Wakers {
+    first: Option<Waker>,
+    rest: Vec<Option<Waker>>,
+    /// Whether the first place is taken, though its owner may be gone.
+    started: bool,
 }
 
 #[derive(Debug)]
@@ -33,7 +41,7 @@ enum Outcome<O> {
 
 impl<O> Lot for Arc<Tray<O>> {
     fn open(hint: usize) -> Self {
-        let state = State { outcome: Outcome::Open, wakers: Vec::with_capacity(hint) };
+        let state = State { outcome: Outcome::Open, wakers: Wakers::new(hint) };
         Arc::new(Tray { state: Mutex::new(state) })
     }
 }
@@ -52,9 +60,9 @@ impl<O> Tray<O> {
             Ok(outcomes) => Outcome::Each(outcomes),
             Err(error) => Outcome::All(error),
         };
-        let wakers = std::mem::take(&mut state.wakers);
+        let Wakers { first, rest, .. } = std::mem::replace(&mut state.wakers, Wakers::new(0));
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        first.into_iter().chain(rest.into_iter().flatten()).for_each(Waker::wake);
     }
 
     /// Takes the outcomes of `len` places from `start` on, or asks to be woken.
@@ -73,7 +81,7 @@ impl<O> Tray<O> {
                 match token.and_then(|token| state.wakers.get_mut(token)) {
                     Some(Some(waker)) => waker.clone_from(cx.waker()),
                     Some(empty) => *empty = Some(cx.waker().clone()),
-                    None => *token = Some(state.register(cx.waker().clone())),
+                    None => *token = Some(state.wakers.push(cx.waker().clone())),
                 }
                 return Poll::Pending;
             }
@@ -97,7 +105,7 @@ impl<O> Tray<O> {
     pub(crate) fn register(&self, waker: Waker) -> Token {
         let mut state = self.lock();
         if matches!(state.outcome, Outcome::Open) {
-            return Some(state.register(waker));
+            return Some(state.wakers.push(waker));
         }
         drop(state);
         waker.wake();
@@ -108,10 +116,7 @@ impl<O> Tray<O> {
     pub(crate) fn unregister(&self, token: Token) {
         let mut state = self.lock();
         let waker = token.and_then(|token| state.wakers.get_mut(token)).and_then(Option::take);
-        // So that a caller who comes and goes leaves nothing behind.
-        while let Some(None) = state.wakers.last() {
-            state.wakers.pop();
-        }
+        state.wakers.forget_the_gone();
         drop(state);
         drop(waker);
     }
@@ -121,9 +126,60 @@ impl<O> Tray<O> {
     }
 }
 
-impl<O> State<O> {
-    fn register(&mut self, waker: Waker) -> usize {
-        self.wakers.push(Some(waker));
-        self.wakers.len() - 1
+impl Wakers {
+    fn new(hint: usize) -> Self {
+        Self { first: None, rest: Vec::with_capacity(hint.saturating_sub(1)), started: false }
+    }
+
+    fn push(&mut self, waker: Waker) -> usize {
+        if self.started {
+            self.rest.push(Some(waker));
+            return self.rest.len();
+        }
+        self.started = true;
+        self.first = Some(waker);
+        0
+    }
+
+    fn get_mut(&mut self, token: usize) -> Option<&mut Option<Waker>> {
+        match token.checked_sub(1) {
+            Some(index) => self.rest.get_mut(index),
+            None => self.started.then_some(&mut self.first),
+        }
+    }
+
+    /// Frees the places at the end, so that a caller who comes and goes leaves nothing behind.
+    fn forget_the_gone(&mut self) {
+        while let Some(None) = self.rest.last() {
+            self.rest.pop();
+        }
+        self.started = self.first.is_some() || !self.rest.is_empty();
+    }
+}
+
+#[cfg(all(test, not(resonant_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_freed_from_the_end_and_given_again() {
+        let mut wakers = Wakers::new(1);
+        let waker = || Waker::noop().clone();
+        let tokens: Vec<_> = (0..3).map(|_| wakers.push(waker())).collect();
+        assert_eq!(tokens, [0, 1, 2]);
+
+        wakers.get_mut(0).unwrap().take();
+        wakers.forget_the_gone();
+        assert_eq!(
+            wakers.push(waker()),
+            3,
+            "the first place is before others that are still taken"
+        );
+        for token in [1, 2, 3] {
+            assert!(wakers.get_mut(token).unwrap().take().is_some());
+        }
+        wakers.forget_the_gone();
+        assert!(wakers.get_mut(0).is_none());
+        assert_eq!(wakers.push(waker()), 0);
     }
 }

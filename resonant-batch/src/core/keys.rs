@@ -23,6 +23,8 @@ pub(super) struct Keys<K, I, C> {
     free: Vec<usize>,
     /// The key that became idle last. It keeps its slot until another becomes idle, because it is mostly the next to come.
     resting: Option<usize>,
+    /// Where the last item went. The next one mostly has the same key, and comparing costs less than hashing.
+    last: usize,
     spare: Vec<Batches<I, C>>,
 }
 
@@ -33,6 +35,7 @@ impl<K: Key, I, C> Keys<K, I, C> {
             slots: Vec::new(),
             free: Vec::new(),
             resting: None,
+            last: 0,
             spare: Vec::new(),
         }
     }
@@ -44,8 +47,12 @@ impl<K: Key, I, C> Keys<K, I, C> {
 
     /// The slot and the queue of `key`, which becomes active.
     pub(super) fn queue(&mut self, key: K) -> (usize, &mut KeyQueue<K, I, C>) {
-        let slot = match self.index.get(&key) {
-            Some(&slot) => {
+        let known = match self.get(self.last) {
+            Some(queue) if queue.key == key => Some(self.last),
+            _ => self.index.get(&key).copied(),
+        };
+        let slot = match known {
+            Some(slot) => {
                 self.resting.take_if(|resting| *resting == slot);
                 slot
             }
@@ -58,6 +65,7 @@ impl<K: Key, I, C> Keys<K, I, C> {
                 slot
             }
         };
+        self.last = slot;
         let queue = self.slots[slot].get_or_insert_with(|| {
             let batches = self.spare.pop().unwrap_or_default();
             KeyQueue { key, batches, running: 0 }

@@ -19,7 +19,7 @@ const SUBMITTERS: u64 = 2 * SIZE as u64;
 const KEYS: u64 = 10_000;
 /// Longer than the bench: a batch goes when it is full.
 const LONG: Duration = Duration::from_secs(3600);
-const SLICE: Duration = Duration::from_millis(150);
+const SLICE: Duration = Duration::from_millis(60);
 
 pub(super) fn run(runtime: &Runtime, report: &mut Report) -> Outcome {
     let (alone, among_many) = (Ours::open(runtime, 0)?, Ours::open(runtime, KEYS)?);
@@ -56,7 +56,7 @@ fn busy(runtime: &Runtime, batcher: &impl AddsByKey) -> f64 {
         })
     };
     let submitters: Vec<JoinHandle<()>> = (0..SUBMITTERS).map(submit).collect();
-    std::thread::sleep(SLICE / 5);
+    std::thread::sleep(SLICE / 4);
     let (before, started) = (done.load(Ordering::Relaxed), now());
     std::thread::sleep(SLICE);
     let items = done.load(Ordering::Relaxed) - before;
