@@ -81,6 +81,7 @@ pub(super) struct Batch<I, C> {
     pub(super) live: usize,
     entries: Vec<Option<Entry<I>>>,
     weight: u64,
+    has_flights: bool,
 }
 
 impl<I, C: Lot> Batch<I, C> {
@@ -101,6 +102,7 @@ impl<I, C: Lot> Batch<I, C> {
             live: 0,
             entries: Vec::with_capacity(hint),
             weight: 0,
+            has_flights: false,
         }
     }
 
@@ -114,6 +116,7 @@ impl<I, C: Lot> Batch<I, C> {
 
     /// Adds an item; its place is the length before.
     pub(super) fn push(&mut self, item: I, weight: u64, flight: Option<u64>) {
+        self.has_flights |= flight.is_some();
         self.entries.push(Some(Entry { item, weight, interest: 1, flight }));
         self.live += 1;
         self.weight += weight;
@@ -151,9 +154,12 @@ impl<I, C: Lot> Batch<I, C> {
                 |(place, entry): (usize, &Option<Entry<I>>)| entry.as_ref().map(|_| place);
             self.entries.iter().enumerate().filter_map(present).collect()
         });
-        let flights = self.entries.iter().flatten().filter_map(|entry| entry.flight).collect();
-        // Collects in place: no allocation, no second copy of the items.
-        let items = self.entries.into_iter().flatten().map(|entry| entry.item).collect();
+        let flights = match self.has_flights {
+            true => self.entries.iter().flatten().filter_map(|entry| entry.flight).collect(),
+            false => Vec::new(),
+        };
+        // Collects in place, which `flatten` would not: for most items no allocation and no second copy.
+        let items = self.entries.into_iter().filter_map(|entry| Some(entry?.item)).collect();
         Taken {
             key,
             items,
