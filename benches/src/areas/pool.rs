@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::time::Duration;
 
 use resonant_db::pool::{ConnectionPool, Manager, PoolConfig};
 use tokio::runtime::Runtime;
@@ -15,13 +16,16 @@ use crate::report::Report;
 pub(crate) const AREA: Area = Area {
     name: "pool",
     about: "`ConnectionPool` lends and takes back connections that cost nothing; 16 slots, all open. Idle: a connection goes straight \
-            back. Held: its task yields once while it holds it, so that from 16 tasks on there is a queue. bb8 does not test connections \
-            at checkout (by default it does), deadpool has no time-out (ours and bb8's are on).",
+            back. Held: its task yields once while it holds it, so that from 64 tasks on there is a queue. bb8 does not test connections \
+            at checkout, though by default it does. Deadpool comes twice: as it is by default, where a caller may wait for ever, and with \
+            a limit to the wait, as ours and bb8 have.",
     peers: &["bb8", "deadpool"],
     run,
 };
 
 const SLOTS: u32 = 16;
+/// The longest wait, where there is a limit: what `PoolConfig` has by default.
+const LIMIT: Option<Duration> = Some(Duration::from_secs(10));
 
 /// Tasks, and the names of the two cases.
 const LOADS: [(usize, [&str; 4], f64); 4] = [
@@ -40,7 +44,8 @@ fn run(report: &mut Report) -> Outcome {
                 .goal(goal)
                 .run("ConnectionPool", || Ok(pools.ours(&runtime, tasks, hold)))
                 .run("bb8", || Ok(pools.bb8(&runtime, tasks, hold)))
-                .run("deadpool", || Ok(pools.deadpool(&runtime, tasks, hold)))
+                .run("deadpool", || Ok(deadpool(&pools.limited, &runtime, tasks, hold)))
+                .run("deadpool, no limit", || Ok(deadpool(&pools.deadpool, &runtime, tasks, hold)))
                 .measure(report)?;
         }
     }
@@ -51,6 +56,8 @@ struct Pools {
     ours: ConnectionPool<Free>,
     bb8: bb8::Pool<Free>,
     deadpool: deadpool::managed::Pool<Free>,
+    /// The same with a limit to a wait.
+    limited: deadpool::managed::Pool<Free>,
 }
 
 /// What a task does with a connection.
@@ -87,13 +94,8 @@ impl Pools {
             ours.warm_up().await?;
             let bb8 = bb8::Pool::builder().max_size(SLOTS).min_idle(SLOTS).test_on_check_out(false);
             let bb8 = bb8.build(Free).await?;
-            let deadpool =
-                deadpool::managed::Pool::builder(Free).max_size(SLOTS as usize).build()?;
-            let mut open = Vec::new();
-            for _ in 0..SLOTS {
-                open.push(deadpool.get().await.map_err(|error| error.to_string())?);
-            }
-            Ok(Self { ours, bb8, deadpool })
+            let (deadpool, limited) = (open_deadpool(None).await?, open_deadpool(LIMIT).await?);
+            Ok(Self { ours, bb8, deadpool, limited })
         })
     }
 
@@ -104,10 +106,28 @@ impl Pools {
     fn bb8(&self, runtime: &Runtime, tasks: usize, hold: bool) -> f64 {
         borrow!(runtime, tasks, hold, self.bb8)
     }
+}
 
-    fn deadpool(&self, runtime: &Runtime, tasks: usize, hold: bool) -> f64 {
-        borrow!(runtime, tasks, hold, self.deadpool)
+fn deadpool(
+    pool: &deadpool::managed::Pool<Free>,
+    runtime: &Runtime,
+    tasks: usize,
+    hold: bool,
+) -> f64 {
+    borrow!(runtime, tasks, hold, pool)
+}
+
+async fn open_deadpool(limit: Option<Duration>) -> Outcome<deadpool::managed::Pool<Free>> {
+    let pool = deadpool::managed::Pool::builder(Free)
+        .max_size(SLOTS as usize)
+        .wait_timeout(limit)
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()?;
+    let mut open = Vec::new();
+    for _ in 0..SLOTS {
+        open.push(pool.get().await.map_err(|error| error.to_string())?);
     }
+    Ok(pool)
 }
 
 /// The manager of all three.
