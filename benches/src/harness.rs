@@ -152,7 +152,7 @@ where
     let started = now();
     let running: Vec<_> =
         (0..tasks).map(|task| runtime.spawn(work(task, weather.clone()))).collect();
-    std::thread::sleep(SLICE);
+    pause(SLICE);
     weather.0.store(true, Ordering::Relaxed);
     let done: u64 = runtime.block_on(async {
         let mut done = 0;
@@ -173,6 +173,12 @@ pub(crate) fn runtime() -> Outcome<Runtime> {
 #[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Lets the others run for a while; the main thread is none of the runtime's.
+#[expect(clippy::disallowed_methods, reason = "a bench measures for some real time")]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// The median of `samples` in nanoseconds, and the one that 99 % do not exceed.

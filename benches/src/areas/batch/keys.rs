@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::contenders::{Adder, AintOne, ROOM, SIZE};
 use crate::Outcome;
-use crate::harness::{Case, now};
+use crate::harness::{Case, now, pause};
 use crate::report::Report;
 
 /// Twice the size of a batch, so that the hot key always has a full one.
@@ -56,9 +56,9 @@ fn busy(runtime: &Runtime, batcher: &impl AddsByKey) -> f64 {
         })
     };
     let submitters: Vec<JoinHandle<()>> = (0..SUBMITTERS).map(submit).collect();
-    std::thread::sleep(SLICE / 4);
+    pause(SLICE / 4);
     let (before, started) = (done.load(Ordering::Relaxed), now());
-    std::thread::sleep(SLICE);
+    pause(SLICE);
     let items = done.load(Ordering::Relaxed) - before;
     let rate = items as f64 / started.elapsed().as_secs_f64();
     submitters.iter().for_each(JoinHandle::abort);
@@ -77,7 +77,7 @@ fn occupy(runtime: &Runtime, keys: u64, batcher: &impl AddsByKey) {
         runtime.spawn(async move { batcher.add(key, key).await });
     }
     // Long enough for all of them to be queued, before anything is measured.
-    std::thread::sleep(Duration::from_millis(300));
+    pause(Duration::from_millis(300));
 }
 
 #[derive(Debug, Clone)]
