@@ -1,9 +1,9 @@
 //! Messages a second through the embedded engines.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use resonant_queue::{Delivery, Durability, Memory, PartitionedQueue, Sqlite};
+use resonant_queue::{Delivery, Durability, Memory, PartitionedQueue, Run, Sqlite};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -85,11 +85,24 @@ fn run(report: &mut Report) -> Outcome {
         figure(1).run("PartitionedQueue", || bench.publish_many(engine)).measure(report)?;
         figure(2).run("PartitionedQueue", || bench.consume(engine)).measure(report)?;
     }
-    Case::new("queue.memory.through", "memory, publish_many of 100 and consume at once", "messages")
+    let about = "memory, publish_many of 100 and consume at once";
+    Case::new("queue.memory.through", about, "messages")
+        .turns(5)
+        .run("PartitionedQueue", || bench.through(By::Message))
+        .measure(report)?;
+    let about = "the same, consumed in runs of up to 100 of a key";
+    Case::new("queue.memory.runs", about, "messages")
         .goal(1_000_000.0)
         .turns(5)
-        .run("PartitionedQueue", || bench.through())
+        .run("PartitionedQueue", || bench.through(By::Run))
         .measure(report)
+}
+
+/// How messages are handled.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Message,
+    Run,
 }
 
 struct Bench {
@@ -158,17 +171,17 @@ impl Bench {
         self.runtime.block_on(async {
             fill(&queue, 0, stored).await?;
             let started = now();
-            drain(&queue, stored, async { Ok(()) }).await?;
+            drain(&queue, stored, By::Message, async { Ok(()) }).await?;
             Ok(stored as f64 / started.elapsed().as_secs_f64())
         })
     }
 
     /// Publishers and the worker at the same time.
-    fn through(&self) -> Outcome<f64> {
+    fn through(&self, by: By) -> Outcome<f64> {
         let queue = self.open(Engine::Memory)?;
         self.runtime.block_on(async {
             let started = now();
-            drain(&queue, 4 * STORED, async {
+            drain(&queue, 4 * STORED, by, async {
                 let publishers: Vec<_> = (0..4)
                     .map(|task| {
                         let queue = queue.clone();
@@ -199,17 +212,34 @@ async fn fill(queue: &PartitionedQueue<Task>, first: usize, count: usize) -> Out
 async fn drain(
     queue: &PartitionedQueue<Task>,
     count: usize,
+    by: By,
     publish: impl Future<Output = Outcome>,
 ) -> Outcome {
-    let (handled, done) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let signal = Arc::clone(&done);
-    let handler = async move |_: Delivery<Task>| {
-        if handled.fetch_add(1, Ordering::Relaxed) + 1 == count as u64 {
-            signal.notify_one();
+    let (handled, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let tally = {
+        let done = Arc::clone(&done);
+        move |messages: usize| {
+            if handled.fetch_add(messages, Ordering::Relaxed) + messages == count {
+                done.notify_one();
+            }
         }
-        Ok(())
     };
-    let worker = queue.worker(handler).concurrency(64).start().await?;
+    let worker = match by {
+        By::Message => {
+            let handler = async move |_: Delivery<Task>| {
+                tally(1);
+                Ok(())
+            };
+            queue.worker(handler).concurrency(64).start().await?
+        }
+        By::Run => {
+            let handler = async move |run: Run<Task>| {
+                tally(run.len());
+                Ok(())
+            };
+            queue.worker_runs(100, handler).concurrency(64).start().await?
+        }
+    };
     publish.await?;
     done.notified().await;
     let report = worker.drain().await?;
