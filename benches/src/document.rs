@@ -14,8 +14,10 @@ sections.
 Peers run beside us in the same process and take turns with us, so that a slow minute of the machine hits everybody; each turn begins
 with another contender. A median is over 25 turns where nothing else is said, the least and the most of them stand beside it, and the
 first turn is not counted. Read the ratios, not the absolutes: a ratio is the median of the ratios within each turn, ours by theirs in
-speed, so above 1 we are faster, for times as well. Only operations that gave the right result count. All contenders share one Tokio runtime with a worker for each core. Our crates
-count into a `metrics` recorder all the time, as they do in a service; peers that can record metrics do not.
+speed, so above 1 we are faster, for times as well. Where the load average is high the machine was shared, and the spread shows it.
+
+Only operations that gave the right result count. All contenders share one Tokio runtime with a worker for each core. Our crates count
+into a `metrics` recorder all the time, as they do in a service; peers that can record metrics do not.
 ";
 
 /// Puts a section, which starts with its heading, in its place.
