@@ -76,3 +76,35 @@ async fn a_file_is_taken_alone_and_never_a_foreign_one() {
     assert_eq!(Sqlite::open(&foreign).await.unwrap_err().kind(), ErrorKind::Incompatible);
     assert_eq!(std::fs::read_to_string(&foreign).unwrap(), text);
 }
+
+/// A file taken alone is taken under all of its names.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_does_not_go_round_the_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, link) = (directory.path().join("queue.db"), directory.path().join("link.db"));
+    let alone = Sqlite::builder(&path).exclusive(true).open().await.unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let refused = Sqlite::builder(&link).exclusive(true).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    drop(alone);
+    Sqlite::builder(&link).exclusive(true).open().await.unwrap();
+}
+
+/// Programs that start at the same moment all open the file that none of them finds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_new_file_is_opened_by_many_at_once() {
+    for round in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.db");
+        let opened = futures::future::join_all((0..8).map(|_| {
+            let path = path.clone();
+            tokio::spawn(async move { Sqlite::open(path).await.map(drop) })
+        }));
+        for opened in opened.await {
+            if let Err(error) = opened.unwrap() {
+                panic!("round {round}: {error:?} {:?}", std::error::Error::source(&error));
+            }
+        }
+    }
+}

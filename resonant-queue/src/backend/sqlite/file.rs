@@ -1,6 +1,7 @@
 //! The file: its lock, its connections, and whether it is ours.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +28,9 @@ pub(super) struct Options {
 
 /// Takes the file's lock: alone, or shared with others who do not want it alone. The kernel frees it with the process.
 pub(super) fn try_lock(options: &Options) -> Result<Option<File>> {
-    let mut name = options.path.clone().into_os_string();
+    // By its one real name: a link must not lead round the lock.
+    let real = real_path(&options.path).map_err(|error| cannot_open(&options.path, error))?;
+    let mut name = real.into_os_string();
     name.push(".lock");
     let path = PathBuf::from(name);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
@@ -37,6 +40,19 @@ pub(super) fn try_lock(options: &Options) -> Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(cannot_open(&path, error)),
+    }
+}
+
+/// The path with all links followed, also where the file itself does not exist yet.
+fn real_path(path: &Path) -> std::io::Result<PathBuf> {
+    match (std::fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Ok(real), ..) => Ok(real),
+        (Err(error), Some(directory), Some(name)) if error.kind() == NotFound => {
+            let directory =
+                if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+            Ok(std::fs::canonicalize(directory)?.join(name))
+        }
+        (Err(error), ..) => Err(error),
     }
 }
 
