@@ -5,6 +5,16 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
+/// The longest wait a clock is asked for: what is longer is as good as for ever.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The instant after a wait. A wait too long for the clock ends as late as makes no difference.
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(FOREVER)
+}
+
 /// Milliseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "stored times must mean the same to every process")]
 pub(crate) fn now_millis() -> u64 {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The longest wait between two attempts.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Settings of a queue.
 ///
 /// Durations read human text (`"300s"`) or seconds. `PartitionedQueue::from_config(config)` and the builder's methods
@@ -111,7 +114,7 @@ impl QueueConfig {
             && self.name.len() <= 128
             && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
         let backoff = self.retry.backoff;
-        let rules: [(bool, &str); 12] = [
+        let rules: [(bool, &str); 13] = [
             (name_is_fine, "name must be 1 to 128 letters, digits, '-', '_', '.' or ':'"),
             ((1..=4096).contains(&self.partitions), "partitions must be 1 to 4096"),
             (
@@ -120,6 +123,7 @@ impl QueueConfig {
             ),
             (self.retry.max_attempts >= 1, "retry.max_attempts must be at least 1"),
             (backoff.initial <= backoff.max, "retry.backoff.initial must not exceed its max"),
+            (backoff.max <= YEAR, "retry.backoff.max must be at most a year"),
             (
                 backoff.factor.is_finite() && backoff.factor >= 1.0,
                 "retry.backoff.factor must be at least 1",
@@ -166,13 +170,14 @@ mod tests {
     #[test]
     fn a_bad_setting_is_refused_by_its_rule() {
         type Spoil = fn(&mut QueueConfig);
-        let cases: [(Spoil, &str); 8] = [
+        let cases: [(Spoil, &str); 9] = [
             (|c| c.name = "a b".into(), "name must"),
             (|c| c.name = String::new(), "name must"),
             (|c| c.partitions = 0, "partitions must"),
             (|c| c.partition_key = Some(String::new()), "partition_key must"),
             (|c| c.retry.max_attempts = 0, "max_attempts must"),
             (|c| c.retry.backoff.factor = f64::NAN, "factor must"),
+            (|c| c.retry.backoff.max = Duration::MAX, "backoff.max must"),
             (|c| c.lease_ttl = Duration::ZERO, "lease_ttl must"),
             (|c| c.prefetch = 1, "prefetch must"),
         ];

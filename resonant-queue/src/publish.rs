@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::message::{KeyChoice, Outgoing, PublishOptions, Receipt};
@@ -184,7 +185,7 @@ impl Core {
             return Err(Error::new(ErrorKind::TooLarge, operation, text));
         }
         let batch = Arc::new(batch);
-        let deadline = Instant::now() + self.config.publish_timeout;
+        let deadline = clock::after(Instant::now(), self.config.publish_timeout);
         loop {
             match self.store.publish(Arc::clone(&batch)).await {
                 Ok(receipts) => {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::lane::{Entry, Spill, State};
 use super::{Lanes, STARVED};
 use crate::backend::{Fetch, Fetched, Settlement};
+use crate::clock;
 use crate::key::Key;
 use crate::message::Message;
 
@@ -125,7 +126,7 @@ impl Lanes {
 
     /// Puts a message read for the first time where it belongs.
     fn place(&mut self, message: Message, now: Instant) {
-        let due = message.wait.map(|wait| now + wait);
+        let due = message.wait.map(|wait| clock::after(now, wait));
         let Some(key) = &message.key else {
             self.held += 1;
             match due {
@@ -185,7 +186,7 @@ impl Lanes {
                 full.insert(id);
                 continue;
             } else {
-                let due = message.wait.map(|wait| now + wait);
+                let due = message.wait.map(|wait| clock::after(now, wait));
                 let sequence = message.sequence;
                 self.push(id, message, due, now);
                 self.spill_from(id, sequence + 1);

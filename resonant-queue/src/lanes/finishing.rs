@@ -9,6 +9,7 @@ use super::lane::State;
 use super::{Job, Lanes};
 use crate::Poison;
 use crate::backend::Settlement;
+use crate::clock;
 use crate::message::Message;
 
 /// How a handler ended.
@@ -76,7 +77,7 @@ impl Lanes {
             Verdict::Retry(wait) if !spent => {
                 let wait = wait.unwrap_or_else(|| self.rules.backoff.wait(failures - 1, chance));
                 self.settle(Settlement::Retry { sequence, failures, wait, error });
-                self.give_back(lane, left, Some(now + wait), now);
+                self.give_back(lane, left, Some(clock::after(now, wait)), now);
                 Some(Fate::Retried)
             }
             Verdict::Retry(_) | Verdict::Poison

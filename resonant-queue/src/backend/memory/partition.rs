@@ -145,7 +145,7 @@ impl Partition {
                 Settlement::Retry { sequence, failures, wait, .. } => {
                     if let Some(stored) = self.messages.get_mut(sequence) {
                         stored.message.failures = *failures;
-                        stored.due = Some(now + *wait);
+                        stored.due = Some(clock::after(now, *wait));
                     }
                 }
                 Settlement::Park { sequence, failures, error } => {

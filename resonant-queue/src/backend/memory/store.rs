@@ -180,7 +180,7 @@ impl MemoryStore {
                 Some(delay) => {
                     let number = shared.next_delayed;
                     shared.next_delayed += 1;
-                    shared.delayed.insert((now + delay, number), message.clone());
+                    shared.delayed.insert((clock::after(now, delay), number), message.clone());
                     // Whoever waits in this partition must wait for this one too.
                     if let Some(lane) = self.partitions.get(message.partition as usize) {
                         lane.wake.notify_waiters();
