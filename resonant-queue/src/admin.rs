@@ -32,9 +32,7 @@ impl<T> PartitionedQueue<T> {
 
     async fn set_paused(&self, operation: &'static str, paused: bool) -> Result<()> {
         self.core().open(operation)?;
-        self.core().store.set_paused(paused).await?;
-        self.core().pause.send_replace(paused);
-        Ok(())
+        self.core().set_paused(paused).await
     }
 
     /// The parked keys, oldest first, at most `limit`.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -61,7 +61,9 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     /// The next partition of a message without a key.
     pub(crate) round: AtomicU32,
-    closing: CancellationToken,
+    pub(crate) closing: CancellationToken,
+    /// Counts what was done about the pause here, so that a look that began before does not undo it.
+    pauses: AtomicU64,
     /// What the last look at the engine saw.
     seen: Mutex<Option<Result<Depth>>>,
 }
@@ -87,9 +89,23 @@ impl Core {
     }
 
     async fn look_at_pause(&self) {
+        let before = self.pauses.load(Ordering::Acquire);
         if let Ok(paused) = self.store.paused().await {
-            self.pause.send_if_modified(|known| std::mem::replace(known, paused) != paused);
+            self.pause.send_if_modified(|known| {
+                self.pauses.load(Ordering::Acquire) == before
+                    && std::mem::replace(known, paused) != paused
+            });
         }
+    }
+
+    pub(crate) async fn set_paused(&self, paused: bool) -> Result<()> {
+        self.pauses.fetch_add(1, Ordering::AcqRel);
+        self.store.set_paused(paused).await?;
+        self.pause.send_modify(|known| {
+            self.pauses.fetch_add(1, Ordering::AcqRel);
+            *known = paused;
+        });
+        Ok(())
     }
 }
 
@@ -150,6 +166,7 @@ impl<T> PartitionedQueue<T> {
             tasks: TaskTracker::new(),
             round: AtomicU32::new(0),
             closing: closing.clone(),
+            pauses: AtomicU64::new(0),
             seen: Mutex::new(None),
             config,
         });

@@ -1,5 +1,6 @@
 //! Runs the user's closure on a job and says how it ended. Knows the message type, so that nothing below must.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -145,7 +146,10 @@ async fn guarded(
     call: impl Future<Output = Result<(), HandlerError>>,
     timeout: Option<Duration>,
 ) -> Result<(), Failure> {
-    let retry = |error: String| Failure { verdict: Verdict::Retry(None), error };
+    // The error's own text is the user's code too.
+    let call = call.map(|ended| {
+        ended.map_err(|error| Failure { verdict: error.verdict, error: error.line() })
+    });
     let call = AssertUnwindSafe(call).catch_unwind();
     let ended = match timeout {
         None => call.await,
@@ -154,16 +158,26 @@ async fn guarded(
             Err(_) => return Err(retry(format!("the handler took longer than {limit:?}"))),
         },
     };
-    match ended {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure { verdict: error.verdict, error: error.line() }),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            Err(retry(line(&format!("the handler panicked: {text}"))))
-        }
-    }
+    ended.unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+/// Runs a handler's job. What panics outside the handler itself, such as reading the body or dropping what a stopped
+/// handler held, is the user's code as well: the first message has failed.
+pub(crate) async fn run(handler: &dyn Handle, messages: &[Message], origin: Origin) -> Outcome {
+    let job = async { handler.handle(messages, origin).await };
+    let outcome = AssertUnwindSafe(job).catch_unwind().await;
+    outcome.unwrap_or_else(|panic| Outcome { done: 0, failure: Some(panicked(&*panic)) })
+}
+
+fn retry(error: String) -> Failure {
+    Failure { verdict: Verdict::Retry(None), error }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    retry(line(&format!("the handler panicked: {text}")))
 }

@@ -20,7 +20,7 @@ pub use self::report::DrainReport;
 
 use self::handler::{Handle, Runs, Single};
 use self::report::Tally;
-use self::supervisor::{Plan, Supervisor, Wish};
+use self::supervisor::{Ended, Plan, Supervisor, Wish};
 use crate::delivery::{Delivery, HandlerError, Run};
 use crate::error::{Error, ErrorKind, Result, closed};
 use crate::lanes::Rules;
@@ -175,12 +175,13 @@ where
 
 /// A running worker.
 ///
-/// Dropping it stops its handlers where they are and gives its partitions back in the background; what was not
-/// finished is handed out again. [`drain`](Worker::drain) is the orderly end.
+/// It goes on when the handles of its queue are dropped. Dropping it stops its handlers at their next await and then
+/// gives their partitions back, in the background; what was not finished is handed out again. A handler that does not
+/// come to an await keeps its partition until the lease runs out. [`drain`](Worker::drain) is the orderly end.
 #[must_use = "dropping a worker stops it"]
 pub struct Worker {
     wish: watch::Sender<Wish>,
-    supervisor: JoinHandle<()>,
+    supervisor: JoinHandle<Ended>,
     tally: Arc<Tally>,
 }
 
@@ -208,10 +209,9 @@ impl Worker {
             config.lease_ttl
         };
         let plan = Plan {
-            spec: core.spec.clone(),
+            core: Arc::clone(core),
             owner: owner_name(),
             ttl,
-            drain_timeout: config.drain_timeout,
             rules: Rules {
                 prefetch: config.prefetch.max(8 * max_run),
                 max_run,
@@ -220,12 +220,9 @@ impl Worker {
                 backoff: config.retry.backoff,
                 poison: config.poison,
             },
-            store: Arc::clone(&core.store),
             handler,
             permits: Arc::new(Semaphore::new(concurrency)),
             tally: Arc::clone(&tally),
-            in_flight: Arc::clone(&core.in_flight),
-            pause: core.pause.subscribe(),
         };
         let (wish, wishes) = watch::channel(Wish::Run);
         let (started, is_started) = oneshot::channel();
@@ -243,15 +240,17 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// `Closed` if the worker has ended because its queue was closed.
+    /// `Closed` if the worker ended because its queue was closed, and not because all was finished.
     ///
     /// # Cancel safety
     ///
     /// A dropped drain drops the worker: handlers stop, what was not finished is handed out again.
     pub async fn drain(mut self) -> Result<DrainReport> {
         self.wish.send_replace(Wish::Drain);
-        (&mut self.supervisor).await.map_err(|_| closed("drain"))?;
-        Ok(self.tally.report())
+        match (&mut self.supervisor).await {
+            Ok(Ended::AsAsked) => Ok(self.tally.report()),
+            Ok(Ended::Closed) | Err(_) => Err(closed("drain")),
+        }
     }
 
     /// What it has done so far.

@@ -11,13 +11,14 @@ use rand::rngs::StdRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
-use super::handler::{Handle, Origin};
+use super::handler::{self, Handle, Origin};
 use super::report::Tally;
-use crate::backend::{Feed, Fetched, QueueStore, Settlement};
+use crate::backend::{Feed, Fetched, Settlement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lanes::{Job, Lanes, Outcome, Rules, Want};
-use crate::metrics::InFlight;
+use crate::queue::Core;
 
 /// What a pump is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +46,12 @@ pub(crate) enum End {
 const PATIENCE: Duration = Duration::from_millis(200);
 
 pub(crate) struct Pump {
-    pub(crate) store: Arc<dyn QueueStore>,
+    pub(crate) core: Arc<Core>,
     pub(crate) handler: Arc<dyn Handle>,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) tally: Arc<Tally>,
-    pub(crate) in_flight: Arc<InFlight>,
+    /// Tells when the handlers have really stopped.
+    pub(crate) running: TaskTracker,
     pub(crate) origin: Origin,
     pub(crate) mode: watch::Receiver<Mode>,
     pub(crate) pause: watch::Receiver<bool>,
@@ -74,18 +76,28 @@ struct Flight {
     permit: Option<Permit>,
     /// Not to ask the engine again before.
     hold: Option<Instant>,
+    health: Health,
+}
+
+/// Whether the engine failed when it was last asked.
+struct Health {
+    failing: bool,
 }
 
 impl Pump {
     /// Serves the partition until it is drained, fenced or the queue is closed. Dropping the future stops its handlers;
     /// what they had not finished is handed out again.
     pub(crate) async fn run(mut self, rules: Rules) -> End {
+        let mut health = Health { failing: false };
         let opened = loop {
-            match self.store.open(self.origin.partition, self.origin.epoch).await {
+            match self.core.store.open(self.origin.partition, self.origin.epoch).await {
                 Ok(opened) => break opened,
                 Err(error) => match ending(&error) {
                     Some(end) => return end,
-                    None => tokio::time::sleep(PATIENCE).await,
+                    None => {
+                        self.note(&mut health, Some(&error));
+                        tokio::time::sleep(PATIENCE).await;
+                    }
                 },
             }
             if *self.mode.borrow() == Mode::Drain {
@@ -101,6 +113,7 @@ impl Pump {
             settling: None,
             permit: None,
             hold: None,
+            health,
         };
         loop {
             let mode = self.mode();
@@ -141,6 +154,7 @@ impl Pump {
                 },
                 (batch, result) = ready(&mut flight.settling) => {
                     flight.settling = None;
+                    self.note(&mut flight.health, result.as_ref().err());
                     match result {
                         Ok(()) => lanes.settled(batch.len()),
                         Err(error) => match ending(&error) {
@@ -178,6 +192,22 @@ impl Pump {
         }
     }
 
+    /// Tells once that the engine fails, and once that it no longer does.
+    fn note(&self, health: &mut Health, error: Option<&Error>) {
+        let failed = error.filter(|error| ending(error).is_none());
+        if health.failing == failed.is_some() {
+            return;
+        }
+        health.failing = failed.is_some();
+        let (queue, partition) = (&self.core.spec.name, self.origin.partition);
+        match failed {
+            Some(error) => {
+                tracing::warn!(queue = %queue, partition, error = %error, "the engine fails; it is asked again until it answers");
+            }
+            None => tracing::info!(queue = %queue, partition, "the engine answers again"),
+        }
+    }
+
     fn mode(&self) -> Mode {
         let mode = *self.mode.borrow();
         if mode == Mode::Run && *self.pause.borrow() { Mode::Pause } else { mode }
@@ -205,13 +235,14 @@ impl Pump {
 
     fn start(&self, flight: &mut Flight, job: Job, permit: OwnedSemaphorePermit) {
         let (handler, origin) = (Arc::clone(&self.handler), self.origin);
-        let in_flight = self.in_flight.enter(job.messages.len());
-        flight.jobs.spawn(async move {
+        let in_flight = self.core.in_flight.enter(job.messages.len());
+        let job = async move {
             let began = Instant::now();
-            let outcome = handler.handle(&job.messages, origin).await;
+            let outcome = handler::run(&*handler, &job.messages, origin).await;
             drop((permit, in_flight));
             Finished { job, outcome, took: began.elapsed() }
-        });
+        };
+        flight.jobs.spawn(self.running.track_future(job));
     }
 
     fn finish(&self, lanes: &mut Lanes, finished: Finished, now: Instant, chance: &mut StdRng) {
@@ -247,6 +278,7 @@ impl Pump {
         want: &Want,
         result: Result<Fetched>,
     ) -> Option<End> {
+        self.note(&mut flight.health, result.as_ref().err());
         match result {
             Ok(fetched) => {
                 lanes.fetched(want, fetched, Instant::now());
@@ -268,7 +300,7 @@ impl Pump {
     }
 
     fn settle(&self, batch: Arc<Vec<Settlement>>, after: Duration) -> Settling {
-        let (store, origin) = (Arc::clone(&self.store), self.origin);
+        let (store, origin) = (Arc::clone(&self.core.store), self.origin);
         Box::pin(async move {
             if !after.is_zero() {
                 tokio::time::sleep(after).await;

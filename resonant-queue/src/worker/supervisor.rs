@@ -10,14 +10,15 @@ use resonant_common::join::{Acquired, Lease, LeaseErrorKind, LeaseStore};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::handler::{Handle, Origin};
 use super::pump::{End, Mode, Pump};
 use super::report::Tally;
 use super::share;
-use crate::backend::{QueueSpec, QueueStore};
+use crate::clock;
 use crate::lanes::Rules;
-use crate::metrics::InFlight;
+use crate::queue::Core;
 
 /// How often shares are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,19 +31,25 @@ pub(crate) enum Wish {
     Stop,
 }
 
+/// Why a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Its owner wished it.
+    AsAsked,
+    /// The queue was closed.
+    Closed,
+}
+
 /// All a worker needs.
 pub(crate) struct Plan {
-    pub(crate) spec: QueueSpec,
+    /// Keeps the queue looking at itself, also when no handle is left.
+    pub(crate) core: Arc<Core>,
     pub(crate) owner: String,
     pub(crate) ttl: Duration,
-    pub(crate) drain_timeout: Duration,
     pub(crate) rules: Rules,
-    pub(crate) store: Arc<dyn QueueStore>,
     pub(crate) handler: Arc<dyn Handle>,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) tally: Arc<Tally>,
-    pub(crate) in_flight: Arc<InFlight>,
-    pub(crate) pause: watch::Receiver<bool>,
 }
 
 pub(crate) struct Supervisor {
@@ -62,11 +69,13 @@ struct Owned {
     until: Instant,
     mode: watch::Sender<Mode>,
     task: AbortHandle,
+    /// Its handlers: an aborted one goes on until its next await.
+    running: TaskTracker,
 }
 
 impl Supervisor {
     pub(crate) fn new(plan: Plan) -> Self {
-        let leases = plan.store.leases();
+        let leases = plan.core.store.leases();
         Self {
             plan,
             leases,
@@ -83,7 +92,8 @@ impl Supervisor {
         mut self,
         mut wish: watch::Receiver<Wish>,
         started: oneshot::Sender<()>,
-    ) {
+    ) -> Ended {
+        let closing = self.plan.core.closing.clone();
         self.look().await;
         let _ = started.send(());
         let every = (self.plan.ttl / 3).min(LOOK);
@@ -93,15 +103,18 @@ impl Supervisor {
             match asked {
                 Wish::Run => {}
                 Wish::Drain => return self.drain(wish).await,
-                Wish::Stop => return self.stop().await,
+                Wish::Stop => return self.stop(Ended::AsAsked).await,
             }
-            let expires = self.owned.values().map(|owned| owned.until).min();
-            let wake = expires.map_or(next, |expires| expires.min(next));
+            let wake = self.first_expiry().map_or(next, |expires| expires.min(next));
             tokio::select! {
-                changed = wish.changed() => if changed.is_err() { return self.stop().await },
+                // A worker may have nothing to ask of the engine, and so not learn of it from there.
+                () = closing.cancelled() => return self.stop(Ended::Closed).await,
+                changed = wish.changed() => {
+                    if changed.is_err() { return self.stop(Ended::AsAsked).await }
+                }
                 Some(ended) = self.pumps.join_next_with_id() => {
                     if self.ended(ended).await {
-                        return self.stop().await;
+                        return self.stop(Ended::Closed).await;
                     }
                 }
                 () = tokio::time::sleep_until(wake) => {
@@ -114,16 +127,33 @@ impl Supervisor {
 
     /// Renews, then evens out the shares.
     async fn look(&mut self) {
+        self.keep().await;
+        if tokio::time::timeout(self.patience(), self.balance()).await.is_err() {
+            tracing::debug!(queue = %self.plan.core.spec.name, "balancing partitions took too long and is tried again");
+        }
         self.expire(Instant::now());
-        let limit = self.plan.ttl / 2;
+    }
+
+    /// Renews what is held, and lets go what could not be.
+    async fn keep(&mut self) {
+        self.expire(Instant::now());
         // A store that hangs must not keep us from noticing that our leases run out.
-        if tokio::time::timeout(limit, self.renew()).await.is_err() {
-            tracing::warn!(queue = %self.plan.spec.name, "the lease store does not answer; leases may run out");
+        if tokio::time::timeout(self.patience(), self.renew()).await.is_err() {
+            tracing::warn!(queue = %self.plan.core.spec.name, "the lease store does not answer; leases may run out");
         }
         self.expire(Instant::now());
-        if tokio::time::timeout(limit, self.balance()).await.is_err() {
-            tracing::debug!(queue = %self.plan.spec.name, "balancing partitions took too long and is tried again");
-        }
+    }
+
+    /// When the first lease may have run out.
+    fn first_expiry(&self) -> Option<Instant> {
+        self.owned.values().map(|owned| owned.until).min()
+    }
+
+    /// How long the lease store is waited for: never past the moment a lease may have run out.
+    fn patience(&self) -> Duration {
+        let limit = self.plan.ttl / 2;
+        let left = |expires: Instant| expires.saturating_duration_since(Instant::now());
+        self.first_expiry().map_or(limit, |expires| left(expires).min(limit))
     }
 
     /// Stops pumps whose lease may have run out: somebody else may own the partition by now.
@@ -131,7 +161,7 @@ impl Supervisor {
         self.owned.retain(|partition, owned| {
             let live = now < owned.until;
             if !live {
-                tracing::warn!(queue = %self.plan.spec.name, partition, "the lease could not be renewed in time");
+                tracing::warn!(queue = %self.plan.core.spec.name, partition, "the lease could not be renewed in time");
                 self.plan.tally.fenced.fetch_add(1, Ordering::Relaxed);
                 owned.task.abort();
             }
@@ -171,14 +201,14 @@ impl Supervisor {
 
     fn lose(&mut self, partition: u32) {
         if let Some(owned) = self.owned.remove(&partition) {
-            tracing::warn!(queue = %self.plan.spec.name, partition, "lost to another owner");
+            tracing::warn!(queue = %self.plan.core.spec.name, partition, "lost to another owner");
             self.plan.tally.fenced.fetch_add(1, Ordering::Relaxed);
             owned.task.abort();
         }
     }
 
     async fn balance(&mut self) {
-        let partitions = self.plan.spec.partitions;
+        let partitions = self.plan.core.spec.partitions;
         if self.place.as_ref().is_some_and(|(_, _, until)| *until <= Instant::now()) {
             self.place = None;
         }
@@ -204,7 +234,7 @@ impl Supervisor {
 
     /// How many workers there are, and how many stand before this one. Takes a place first if it has none.
     async fn row(&mut self) -> Option<(u32, u32)> {
-        let places = self.plan.spec.partitions.min(256);
+        let places = self.plan.core.spec.partitions.min(256);
         let seen = join_all((0..places).map(|place| {
             let name = self.place_name(place);
             let leases = Arc::clone(&self.leases);
@@ -237,12 +267,12 @@ impl Supervisor {
     }
 
     fn place_name(&self, place: u32) -> String {
-        format!("{}/worker/{place}", self.plan.spec.name)
+        format!("{}/worker/{place}", self.plan.core.spec.name)
     }
 
     /// Takes up to `missing` free partitions.
     async fn acquire(&mut self, missing: u32, members: u32, rank: u32) {
-        let candidates: Vec<_> = share::order(self.plan.spec.partitions, members, rank)
+        let candidates: Vec<_> = share::order(self.plan.core.spec.partitions, members, rank)
             .filter(|partition| !self.owned.contains_key(partition))
             .collect();
         let mut missing = missing as usize;
@@ -253,7 +283,7 @@ impl Supervisor {
             rest = later;
             let asked = Instant::now();
             let answers = join_all(now.iter().map(|partition| {
-                let name = self.plan.spec.lease_name(*partition);
+                let name = self.plan.core.spec.lease_name(*partition);
                 let leases = Arc::clone(&self.leases);
                 let (owner, ttl) = (self.plan.owner.clone(), self.plan.ttl);
                 async move { (*partition, leases.acquire(&name, &owner, ttl).await) }
@@ -272,20 +302,22 @@ impl Supervisor {
         let plan = &self.plan;
         let (mode, receiver) = watch::channel(Mode::Run);
         let epoch = lease.epoch;
+        let running = TaskTracker::new();
         let pump = Pump {
-            store: Arc::clone(&plan.store),
+            core: Arc::clone(&plan.core),
             handler: Arc::clone(&plan.handler),
             permits: Arc::clone(&plan.permits),
             tally: Arc::clone(&plan.tally),
-            in_flight: Arc::clone(&plan.in_flight),
+            running: running.clone(),
             origin: Origin { partition, epoch },
             mode: receiver,
-            pause: plan.pause.clone(),
+            pause: plan.core.pause.subscribe(),
         };
         let rules = plan.rules.clone();
         let task = self.pumps.spawn(async move { (partition, epoch, pump.run(rules).await) });
         self.tasks.insert(task.id(), (partition, epoch));
-        self.owned.insert(partition, Owned { lease, until: asked + plan.ttl, mode, task });
+        let until = asked + plan.ttl;
+        self.owned.insert(partition, Owned { lease, until, mode, task, running });
     }
 
     /// A pump ended. Says whether the queue was closed.
@@ -300,55 +332,69 @@ impl Supervisor {
             return false;
         }
         let Some(owned) = self.owned.remove(&partition) else { return false };
+        let queue = &self.plan.core.spec.name;
         match end {
-            Some(End::Drained) | None => {
-                let _ = self.leases.release(&owned.lease).await;
+            Some(End::Drained) => {
+                // One that hangs must not keep us from renewing the others; this one runs out by itself.
+                let release = self.leases.release(&owned.lease);
+                let _ = tokio::time::timeout(self.patience(), release).await;
                 false
             }
             Some(End::Fenced) => {
-                tracing::warn!(queue = %self.plan.spec.name, partition, "lost to another owner");
+                tracing::warn!(queue = %queue, partition, "lost to another owner");
                 self.plan.tally.fenced.fetch_add(1, Ordering::Relaxed);
                 false
             }
             Some(End::Closed) => true,
+            None => {
+                // Its handlers may not have stopped: the lease runs out by itself.
+                tracing::error!(queue = %queue, partition, "serving a partition panicked; it is taken again once its lease has run out");
+                false
+            }
         }
     }
 
     /// Lets running handlers finish, settles, gives all back. Renews meanwhile.
-    async fn drain(mut self, mut wish: watch::Receiver<Wish>) {
-        let deadline = Instant::now() + self.plan.drain_timeout;
+    async fn drain(mut self, mut wish: watch::Receiver<Wish>) -> Ended {
+        let closing = self.plan.core.closing.clone();
+        let deadline = clock::after(Instant::now(), self.plan.core.config.drain_timeout);
         for owned in self.owned.values() {
             owned.mode.send_replace(Mode::Drain);
         }
         let mut renew = tokio::time::interval((self.plan.ttl / 3).min(LOOK));
-        while !self.owned.is_empty() {
+        while let Some(expires) = self.first_expiry() {
             tokio::select! {
+                () = closing.cancelled() => return self.stop(Ended::Closed).await,
                 changed = wish.changed() => {
                     if changed.is_err() || *wish.borrow() == Wish::Stop { break }
                 }
                 Some(ended) = self.pumps.join_next_with_id() => {
                     self.ended(ended).await;
                 }
-                _ = renew.tick() => {
-                    let _ = tokio::time::timeout(self.plan.ttl / 2, self.renew()).await;
-                }
+                _ = renew.tick() => self.keep().await,
+                () = tokio::time::sleep_until(expires) => self.expire(Instant::now()),
                 () = tokio::time::sleep_until(deadline) => {
                     self.plan.tally.abandoned.fetch_add(self.owned.len() as u64, Ordering::Relaxed);
                     break;
                 }
             }
         }
-        self.stop().await;
+        self.stop(Ended::AsAsked).await
     }
 
-    /// Stops all handlers and gives all leases back.
-    async fn stop(mut self) {
+    /// Stops all handlers and gives each lease back once those of its partition have stopped.
+    async fn stop(mut self, why: Ended) -> Ended {
         self.pumps.shutdown().await;
-        let place = self.place.take().map(|(_, lease, _)| lease);
-        let leases: Vec<_> =
-            self.owned.drain().map(|(_, owned)| owned.lease).chain(place).collect();
-        let releases = leases.iter().map(|lease| self.leases.release(lease));
+        let leases = &self.leases;
+        let place = self.place.take().map(|(_, lease, _)| (lease, TaskTracker::new()));
+        let owned = self.owned.drain().map(|(_, owned)| (owned.lease, owned.running));
+        let releases = owned.chain(place).map(|(lease, running)| async move {
+            running.close();
+            running.wait().await;
+            leases.release(&lease).await
+        });
         // What cannot be given back in time runs out by itself.
         let _ = tokio::time::timeout(self.plan.ttl, join_all(releases)).await;
+        why
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use resonant_common::join::LeaseStore;
-use resonant_queue::backend::{Backend, Capabilities, Opened, QueueSpec, QueueStore, Settlement};
+use resonant_queue::backend::{Backend, QueueStore, Settlement};
 use resonant_queue::testing::{Place, cases};
-use resonant_queue::{DeadLetter, Key, Memory, Outgoing, ParkedKey, Receipt, Result};
+use resonant_queue::{Outgoing, Receipt, Result};
+
+use crate::wrap::{Change, Changed};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Flaw {
@@ -30,116 +31,56 @@ enum Flaw {
 }
 
 #[derive(Debug)]
-struct Broken {
-    memory: Memory,
-    flaw: Flaw,
-}
+struct Broken(Changed<Flaw>);
 
 #[async_trait]
 impl Place for Broken {
     async fn open(&self) -> Arc<dyn Backend> {
-        Arc::new(Self { memory: self.memory.clone(), flaw: self.flaw })
+        Arc::new(self.0.clone())
     }
 }
 
 #[async_trait]
-impl Backend for Broken {
-    fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
-    }
-
-    async fn declare(&self, spec: &QueueSpec) -> Result<Arc<dyn QueueStore>> {
-        Ok(Arc::new(Store { inner: self.memory.declare(spec).await?, flaw: self.flaw }))
-    }
-}
-
-#[derive(Debug)]
-struct Store {
-    inner: Arc<dyn QueueStore>,
-    flaw: Flaw,
-}
-
-#[async_trait]
-impl QueueStore for Store {
-    async fn publish(&self, batch: Arc<Vec<Outgoing>>) -> Result<Vec<Receipt>> {
+impl Change for Flaw {
+    async fn publish(
+        &self,
+        inner: &dyn QueueStore,
+        batch: Arc<Vec<Outgoing>>,
+    ) -> Result<Vec<Receipt>> {
         let mut changed = batch.to_vec();
-        match self.flaw {
+        match self {
             Flaw::TurnsBatchesRound => changed.reverse(),
             Flaw::ForgetsIds => changed.iter_mut().for_each(|message| message.unique_id = None),
             Flaw::StoresHalf => changed.truncate(batch.len().div_ceil(2)),
             _ => {}
         }
-        let mut receipts = self.inner.publish(Arc::new(changed)).await?;
+        let mut receipts = inner.publish(Arc::new(changed)).await?;
         while let (true, Some(&last)) = (receipts.len() < batch.len(), receipts.last()) {
             receipts.push(last);
         }
         Ok(receipts)
     }
 
-    async fn settle(&self, partition: u32, epoch: u64, batch: Arc<Vec<Settlement>>) -> Result<()> {
-        match self.flaw {
-            Flaw::LetsZombiesSettle => {
-                match self.inner.settle(partition, epoch, Arc::clone(&batch)).await {
-                    Err(_) => self.inner.settle(partition, epoch + 2, batch).await,
-                    fine => fine,
-                }
+    async fn settle(
+        &self,
+        inner: &dyn QueueStore,
+        (partition, epoch): (u32, u64),
+        batch: Arc<Vec<Settlement>>,
+    ) -> Result<()> {
+        let changed = batch.iter().map(|settlement| match (self, settlement) {
+            (Flaw::DropsTheFailed, Settlement::Retry { sequence, .. })
+            | (Flaw::ForgetsWhatIsBehind, Settlement::ParkBehind { sequence }) => {
+                Settlement::Done { sequence: *sequence }
             }
-            Flaw::DropsTheFailed => {
-                let finished = batch.iter().map(|settlement| match settlement {
-                    Settlement::Retry { sequence, .. } => Settlement::Done { sequence: *sequence },
-                    other => other.clone(),
-                });
-                self.inner.settle(partition, epoch, Arc::new(finished.collect())).await
+            _ => settlement.clone(),
+        });
+        let changed = Arc::new(changed.collect::<Vec<_>>());
+        match inner.settle(partition, epoch, Arc::clone(&changed)).await {
+            Err(_) if *self == Flaw::LetsZombiesSettle => {
+                inner.settle(partition, epoch + 2, changed).await
             }
-            Flaw::ForgetsWhatIsBehind => {
-                let finished = batch.iter().map(|settlement| match settlement {
-                    Settlement::ParkBehind { sequence } => Settlement::Done { sequence: *sequence },
-                    other => other.clone(),
-                });
-                self.inner.settle(partition, epoch, Arc::new(finished.collect())).await
-            }
-            _ => self.inner.settle(partition, epoch, batch).await,
+            settled => settled,
         }
-    }
-
-    async fn room(&self) {
-        self.inner.room().await;
-    }
-    fn leases(&self) -> Arc<dyn LeaseStore> {
-        self.inner.leases()
-    }
-    async fn open(&self, partition: u32, epoch: u64) -> Result<Opened> {
-        self.inner.open(partition, epoch).await
-    }
-    async fn stored(&self) -> Result<resonant_queue::Stored> {
-        self.inner.stored().await
-    }
-    async fn parked(&self, limit: usize) -> Result<Vec<ParkedKey>> {
-        self.inner.parked(limit).await
-    }
-    async fn resume_key(&self, partition: u32, key: &Key) -> Result<Option<u64>> {
-        self.inner.resume_key(partition, key).await
-    }
-    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>> {
-        self.inner.dead_letters(limit).await
-    }
-    async fn redrive(&self, limit: usize) -> Result<u64> {
-        self.inner.redrive(limit).await
-    }
-    async fn purge_dead(&self, limit: usize) -> Result<u64> {
-        self.inner.purge_dead(limit).await
-    }
-    async fn set_paused(&self, paused: bool) -> Result<()> {
-        self.inner.set_paused(paused).await
-    }
-    async fn paused(&self) -> Result<bool> {
-        self.inner.paused().await
-    }
-    async fn ping(&self) -> Result<()> {
-        self.inner.ping().await
-    }
-    async fn close(&self) {
-        self.inner.close().await;
     }
 }
 
@@ -160,7 +101,7 @@ async fn broken_engines_are_caught() {
         }),
     ];
     for (flaw, case) in flaws {
-        let place = Broken { memory: Memory::new(), flaw };
+        let place = Broken(Changed::new(flaw));
         let run = AssertUnwindSafe(case(&place)).catch_unwind();
         // The clock is paused: waiting for what never comes costs nothing.
         let run = tokio::time::timeout(Duration::from_secs(120), run).await;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use resonant_queue::{
-    Backoff, Delivery, ErrorKind, HandlerError, Memory, PartitionedQueue, QueueBuilder,
-    RetryConfig, Run,
+    Backoff, Delivery, ErrorKind, HandlerError, Memory, PartitionedQueue, PublishOptions,
+    QueueBuilder, RetryConfig, Run,
 };
 use tokio::time::Instant;
 
@@ -242,4 +242,102 @@ async fn a_worker_with_a_bad_setting_is_refused_by_its_rule() {
     let nothing = async move |_: Delivery<u64>| Ok(());
     let error = queue.worker(nothing).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+/// Messages whose reading panics, as a hand-written `Deserialize` may.
+#[derive(Debug, Clone, Copy)]
+struct Touchy(u64);
+
+impl serde::Serialize for Touchy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Touchy {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(deserializer)?;
+        assert!(number != 1, "one is not welcome");
+        Ok(Self(number))
+    }
+}
+
+/// An error that cannot even be written down.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("no words")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+/// Whatever of the user's code panics, its message has failed: no key waits for ever.
+#[tokio::test(start_paused = true)]
+async fn a_panic_outside_the_handler_is_a_failure_too() {
+    let memory = Memory::new();
+    let queue: PartitionedQueue<Touchy> = PartitionedQueue::builder("touchy")
+        .partitions(1)
+        .key(|message: &Touchy| message.0)
+        .retry(RetryConfig { max_attempts: 2, ..RetryConfig::default() })
+        .backend(memory)
+        .build()
+        .await
+        .unwrap();
+    queue.publish_many([Touchy(1), Touchy(2), Touchy(3)]).await.unwrap();
+    let handler = async move |delivery: Delivery<Touchy>| {
+        if delivery.message().0 == 2 {
+            Err(Unspeakable)?
+        }
+        Ok(())
+    };
+    let worker = queue.worker(handler).start().await.unwrap();
+    idle(&queue).await;
+    let report = worker.drain().await.unwrap();
+    assert_eq!((report.done, report.retried, report.parked), (1, 2, 2));
+    let parked = queue.parked(10).await.unwrap();
+    assert!(parked.iter().any(|key| key.error.contains("one is not welcome")), "{parked:?}");
+    assert!(parked.iter().any(|key| key.error.contains("no words")), "{parked:?}");
+}
+
+/// Waits without end are waits, not overflows.
+#[tokio::test(start_paused = true)]
+async fn waits_without_end_are_allowed() {
+    let memory = Memory::new();
+    let queue = builder(&memory)
+        .publish_timeout(Duration::MAX)
+        .drain_timeout(Duration::MAX)
+        .dedup_window(Duration::MAX)
+        .key(|number: &u64| *number)
+        .build()
+        .await
+        .unwrap();
+    let calls = Arc::new(AtomicU32::new(0));
+    let handler = {
+        let calls = Arc::clone(&calls);
+        async move |delivery: Delivery<u64>| {
+            calls.fetch_add(1, Ordering::SeqCst);
+            if *delivery.message() == 1 {
+                return Err(HandlerError::retry_after(Duration::MAX, "some day"));
+            }
+            Ok(())
+        }
+    };
+    let worker =
+        queue.worker(handler.clone()).handler_timeout(Duration::MAX).start().await.unwrap();
+    queue.publish_many([1, 2]).await.unwrap();
+    let later = PublishOptions::new().delay(Duration::MAX).unique_id("id");
+    queue.publish_with(&3, later).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    worker.drain().await.unwrap();
+    // Also for the owner that reads it after.
+    let worker = queue.worker(handler).start().await.unwrap();
+    queue.publish(&4).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    worker.drain().await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+    let depth = queue.depth().await.unwrap();
+    assert_eq!((depth.ready, depth.delayed), (1, 1));
 }

@@ -5,8 +5,10 @@
 mod broken;
 mod conformance;
 mod dropping;
+mod endings;
 mod handlers;
 mod kill;
 mod owners;
 mod shared;
 mod telemetry;
+mod wrap;
