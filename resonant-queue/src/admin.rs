@@ -71,8 +71,9 @@ impl<T> PartitionedQueue<T> {
         self.core().store.dead_letters(limit).await
     }
 
-    /// Publishes up to `limit` dead letters anew, oldest first, with their old bodies, keys and times. Their order per
-    /// key is kept; they come behind what already waits. Each moves at once or not at all, so a crash loses none.
+    /// Publishes up to `limit` dead letters anew, oldest first, with their old bodies, keys and headers, as of now. Their
+    /// order per key is kept; they come behind what already waits. Each moves at once or not at all, so a crash loses
+    /// none.
     /// Returns how many were moved.
     ///
     /// # Errors

@@ -5,8 +5,8 @@
 //! hard about order (lanes per key, retries that hold their key, parking, runs) is decided once, above the
 //! engines, in a dispatcher that knows no I/O. An engine stores, numbers, hands out by cursor, and fences.
 //!
-//! The contract fits engines one pulls from (a file, a database) and brokers that push: a feed may ignore
-//! [`Fetch::after`] if it says so in its [`Capabilities::seek`].
+//! The contract fits engines one pulls from (a file, a database) and brokers that push. What a broker cannot do it
+//! says in its [`Capabilities`]: read again, number messages, store a batch as a whole, remember failures.
 
 use std::fmt;
 use std::sync::Arc;
@@ -58,16 +58,33 @@ pub struct Capabilities {
     pub engine: &'static str,
     /// A confirmed message survives the end of the process.
     pub durable: bool,
-    /// A feed reads from any sequence again. Without it the dispatcher keeps in memory what it may not run yet.
+    /// A feed reads from any sequence again. Without it the dispatcher keeps in memory what it may not run yet, so
+    /// that a slow key with more messages than `prefetch` holds up the others of its partition.
     pub seek: bool,
+    /// Receipts tell sequences, and a message keeps its own as long as it exists. Without it receipts have none, and
+    /// a sequence is that of one opening: it tells the order, and which message a settlement is about.
+    pub numbered: bool,
+    /// A batch is stored whole or not at all. Without it an error that
+    /// [may have applied](resonant_common::error::Error::may_have_applied) may leave some of its messages stored.
+    pub atomic: bool,
+    /// [`Settlement::Retry`] outlives its owner. Without it the next owner counts failures, and waits, anew.
+    pub remembers_failures: bool,
     /// Only one process uses the engine at a time, so that leases need not be short.
     pub exclusive: bool,
 }
 
 impl Capabilities {
-    /// An engine that seeks, is neither durable nor exclusive.
+    /// An engine that can do everything, but is neither durable nor exclusive.
     pub fn new(engine: &'static str) -> Self {
-        Self { engine, durable: false, seek: true, exclusive: false }
+        Self {
+            engine,
+            durable: false,
+            seek: true,
+            numbered: true,
+            atomic: true,
+            remembers_failures: true,
+            exclusive: false,
+        }
     }
 
     /// Says whether confirmed messages survive the process.
@@ -81,6 +98,27 @@ impl Capabilities {
     #[must_use]
     pub fn seek(mut self, seek: bool) -> Self {
         self.seek = seek;
+        self
+    }
+
+    /// Says whether messages have lasting sequences that receipts tell.
+    #[must_use]
+    pub fn numbered(mut self, numbered: bool) -> Self {
+        self.numbered = numbered;
+        self
+    }
+
+    /// Says whether a batch is stored whole or not at all.
+    #[must_use]
+    pub fn atomic(mut self, atomic: bool) -> Self {
+        self.atomic = atomic;
+        self
+    }
+
+    /// Says whether failures are remembered beyond their owner.
+    #[must_use]
+    pub fn remembers_failures(mut self, remembers: bool) -> Self {
+        self.remembers_failures = remembers;
         self
     }
 
@@ -132,10 +170,14 @@ impl QueueSpec {
 /// # Contract
 ///
 /// - **publish** stores all of a batch or nothing, in the given order, and returns when a crash can no longer lose it
-///   (as far as the engine is [durable](Capabilities::durable)). Within a partition sequences only rise, also over
-///   deletion and restart. A delayed message gets its sequence when it falls due. A unique id that is remembered
+///   (as far as the engine is [durable](Capabilities::durable)). One whose batches are not
+///   [atomic](Capabilities::atomic) marks an error after which some may be stored as having maybe applied. Within a
+///   partition sequences only rise, also over deletion and restart, if the engine is
+///   [numbered](Capabilities::numbered). A delayed message gets its sequence when it falls due. A unique id that is remembered
 ///   stores nothing and gives the earlier receipt, marked as duplicate. A batch that does not fit into `max_depth`
-///   fails with `Full` and stores nothing.
+///   fails with `Full` and stores nothing; a `Full` that may have applied is not tried again.
+/// - **declare** may answer before it has reached a server, so that one that is down stops no start; calls fail with
+///   `Unavailable` until it has.
 /// - **open** fences: once it returned for an epoch, settlements of lower epochs fail with `Fenced` and change
 ///   nothing; an epoch below one already opened is refused in the same way.
 /// - **settle** applies a whole batch or nothing, in order. Settling a message that is no longer there changes nothing, so a
@@ -165,15 +207,15 @@ pub trait QueueStore: fmt::Debug + Send + Sync + 'static {
     /// The parked keys, oldest first, at most `limit`.
     async fn parked(&self, limit: usize) -> Result<Vec<ParkedKey>>;
 
-    /// Ends the parking of a key: its messages are ready again under their old sequences, and the partition's feed
-    /// reports it in [`Fetched::resumed`]. Returns how many messages there were, or `None` if it is not parked.
+    /// Ends the parking of a key: its messages are ready again before all later ones of the key, in their order, and the
+    /// partition's feed reports it in [`Fetched::resumed`]. An engine that seeks keeps their sequences. Returns how many messages there were, or `None` if it is not parked.
     async fn resume_key(&self, partition: u32, key: &Key) -> Result<Option<u64>>;
 
     /// The dead letters, oldest first, at most `limit`.
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>>;
 
-    /// Makes up to `limit` dead letters ready again, oldest first, as if published now, in their old order, with no
-    /// failures. Returns how many.
+    /// Makes up to `limit` dead letters ready again, oldest first, as if published now (`published` is now, too), in
+    /// their old order, with no failures. Returns how many.
     async fn redrive(&self, limit: usize) -> Result<u64>;
 
     /// Removes up to `limit` dead letters, oldest first. Returns how many.
@@ -215,8 +257,15 @@ impl Opened {
 ///
 /// - [`fetch`](Feed::fetch) waits until it has a message or a resumed key to report, and wakes promptly when one is
 ///   published. It gives messages by rising sequence, skips none that is stored, and at most [`Fetch::limit`].
+/// - It stops before the bodies exceed [`Fetch::bytes`], but gives at least one message. Where it stops although more
+///   could be given, for whatever reason, it says so in [`Fetched::more`]: who asked up to an `until` concludes from its
+///   absence that there is nothing more, and never asks again.
 /// - An engine that seeks gives messages after [`Fetch::after`], up to and with [`Fetch::until`]; with an `until` it does
-///   not wait. One that pushes gives what it has not given yet.
+///   not wait.
+/// - One that does not seek is never asked with an `until`, ignores `after`, and gives what it has not given yet. When a
+///   key is resumed, it reports that before or with the key's first message, and gives all messages of the key again
+///   that were put aside or are to be ([`Settlement::ParkBehind`]), in their order and before any later one of the key;
+///   their sequences may be new.
 /// - A dropped fetch loses nothing: what it would have given is given again.
 #[async_trait]
 pub trait Feed: fmt::Debug + Send + Sync + 'static {
@@ -234,17 +283,35 @@ pub struct Fetch {
     pub until: Option<u64>,
     /// At most so many; at least 1.
     pub limit: usize,
+    /// Bodies of at most so many bytes together, except that one message may always come.
+    pub bytes: usize,
 }
 
 impl Fetch {
     /// Waits for up to `limit` messages after a sequence.
     pub fn after(after: u64, limit: usize) -> Self {
-        Self { after, until: None, limit }
+        Self { after, until: None, limit, bytes: usize::MAX }
     }
 
     /// Reads up to `limit` messages after one sequence up to another, without waiting.
     pub fn between(after: u64, until: u64, limit: usize) -> Self {
-        Self { after, until: Some(until), limit }
+        Self { after, until: Some(until), limit, bytes: usize::MAX }
+    }
+
+    /// The same, for bodies of at most so many bytes together.
+    #[must_use]
+    pub fn bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// How many of these bodies, by their sizes, may come: at least one.
+    pub fn fitting(&self, sizes: impl Iterator<Item = usize>) -> usize {
+        let total = sizes.take(self.limit).scan(0_usize, |total, size| {
+            *total = total.saturating_add(size);
+            Some(*total)
+        });
+        total.enumerate().take_while(|(index, total)| *index == 0 || *total <= self.bytes).count()
     }
 }
 
@@ -254,14 +321,17 @@ impl Fetch {
 pub struct Fetched {
     /// Messages by rising sequence.
     pub messages: Vec<Message>,
-    /// Keys that are no longer parked, with the sequence from which their messages are to be read again.
+    /// Keys that are no longer parked, with the sequence from which their messages are to be read again. An engine that
+    /// does not seek gives them by itself, and any sequence here.
     pub resumed: Vec<(Key, u64)>,
+    /// It stopped although there is more.
+    pub more: bool,
 }
 
 impl Fetched {
     /// Messages alone.
     pub fn messages(messages: Vec<Message>) -> Self {
-        Self { messages, resumed: Vec::new() }
+        Self { messages, resumed: Vec::new(), more: false }
     }
 }
 

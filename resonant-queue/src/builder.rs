@@ -111,6 +111,12 @@ impl<T> QueueBuilder<T> {
         self
     }
 
+    /// How many bytes of bodies of one partition a worker holds in memory. Default 16 MiB.
+    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
+        self.config.prefetch_bytes = bytes;
+        self
+    }
+
     /// How long a drain waits for running handlers. Default 30 s.
     pub fn drain_timeout(mut self, wait: Duration) -> Self {
         self.config.drain_timeout = wait;

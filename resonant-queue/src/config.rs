@@ -43,8 +43,12 @@ pub struct QueueConfig {
     /// three times as often. Default 5 s; at least 100 ms. Engines that one process owns use a longer one.
     #[serde(with = "resonant_common::duration")]
     pub lease_ttl: Duration,
-    /// How many messages of one partition a worker holds in memory. Default 2048; at least 16.
+    /// How many messages of one partition a worker holds in memory; failed ones that wait for their next attempt may
+    /// come on top, up to four times as many. Default 2048; at least 16.
     pub prefetch: usize,
+    /// How many bytes of bodies of one partition a worker holds in memory, counted in the same way. One read may go past
+    /// it, and a single body that is larger is held all the same. Default 16 MiB.
+    pub prefetch_bytes: usize,
     /// How long a drain waits for handlers that run. Default 30 s.
     #[serde(with = "resonant_common::duration")]
     pub drain_timeout: Duration,
@@ -65,6 +69,7 @@ impl Default for QueueConfig {
             dedup_limit: 1_000_000,
             lease_ttl: Duration::from_secs(5),
             prefetch: 2048,
+            prefetch_bytes: 16 << 20,
             drain_timeout: Duration::from_secs(30),
         }
     }
@@ -114,7 +119,7 @@ impl QueueConfig {
             && self.name.len() <= 128
             && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
         let backoff = self.retry.backoff;
-        let rules: [(bool, &str); 13] = [
+        let rules: [(bool, &str); 14] = [
             (name_is_fine, "name must be 1 to 128 letters, digits, '-', '_', '.' or ':'"),
             ((1..=4096).contains(&self.partitions), "partitions must be 1 to 4096"),
             (
@@ -134,6 +139,7 @@ impl QueueConfig {
             (self.lease_ttl >= Duration::from_millis(100), "lease_ttl must be at least 100 ms"),
             (self.lease_ttl <= Duration::from_secs(3600), "lease_ttl must be at most one hour"),
             (self.prefetch >= 16, "prefetch must be at least 16"),
+            (self.prefetch_bytes >= 1024, "prefetch_bytes must be at least 1024"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(Error::new(ErrorKind::Config, "build", *rule)),

@@ -67,7 +67,8 @@ impl<T> Delivery<T> {
         self.facts.attempt
     }
 
-    /// When it was published, by the publisher's clock.
+    /// When it took its place in the queue, by the engine's clock: when it was published, fell due after a delay, or was
+    /// redriven.
     pub fn published_at(&self) -> SystemTime {
         clock::time(self.facts.published)
     }

@@ -23,7 +23,8 @@ pub struct Depth {
     pub parked_keys: u64,
     /// Dead letters.
     pub dead: u64,
-    /// How long the oldest ready message has waited; `None` if there is none.
+    /// How long ago the first ready message of any partition was published, fell due or was redriven; `None` if there is
+    /// none. For a message whose key was parked that includes the time it was.
     pub oldest_age: Option<Duration>,
 }
 

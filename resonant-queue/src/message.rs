@@ -50,7 +50,7 @@ pub struct Message {
     pub failures: u32,
     /// How long it must still wait because its last delivery failed.
     pub wait: Option<Duration>,
-    /// When it was published, in milliseconds since 1970.
+    /// When it took its place: was published, fell due or was redriven. In milliseconds since 1970.
     pub published: u64,
     /// Text beside the body.
     pub headers: Option<Arc<Headers>>,
@@ -80,7 +80,8 @@ impl Message {
 pub struct Receipt {
     /// The partition the message is in.
     pub partition: u32,
-    /// Its place there. `None` for a delayed message: it gets its place when it falls due.
+    /// Its place there. `None` for a delayed message, which gets its place when it falls due, and where the engine does
+    /// not number messages.
     pub sequence: Option<u64>,
     /// Whether a message of the same unique id was there already; then this is that message's receipt.
     pub duplicate: bool,

@@ -80,7 +80,9 @@ impl<T: Serialize> PartitionedQueue<T> {
         self.one(self.encode("publish_with", message, &options), WhenFull::Wait)
     }
 
-    /// Publishes all or none of many messages in one round trip, in their order. Receipts come in the same order.
+    /// Publishes all or none of many messages in one round trip, in their order. Receipts come in the same order. An
+    /// engine that cannot do that, see [`Capabilities::atomic`](crate::backend::Capabilities::atomic), may store some of
+    /// them where the error [may have applied](resonant_common::error::Error::may_have_applied).
     ///
     /// ```no_run
     /// # async fn example(queue: resonant_queue::PartitionedQueue<u64>) -> resonant_queue::Result<()> {
@@ -195,6 +197,7 @@ impl Core {
                 }
                 Err(error)
                     if error.kind() == ErrorKind::Full
+                        && !error.may_have_applied()
                         && when_full == WhenFull::Wait
                         && Instant::now() < deadline => {}
                 Err(error) => return Err(error),

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use super::lane::{Entry, Spill, State};
-use super::{Lanes, STARVED};
+use super::lane::{Spill, State};
+use super::{Lanes, Rules, STARVED};
 use crate::backend::{Fetch, Fetched, Settlement};
 use crate::clock;
 use crate::key::Key;
@@ -34,14 +34,17 @@ impl Lanes {
         {
             self.refilling = true;
             self.stamp += 1;
-            let fetch = Fetch::between(from.saturating_sub(1), self.cursor, room);
+            let (room, bytes) = room;
+            let fetch = Fetch::between(from.saturating_sub(1), self.cursor, room).bytes(bytes);
             return Some(Want { fetch, refill: true, stamp: self.stamp });
         }
         if self.forwarding {
             return None;
         }
         self.forwarding = true;
-        Some(Want { fetch: Fetch::after(self.cursor, room), refill: false, stamp: self.stamp })
+        let (room, bytes) = room;
+        let fetch = Fetch::after(self.cursor, room).bytes(bytes);
+        Some(Want { fetch, refill: false, stamp: self.stamp })
     }
 
     /// A read ended without a result.
@@ -54,10 +57,17 @@ impl Lanes {
     }
 
     /// Sorts what was read into lanes.
-    pub(crate) fn fetched(&mut self, want: &Want, fetched: Fetched, now: Instant) {
+    pub(crate) fn fetched(&mut self, want: &Want, mut fetched: Fetched, now: Instant) {
         self.fetch_failed(want);
+        if !self.rules.seek {
+            // Their messages come by themselves, maybe in this very read.
+            for (key, _) in fetched.resumed.drain(..) {
+                self.parked.remove(&key);
+            }
+        }
         if want.refill {
-            self.refill(want, fetched.messages, now);
+            let complete = !fetched.more && fetched.messages.len() < want.fetch.limit;
+            self.refill(want, fetched.messages, complete, now);
         } else {
             for message in fetched.messages {
                 self.cursor = self.cursor.max(message.sequence);
@@ -71,10 +81,8 @@ impl Lanes {
 
     /// How many messages may be read, if it is worth a read. Where blocked lanes hold everything, they give up their
     /// tails after a while.
-    fn room(&mut self, now: Instant) -> Option<usize> {
-        let enough = (self.rules.prefetch / 4).max(1);
-        let room = self.free_room();
-        if room >= enough {
+    fn room(&mut self, now: Instant) -> Option<(usize, usize)> {
+        if let Some(room) = self.free_room() {
             self.starved = None;
             return Some(room);
         }
@@ -91,17 +99,22 @@ impl Lanes {
             Some(_) => {
                 self.starved = None;
                 self.relieve();
-                let room = self.free_room();
-                (room >= enough).then_some(room)
+                self.free_room()
             }
         }
     }
 
-    /// Lanes that only wait are not counted up to four times the prefetch: they need little, and their key would
-    /// otherwise hold up others.
-    fn free_room(&self) -> usize {
-        let waiting = (self.waiting.len() + self.loose_waiting.len()).min(4 * self.rules.prefetch);
-        self.rules.prefetch.saturating_sub((self.held - waiting.min(self.held)) + self.unsettled)
+    /// How many messages and bytes may be read, if a quarter of both is free. What only waits is not counted up to four
+    /// times the prefetch: its key would otherwise hold up others.
+    fn free_room(&self) -> Option<(usize, usize)> {
+        let Rules { prefetch, prefetch_bytes, .. } = self.rules;
+        let counted = |held: usize, idle: usize, most: usize| held - idle.min(4 * most).min(held);
+        let messages = counted(self.held.messages, self.idle.messages, prefetch) + self.unsettled;
+        let bytes = counted(self.held.bytes, self.idle.bytes, prefetch_bytes);
+        let room = prefetch.saturating_sub(messages);
+        let byte_room = prefetch_bytes.saturating_sub(bytes);
+        let enough = room >= (prefetch / 4).max(1) && byte_room >= (prefetch_bytes / 4).max(1);
+        enough.then_some((room, byte_room))
     }
 
     /// Spills all but what runs or comes first, and keeps those lanes short from now on.
@@ -115,10 +128,12 @@ impl Lanes {
                 State::Ready | State::Empty => continue,
             };
             lane.limit = lane.limit.min(short);
+            lane.byte_limit = lane.byte_limit.min(self.rules.prefetch_bytes / 16);
             if let Some(entry) = lane.queue.get(keep) {
                 lane.spilled = Some(Spill { from: entry.message.sequence, stamp: self.stamp + 1 });
-                self.held -= lane.queue.len() - keep;
-                lane.queue.truncate(keep);
+                let (messages, bytes) = lane.cut(keep);
+                self.held.messages -= messages;
+                self.held.bytes -= bytes;
                 self.update_hunger(id);
             }
         }
@@ -128,9 +143,10 @@ impl Lanes {
     fn place(&mut self, message: Message, now: Instant) {
         let due = message.wait.map(|wait| clock::after(now, wait));
         let Some(key) = &message.key else {
-            self.held += 1;
+            self.held.add(message.body.len());
             match due {
                 Some(due) => {
+                    self.idle.add(message.body.len());
                     self.loose_waiting.insert((due, message.sequence), message);
                 }
                 None => self.loose.push_back(message),
@@ -145,7 +161,7 @@ impl Lanes {
         let lane = &mut self.lanes[id];
         if lane.spilled.is_some() {
             // In order behind what is spilled already: it is read with that.
-        } else if lane.queue.len() >= lane.limit {
+        } else if lane.is_full() {
             lane.spilled = Some(Spill { from: message.sequence, stamp: self.stamp + 1 });
             self.update_hunger(id);
         } else {
@@ -154,17 +170,16 @@ impl Lanes {
     }
 
     fn push(&mut self, id: usize, message: Message, due: Option<Instant>, now: Instant) {
-        self.held += 1;
+        self.held.add(message.body.len());
         let lane = &mut self.lanes[id];
-        lane.queue.push_back(Entry { message, due });
+        lane.push(message, due);
         if lane.state == State::Empty {
             self.rest(id, now);
         }
     }
 
-    fn refill(&mut self, want: &Want, messages: Vec<Message>, now: Instant) {
+    fn refill(&mut self, want: &Want, messages: Vec<Message>, complete: bool, now: Instant) {
         let until = want.fetch.until.unwrap_or(self.cursor);
-        let complete = messages.len() < want.fetch.limit;
         let read_to = if complete {
             until
         } else {
@@ -181,7 +196,7 @@ impl Lanes {
             }
             if self.parked.contains(key) {
                 self.settle(Settlement::ParkBehind { sequence: message.sequence });
-            } else if self.lanes[id].queue.len() >= self.lanes[id].limit {
+            } else if self.lanes[id].is_full() {
                 self.spill_from(id, message.sequence);
                 full.insert(id);
                 continue;

@@ -60,8 +60,8 @@ impl Lanes {
         let done = outcome.done.min(messages.len());
         for message in &messages[..done] {
             self.settle(Settlement::Done { sequence: message.sequence });
+            self.held.remove(message.body.len());
         }
-        self.held -= done;
         let mut left = messages.split_off(done);
         let failure = outcome.failure.filter(|_| !left.is_empty());
         let Some(failure) = failure else {
@@ -89,8 +89,8 @@ impl Lanes {
             }
             Verdict::Retry(_) | Verdict::Poison | Verdict::Reject => {
                 self.settle(Settlement::Dead { sequence, failures, error });
-                self.held -= 1;
-                left.remove(0);
+                let dead = left.remove(0);
+                self.held.remove(dead.body.len());
                 self.give_back(lane, left, None, now);
                 Some(Fate::Dead)
             }
@@ -115,6 +115,7 @@ impl Lanes {
                 if let Some(due) = due
                     && let Some(first) = messages.next()
                 {
+                    self.idle.add(first.body.len());
                     self.loose_waiting.insert((due, first.sequence), first);
                 }
                 for message in messages.rev() {
@@ -128,14 +129,14 @@ impl Lanes {
     /// refills.
     fn park(&mut self, lane: Option<usize>, left: Vec<Message>) {
         let Some(id) = lane else { return };
-        self.held -= left.len();
-        for message in left.iter().skip(1) {
-            self.settle(Settlement::ParkBehind { sequence: message.sequence });
-        }
-        let queued = std::mem::take(&mut self.lanes[id].queue);
-        self.held -= queued.len();
-        for entry in queued {
-            self.settle(Settlement::ParkBehind { sequence: entry.message.sequence });
+        let behind: Vec<_> =
+            self.lanes[id].queue.iter().map(|entry| entry.message.sequence).collect();
+        let (messages, bytes) = self.lanes[id].cut(0);
+        self.held.messages -= messages;
+        self.held.bytes -= bytes;
+        left.iter().for_each(|message| self.held.remove(message.body.len()));
+        for sequence in left.iter().skip(1).map(|message| message.sequence).chain(behind) {
+            self.settle(Settlement::ParkBehind { sequence });
         }
         if let Some(key) = self.lanes[id].key() {
             self.parked.insert(key.clone());

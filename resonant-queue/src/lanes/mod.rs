@@ -44,6 +44,8 @@ const STARVED: Duration = Duration::from_millis(20);
 pub(crate) struct Rules {
     /// Messages held in memory.
     pub(crate) prefetch: usize,
+    /// Bytes of their bodies held in memory.
+    pub(crate) prefetch_bytes: usize,
     /// The most messages of one run.
     pub(crate) max_run: usize,
     /// Whether the engine reads from any sequence again.
@@ -51,6 +53,25 @@ pub(crate) struct Rules {
     pub(crate) max_attempts: u32,
     pub(crate) backoff: Backoff,
     pub(crate) poison: Poison,
+}
+
+/// How much is held.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.messages -= 1;
+        self.bytes -= bytes;
+    }
 }
 
 /// Messages to hand to a handler: a run of one key in order, or unkeyed ones.
@@ -83,7 +104,9 @@ pub(crate) struct Lanes {
     /// Everything up to here was read once.
     cursor: u64,
     /// Messages held: in lanes, loose, or out with a handler.
-    held: usize,
+    held: Held,
+    /// Those of `held` that come first in a lane that waits, or are loose and wait.
+    idle: Held,
     /// Settlements not yet confirmed by the engine, those in `settlements` included.
     unsettled: usize,
     settlements: Vec<Settlement>,
@@ -111,7 +134,8 @@ impl Lanes {
             parked: parked.into_iter().collect(),
             hungry: BTreeSet::new(),
             cursor: 0,
-            held: 0,
+            held: Held::default(),
+            idle: Held::default(),
             unsettled: 0,
             settlements: Vec::new(),
             stamp: 0,
@@ -174,6 +198,7 @@ impl Lanes {
                 break;
             }
             self.waiting.pop_first();
+            self.idle.remove(self.lanes[id].first_size());
             self.lanes[id].state = State::Ready;
             self.ready.push_back(id);
             self.update_hunger(id);
@@ -182,7 +207,9 @@ impl Lanes {
             if entry.key().0 > now {
                 break;
             }
-            self.loose.push_back(entry.remove());
+            let message = entry.remove();
+            self.idle.remove(message.body.len());
+            self.loose.push_back(message);
         }
     }
 
@@ -192,6 +219,7 @@ impl Lanes {
         match lane.first_due() {
             Some(Some(due)) if due > now => {
                 lane.state = State::Waiting(due);
+                self.idle.add(lane.first_size());
                 self.waiting.insert((due, id));
             }
             Some(_) => {
@@ -212,12 +240,12 @@ impl Lanes {
             self.lanes.push(Lane::default());
             self.lanes.len() - 1
         });
-        let limit = if self.rules.seek {
-            (self.rules.prefetch / 2).max(2 * self.rules.max_run)
+        let (limit, bytes) = if self.rules.seek {
+            ((self.rules.prefetch / 2).max(2 * self.rules.max_run), self.rules.prefetch_bytes / 2)
         } else {
-            usize::MAX
+            (usize::MAX, usize::MAX)
         };
-        self.lanes[id].begin(key.clone(), limit);
+        self.lanes[id].begin(key.clone(), limit, bytes);
         self.by_key.insert(key.clone(), id);
         id
     }
@@ -238,6 +266,7 @@ impl Lanes {
         if let Some(spill) = lane.spilled
             && !matches!(lane.state, State::Waiting(_))
             && lane.queue.len() <= low
+            && lane.bytes <= lane.byte_limit / 4
         {
             self.lanes[id].hungry_at = Some(spill.from);
             self.hungry.insert((spill.from, id));

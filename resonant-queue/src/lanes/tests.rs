@@ -1,6 +1,6 @@
 //! The dispatcher against a model: an engine in a few lines and handlers that fail at random.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use resonant_common::backoff::Backoff;
 use tokio::time::Instant;
 
 use super::{Failure, Job, Lanes, Outcome, Rules, Verdict};
-use crate::backend::{Fetched, Settlement};
+use crate::backend::{Fetch, Fetched, Settlement};
 use crate::message::Message;
 use crate::{Key, Poison};
 
@@ -23,9 +23,40 @@ struct Engine {
     resumed: Vec<(Key, u64)>,
     done: BTreeSet<u64>,
     dead: BTreeSet<u64>,
+    /// Of one that pushes: what it has given, and what it gives again.
+    given: u64,
+    again: VecDeque<u64>,
 }
 
 impl Engine {
+    /// What an engine that seeks answers.
+    fn read(&self, fetch: Fetch) -> Fetched {
+        let until = fetch.until.unwrap_or(u64::MAX);
+        if fetch.after >= until {
+            return Fetched::default();
+        }
+        let range = self.messages.range(fetch.after + 1..=until);
+        let fitting = fetch.fitting(range.clone().map(|(_, message)| message.body.len()));
+        let more = range.clone().nth(fitting).is_some();
+        let messages = range.take(fitting).map(|(_, message)| message.clone()).collect();
+        Fetched { messages, resumed: Vec::new(), more }
+    }
+
+    /// What one that pushes gives.
+    fn push(&mut self, fetch: Fetch) -> Fetched {
+        assert!(fetch.until.is_none(), "it cannot read again");
+        self.again.retain(|sequence| self.messages.contains_key(sequence));
+        let again = self.again.iter().filter_map(|sequence| self.messages.get(sequence));
+        let fitting = fetch.fitting(again.clone().map(|message| message.body.len()));
+        let mut messages: Vec<_> = again.take(fitting).cloned().collect();
+        self.again.drain(..fitting);
+        if messages.is_empty() && self.again.is_empty() {
+            messages = self.read(Fetch { after: self.given, ..fetch }).messages;
+            self.given = messages.last().map_or(self.given, |message| message.sequence);
+        }
+        Fetched { messages, resumed: std::mem::take(&mut self.resumed), more: false }
+    }
+
     fn settle(&mut self, settlement: &Settlement) {
         let sequence = settlement.sequence();
         match settlement {
@@ -64,10 +95,22 @@ impl Engine {
         if let Some(first) = parked.keys().next() {
             self.resumed.push((key.clone(), *first));
         }
-        self.messages.extend(parked.into_iter().map(|(sequence, mut message)| {
+        let moved = parked.into_iter().map(|(sequence, mut message)| {
             message.failures = 0;
             (sequence, message)
-        }));
+        });
+        self.messages.extend(moved);
+        let of_key = |sequence: &u64| {
+            self.messages.get(sequence).map(|message| &message.key) == Some(&Some(key.clone()))
+        };
+        self.again.retain(|sequence| !of_key(sequence));
+        let again: Vec<_> = self
+            .messages
+            .range(..=self.given)
+            .map(|(sequence, _)| *sequence)
+            .filter(of_key)
+            .collect();
+        self.again.extend(again);
     }
 }
 
@@ -77,31 +120,49 @@ struct World {
     keys: u64,
     messages: u64,
     prefetch: usize,
+    prefetch_bytes: usize,
+    largest: usize,
+    seek: bool,
     max_run: usize,
     handlers: usize,
     failing: u32,
 }
 
 fn worlds() -> impl Strategy<Value = World> {
-    (any::<u64>(), 1..12u64, 1..300u64, 16..64usize, 1..20usize, 1..6usize, 0..40u32).prop_map(
-        |(seed, keys, messages, prefetch, max_run, handlers, failing)| World {
-            seed,
-            keys,
-            messages,
-            prefetch: prefetch.max(8 * max_run),
-            max_run,
-            handlers,
-            failing,
-        },
-    )
+    let sizes = (1024..8192usize, 0..4096usize, any::<bool>());
+    (any::<u64>(), 1..12u64, 1..300u64, 16..64usize, 1..20usize, 1..6usize, 0..40u32, sizes)
+        .prop_map(
+            |(
+                seed,
+                keys,
+                messages,
+                prefetch,
+                max_run,
+                handlers,
+                failing,
+                (prefetch_bytes, largest, seek),
+            )| World {
+                prefetch_bytes,
+                largest,
+                seek,
+                seed,
+                keys,
+                messages,
+                prefetch: prefetch.max(8 * max_run),
+                max_run,
+                handlers,
+                failing,
+            },
+        )
 }
 
 fn run(world: &World) {
     let mut rng = StdRng::seed_from_u64(world.seed);
     let rules = Rules {
         prefetch: world.prefetch,
+        prefetch_bytes: world.prefetch_bytes,
         max_run: world.max_run,
-        seek: true,
+        seek: world.seek,
         max_attempts: 3,
         backoff: Backoff {
             initial: Duration::from_millis(5),
@@ -130,35 +191,31 @@ fn run(world: &World) {
                     // Half of all belong to one key; a few to none.
                     let number = if rng.random_bool(0.5) { 1 } else { number };
                     let key = (number > 0).then(|| Key::from(number));
-                    engine.messages.insert(published, Message::new(published, key, Bytes::new()));
+                    let body = Bytes::from(vec![0; rng.random_range(0..=world.largest)]);
+                    engine.messages.insert(published, Message::new(published, key, body));
                 }
             }
             1 => {
                 while let Some(want) = lanes.want(now) {
-                    let until = want.fetch.until.unwrap_or(u64::MAX);
-                    let from = want.fetch.after + 1;
-                    let messages: Vec<_> = if from > until {
-                        Vec::new()
-                    } else {
-                        engine
-                            .messages
-                            .range(from..=until)
-                            .take(want.fetch.limit)
-                            .map(|(_, message)| message.clone())
-                            .collect()
-                    };
-                    reads.push((want, Fetched { messages, resumed: Vec::new() }));
+                    let seen =
+                        if world.seek { engine.read(want.fetch) } else { Fetched::default() };
+                    reads.push((want, seen));
                 }
             }
             2 if !reads.is_empty() => {
                 let index = rng.random_range(0..reads.len());
                 let waits = reads[index].0.fetch.until.is_none();
-                if waits && reads[index].1.messages.is_empty() && engine.resumed.is_empty() {
+                if !world.seek {
+                    // It gives what it has when it answers, and again what the dispatcher did not get.
+                    let (want, _) = reads.remove(index);
+                    if rng.random_bool(0.05) {
+                        lanes.fetch_failed(&want);
+                    } else {
+                        lanes.fetched(&want, engine.push(want.fetch), now);
+                    }
+                } else if waits && reads[index].1.messages.is_empty() && engine.resumed.is_empty() {
                     // A read forward answers only once it has something: look again.
-                    let fetch = reads[index].0.fetch;
-                    let messages = engine.messages.range(fetch.after + 1..).take(fetch.limit);
-                    reads[index].1.messages =
-                        messages.map(|(_, message)| message.clone()).collect();
+                    reads[index].1 = engine.read(reads[index].0.fetch);
                 } else {
                     let (want, mut fetched) = reads.remove(index);
                     if waits {
@@ -231,8 +288,11 @@ fn run(world: &World) {
             }
             _ => {}
         }
-        let held = lanes.held + lanes.unsettled;
+        let held = lanes.held.messages + lanes.unsettled;
         assert!(held <= 6 * world.prefetch, "{held} held");
+        // What waits counts four times less, and two reads under way may each bring one that is too large.
+        let most = 6 * world.prefetch_bytes + 2 * world.largest;
+        assert!(lanes.held.bytes <= most, "{} bytes held of {most}", lanes.held.bytes);
         let idle = published >= world.messages && jobs.is_empty() && settling.is_none();
         if idle && engine.messages.is_empty() && engine.parked.is_empty() {
             break;
@@ -241,6 +301,8 @@ fn run(world: &World) {
     assert_eq!(engine.done.len() + engine.dead.len(), usize::try_from(published).unwrap());
     assert!(engine.done.is_disjoint(&engine.dead));
     assert!(!lanes.has_settlements());
+    let (held, idle) = (lanes.held, lanes.idle);
+    assert_eq!((held.messages, held.bytes, idle.messages, idle.bytes), (0, 0, 0, 0));
 }
 
 /// Whether what became of a message is decided but not yet known to the engine.

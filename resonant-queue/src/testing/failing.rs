@@ -179,7 +179,12 @@ pub async fn dead_letters_are_purged(place: &dyn Place) {
     idle(&queue).await;
     drain(worker).await;
     assert_eq!(ok("purge", queue.purge_dead_letters(4).await), 4);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let redriven = tokio::time::Instant::now();
     assert_eq!(ok("redrive", queue.redrive(10).await), 2);
+    let age = ok("depth", queue.depth().await).oldest_age;
+    let most = redriven.elapsed() + Duration::from_millis(2);
+    assert!(age.is_some_and(|age| age <= most), "they wait since they were redriven, not {age:?}");
     let log = Log::default();
     let worker = work(&queue, &log).await;
     idle(&queue).await;

@@ -45,7 +45,8 @@ use crate::backend::Backend;
 /// How long a case waits for something that should happen.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Somewhere an engine keeps its queues. Every case gets a new, empty one.
+/// Somewhere an engine keeps its queues. What an engine says it cannot do, by its
+/// [`Capabilities`](crate::backend::Capabilities), is not asked of it. Every case gets a new, empty one.
 #[async_trait]
 pub trait Place: fmt::Debug + Send + Sync + 'static {
     /// Opens the engine. Cases call it again, after everything opened before was closed and dropped, to see what was
@@ -68,8 +69,8 @@ pub mod cases {
     };
     pub use super::owning::{
         a_drain_finishes_what_runs_and_leaves_the_rest, a_dropped_worker_loses_nothing,
-        a_pause_is_kept, a_zombie_settles_nothing, another_number_of_partitions_is_refused,
-        settling_twice_changes_nothing,
+        a_pause_is_kept, a_read_keeps_within_its_bounds, a_zombie_settles_nothing,
+        another_number_of_partitions_is_refused, settling_twice_changes_nothing,
     };
     pub use super::storing::{
         a_batch_is_stored_whole_or_not_at_all, a_delayed_message_comes_when_it_is_due,
@@ -96,6 +97,7 @@ macro_rules! conformance {
                 a_large_payload_is_refused
                 a_pause_is_kept
                 a_poison_key_is_parked_while_others_flow
+                a_read_keeps_within_its_bounds
                 a_rejected_message_is_a_dead_letter_and_is_redriven_in_order
                 a_resumed_key_goes_on_in_order
                 a_run_is_acknowledged_as_a_prefix

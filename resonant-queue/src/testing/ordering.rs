@@ -117,7 +117,9 @@ pub async fn a_hot_key_does_not_fill_memory(place: &dyn Place) {
         }
     };
     let worker = ok("start", queue.worker(handler).start().await);
-    until("the others flow past the hot key", || async { log.len() == 90 }).await;
+    if queue.capabilities().seek {
+        until("the others flow past the hot key", || async { log.len() == 90 }).await;
+    }
     assert!(log.of("hot").is_empty());
     gate.add_permits(1);
     idle(&queue).await;

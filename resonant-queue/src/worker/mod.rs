@@ -214,6 +214,7 @@ impl Worker {
             ttl,
             rules: Rules {
                 prefetch: config.prefetch.max(8 * max_run),
+                prefetch_bytes: config.prefetch_bytes,
                 max_run,
                 seek: core.capabilities.seek,
                 max_attempts: config.retry.max_attempts,

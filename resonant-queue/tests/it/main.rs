@@ -9,6 +9,7 @@ mod endings;
 mod handlers;
 mod kill;
 mod owners;
+mod pushing;
 mod shared;
 mod telemetry;
 mod wrap;

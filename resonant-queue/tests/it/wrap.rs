@@ -39,6 +39,10 @@ pub(crate) trait Change: Debug + Send + Sync + 'static {
     fn leases(&self, inner: &dyn QueueStore) -> Arc<dyn LeaseStore> {
         inner.leases()
     }
+
+    fn capabilities(&self, inner: Capabilities) -> Capabilities {
+        inner
+    }
 }
 
 /// The engine. Clones share their queues.
@@ -63,7 +67,7 @@ impl<C> Clone for Changed<C> {
 #[async_trait]
 impl<C: Change> Backend for Changed<C> {
     fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
+        self.change.capabilities(self.memory.capabilities())
     }
 
     async fn declare(&self, spec: &QueueSpec) -> Result<Arc<dyn QueueStore>> {

@@ -48,7 +48,6 @@ pub(super) struct Parked {
 pub(super) struct Dead {
     pub(super) letter: DeadLetter,
     headers: Option<std::sync::Arc<crate::message::Headers>>,
-    published: u64,
 }
 
 /// What a batch of settlements changed in the numbers of the queue.
@@ -107,12 +106,15 @@ impl Partition {
     pub(super) fn fetch(&mut self, fetch: Fetch, now: Instant) -> Fetched {
         let until = fetch.until.unwrap_or(u64::MAX);
         let after = fetch.after.saturating_add(1);
-        let messages = if after > until {
+        let mut more = false;
+        let messages: Vec<_> = if after > until {
             Vec::new()
         } else {
-            self.messages
-                .range(after..=until)
-                .take(fetch.limit)
+            let range = self.messages.range(after..=until);
+            let fitting = fetch.fitting(range.clone().map(|(_, stored)| stored.message.body.len()));
+            more = range.clone().nth(fitting).is_some();
+            range
+                .take(fitting)
                 .map(|(_, stored)| {
                     let mut message = stored.message.clone();
                     message.wait = stored
@@ -123,7 +125,7 @@ impl Partition {
                 })
                 .collect()
         };
-        Fetched { messages, resumed: std::mem::take(&mut self.resumed) }
+        Fetched { messages, resumed: std::mem::take(&mut self.resumed), more }
     }
 
     pub(super) fn settle(
@@ -173,7 +175,7 @@ impl Partition {
             error: error.to_owned(),
             body: message.body,
         };
-        Dead { letter, headers: message.headers, published: message.published }
+        Dead { letter, headers: message.headers }
     }
 
     fn park(&mut self, sequence: u64, failures: u32, error: &str, wall: u64) {
@@ -221,10 +223,10 @@ impl Partition {
 }
 
 impl Dead {
-    /// The message to publish anew, and when it was published first.
-    pub(super) fn revive(self) -> (Outgoing, u64) {
+    /// The message to publish anew.
+    pub(super) fn revive(self) -> Outgoing {
         let mut message = Outgoing::new(self.letter.partition, self.letter.key, self.letter.body);
         message.headers = self.headers;
-        (message, self.published)
+        message
     }
 }

@@ -325,8 +325,10 @@ impl QueueStore for Handle {
         let count = limit.min(shared.dead.len());
         // A key's letters died in its order.
         let revived: Vec<_> = shared.dead.drain(..count).map(Dead::revive).collect();
-        let batch: Vec<_> = revived.iter().map(|(message, at)| (message, *at)).collect();
-        self.store.append(&batch, Instant::now());
+        let now = Instant::now();
+        let wall = self.store.wall(now);
+        let batch: Vec<_> = revived.iter().map(|message| (message, wall)).collect();
+        self.store.append(&batch, now);
         Ok(count as u64)
     }
 

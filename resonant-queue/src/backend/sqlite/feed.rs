@@ -73,21 +73,31 @@ fn read(conn: &Connection, partition: i64, fetch: Fetch, seen: i64) -> rusqlite:
     let base = partition << SHIFT;
     let after = base | stamp(fetch.after).min(MAX_SEQUENCE);
     let until = base | stamp(fetch.until.unwrap_or(u64::MAX)).min(MAX_SEQUENCE);
-    let limit = i64::try_from(fetch.limit).unwrap_or(i64::MAX);
+    let limit = i64::try_from(fetch.limit.saturating_add(1)).unwrap_or(i64::MAX);
     let mut select = conn.prepare_cached(
         "SELECT id, key, previous, failures, due, published, headers, body FROM messages
          WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
     )?;
     let mut rows = select.query(params![after, until, limit])?;
     let now = clock::now_millis();
-    let mut messages = Vec::new();
+    let (mut messages, mut bytes, mut more) = (Vec::new(), 0_usize, false);
     while let Some(row) = rows.next()? {
+        let size = row.get_ref(7)?.as_bytes()?.len();
+        bytes = bytes.saturating_add(size);
+        // One past the limit is asked for, to know whether there is more.
+        if messages.len() >= fetch.limit || (bytes > fetch.bytes && !messages.is_empty()) {
+            more = true;
+            break;
+        }
         messages.push(message(row, base, now)?);
     }
     let mut last_resumed = seen;
     if fetch.until.is_some() {
         // A refill runs beside the read forward: only one of them tells of resumptions, so that none is told twice.
-        return Ok(Found { fetched: Fetched::messages(messages), last_resumed });
+        return Ok(Found {
+            fetched: Fetched { messages, resumed: Vec::new(), more },
+            last_resumed,
+        });
     }
     let resumed = conn
         .prepare_cached("SELECT number, key, sequence FROM resumed WHERE number > ?1 AND partition = ?2 ORDER BY number")?
@@ -96,7 +106,7 @@ fn read(conn: &Connection, partition: i64, fetch: Fetch, seen: i64) -> rusqlite:
             Ok((Key::from(row.get_ref(1)?.as_str()?), unsigned(row.get(2)?)))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Found { fetched: Fetched { messages, resumed }, last_resumed })
+    Ok(Found { fetched: Fetched { messages, resumed, more }, last_resumed })
 }
 
 fn message(row: &Row<'_>, base: i64, now: u64) -> rusqlite::Result<Message> {

@@ -9,6 +9,7 @@ use resonant_common::join::{Acquired, Lease, LeaseError, LeaseErrorKind, LeaseSt
 use rusqlite::{OptionalExtension, params};
 
 use super::Shared;
+use super::feed::unsigned;
 use super::publish::stamp;
 use super::writer::{Fault, Tx};
 use crate::clock;
@@ -24,48 +25,56 @@ impl fmt::Debug for SqliteLeases {
 struct Row {
     owner: Option<String>,
     epoch: i64,
+    ttl: i64,
     expires: i64,
 }
 
 impl Row {
     fn live(&self, now: u64) -> Option<LeaseView> {
-        let remaining = u64::try_from(self.expires).unwrap_or_default().checked_sub(now)?;
-        let owner = self.owner.clone().filter(|_| remaining > 0)?;
+        let remaining = unsigned(self.expires).checked_sub(now)?;
+        // What seems to run for long was granted before the clock was set back: who lives renews it, who died does not.
+        let possible = remaining <= unsigned(self.ttl).saturating_mul(2);
+        let owner = self.owner.clone().filter(|_| remaining > 0 && possible)?;
         Some(LeaseView {
             owner,
-            epoch: epoch(self.epoch),
+            epoch: unsigned(self.epoch),
             remaining: Duration::from_millis(remaining),
         })
     }
 }
 
 fn row(conn: &rusqlite::Connection, name: &str) -> rusqlite::Result<Option<Row>> {
-    conn.prepare_cached("SELECT owner, epoch, expires FROM leases WHERE name = ?1")?
+    conn.prepare_cached("SELECT owner, epoch, ttl, expires FROM leases WHERE name = ?1")?
         .query_row([name], |row| {
-            Ok(Row { owner: row.get(0)?, epoch: row.get(1)?, expires: row.get(2)? })
+            Ok(Row {
+                owner: row.get(0)?,
+                epoch: row.get(1)?,
+                ttl: row.get(2)?,
+                expires: row.get(3)?,
+            })
         })
         .optional()
 }
 
-fn epoch(stored: i64) -> u64 {
-    u64::try_from(stored).unwrap_or_default()
-}
-
 fn unavailable(operation: &'static str) -> impl FnOnce(crate::Error) -> LeaseError {
     move |error| {
-        LeaseError::new(LeaseErrorKind::Unavailable, operation, "the queue's file does not answer")
-            .with_source(error)
+        LeaseError::new(
+            LeaseErrorKind::Unavailable,
+            operation,
+            "the queue's file does not answer; it is asked again",
+        )
+        .with_source(error)
     }
 }
 
 /// Changes a live lease of this owner and epoch; says whether it was one.
-fn change(tx: &Tx<'_>, lease: &Lease, expires: u64) -> Result<bool, Fault> {
+fn change(tx: &Tx<'_>, lease: &Lease, ttl: u64, expires: u64) -> Result<bool, Fault> {
     let changed = tx
         .conn
         .prepare_cached(
-            "UPDATE leases SET expires = ?4 WHERE name = ?1 AND owner = ?2 AND epoch = ?3 AND expires > ?5",
+            "UPDATE leases SET expires = ?4, ttl = ?6 WHERE name = ?1 AND owner = ?2 AND epoch = ?3 AND expires > ?5",
         )?
-        .execute(params![lease.name, lease.owner, stamp(lease.epoch), stamp(expires), stamp(tx.now)])?;
+        .execute(params![lease.name, lease.owner, stamp(lease.epoch), stamp(expires), stamp(tx.now), stamp(ttl)])?;
     Ok(changed > 0)
 }
 
@@ -93,17 +102,19 @@ impl LeaseStore for SqliteLeases {
                 if let Some(view) = known.as_ref().and_then(|row| row.live(tx.now)) {
                     return Ok(Acquired::Held(view));
                 }
-                let epoch = known.map_or(0, |row| epoch(row.epoch)) + 1;
+                let epoch = known.map_or(0, |row| unsigned(row.epoch)) + 1;
+                let ttl = clock::as_millis(ttl);
                 tx.conn
                     .prepare_cached(
-                        "INSERT INTO leases (name, owner, epoch, expires) VALUES (?1, ?2, ?3, ?4)
-                         ON CONFLICT DO UPDATE SET owner = ?2, epoch = ?3, expires = ?4",
+                        "INSERT INTO leases (name, owner, epoch, expires, ttl) VALUES (?1, ?2, ?3, ?4, ?5)
+                         ON CONFLICT DO UPDATE SET owner = ?2, epoch = ?3, expires = ?4, ttl = ?5",
                     )?
                     .execute(params![
                         lease.name,
                         lease.owner,
                         stamp(epoch),
-                        stamp(tx.now + clock::as_millis(ttl))
+                        stamp(tx.now + ttl),
+                        stamp(ttl)
                     ])?;
                 Ok(Acquired::Granted(Lease { epoch, ..lease }))
             })
@@ -113,10 +124,11 @@ impl LeaseStore for SqliteLeases {
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<Lease, LeaseError> {
         let asked = lease.clone();
+        let millis = clock::as_millis(ttl);
         let renewed = self
             .0
             .writer
-            .call("renew", move |tx| change(tx, &asked, tx.now + clock::as_millis(ttl)))
+            .call("renew", move |tx| change(tx, &asked, millis, tx.now + millis))
             .await
             .map_err(unavailable("renew"))?;
         if renewed { Ok(Lease { ttl, ..lease.clone() }) } else { Err(lost("renew", lease)) }
@@ -127,7 +139,7 @@ impl LeaseStore for SqliteLeases {
         let released = self
             .0
             .writer
-            .call("release", move |tx| change(tx, &asked, 0))
+            .call("release", move |tx| change(tx, &asked, 0, 0))
             .await
             .map_err(unavailable("release"))?;
         if released { Ok(()) } else { Err(lost("release", lease)) }
@@ -142,5 +154,34 @@ impl LeaseStore for SqliteLeases {
             .await
             .map_err(unavailable("inspect"))?;
         Ok(row.and_then(|row| row.live(clock::now_millis())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Sqlite;
+
+    /// A lease that ends far in the future because the clock was set back does not outlive its owner.
+    #[tokio::test]
+    async fn a_clock_set_back_blocks_no_lease() -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let file = Sqlite::open(directory.path().join("q.db")).await?;
+        let leases = SqliteLeases(Arc::clone(&file.shared));
+        let ttl = Duration::from_secs(5);
+        for (left, epoch) in [(ttl, 1), (2 * ttl, 1), (Duration::from_secs(3600), 2)] {
+            let _ = leases.acquire("a", "first", ttl).await?;
+            let set = move |tx: &mut Tx<'_>| {
+                let expires = stamp(tx.now + clock::as_millis(left));
+                Ok(tx.conn.execute("UPDATE leases SET expires = ?1", [expires])?)
+            };
+            file.shared.writer.call("test", set).await?;
+            let answer = match leases.acquire("a", "second", ttl).await? {
+                Acquired::Granted(lease) => lease.epoch,
+                Acquired::Held(view) => view.epoch,
+            };
+            assert_eq!(answer, epoch, "{left:?} left");
+        }
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::file::{Options, failed, open_reader};
+use super::writer::silent;
 use crate::error::{Error, ErrorKind, Result, closed};
 
 const THREADS: usize = 2;
@@ -36,8 +37,12 @@ impl Reader {
                     drop((conn, keep));
                 })
                 .map_err(|error| {
-                    Error::new(ErrorKind::Unavailable, "open", "cannot start a thread")
-                        .with_source(error)
+                    Error::new(
+                        ErrorKind::Unavailable,
+                        "open",
+                        "cannot start a thread; look at the limit of threads",
+                    )
+                    .with_source(error)
                 })?;
         }
         Ok(Self { jobs })
@@ -60,10 +65,7 @@ impl Reader {
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(result)) => result.map_err(|error| failed(operation, error)),
             Ok(Err(_)) => Err(closed(operation)),
-            Err(_) => {
-                let message = "the file did not answer for a minute";
-                Err(Error::new(ErrorKind::Unavailable, operation, message))
-            }
+            Err(_) => Err(silent(operation)),
         }
     }
 }

@@ -120,6 +120,7 @@ CREATE TABLE leases (
     name    TEXT PRIMARY KEY,
     owner   TEXT,
     epoch   INTEGER NOT NULL,
+    ttl     INTEGER NOT NULL,               -- for how long it was granted, milliseconds
     expires INTEGER NOT NULL                -- milliseconds since 1970
 ) STRICT, WITHOUT ROWID;
 ";

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::key::Key;
 
@@ -229,11 +229,54 @@ impl State {
             .collect::<rusqlite::Result<_>>()?;
         self.pruned_to =
             seen.last().map(|(partition, key, _)| (*partition, key.clone())).unwrap_or_default();
-        for (partition, key, _) in seen.iter().filter(|(_, _, stale)| *stale) {
+        let mut stale = seen.iter().filter(|(_, _, stale)| *stale).peekable();
+        if stale.peek().is_none() {
+            return Ok(());
+        }
+        // All in one transaction: each alone would be synced alone.
+        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        for (partition, key, _) in stale {
             // What is known of it in memory stays right.
-            conn.prepare_cached("DELETE FROM keys WHERE partition = ?1 AND key = ?2")?
+            tx.prepare_cached("DELETE FROM keys WHERE partition = ?1 AND key = ?2")?
                 .execute(params![partition, key])?;
         }
+        tx.commit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sqlite::schema::SCHEMA;
+
+    /// Keys that were not heard of for long are removed, many for the price of one transaction.
+    #[test]
+    fn stale_keys_are_removed_in_one_transaction() -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let conn = Connection::open(directory.path().join("q.db"))?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+        conn.execute_batch(SCHEMA)?;
+        conn.execute("INSERT INTO partitions (id, queue, last) VALUES (1, 1, ?1)", [5 * STALE])?;
+        conn.execute_batch("BEGIN")?;
+        for number in 0..400 {
+            let sequence = if number % 4 == 0 { 5 * STALE } else { number };
+            conn.execute(
+                "INSERT INTO keys VALUES (1, ?1, ?2)",
+                params![number.to_string(), sequence],
+            )?;
+        }
+        conn.execute_batch("COMMIT")?;
+        let frames = || -> rusqlite::Result<i64> {
+            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
+        };
+        // Copied into the file as a whole, the log begins anew.
+        frames()?;
+        State::default().prune_keys(&conn)?;
+        let left: i64 = conn.query_row("SELECT count(*) FROM keys", [], |row| row.get(0))?;
+        assert_eq!(left, 100);
+        let written = frames()?;
+        assert!((1..50).contains(&written), "{written} pages were written");
         Ok(())
     }
 }

@@ -155,22 +155,21 @@ impl SqliteStore {
 }
 
 fn move_dead(tx: &mut Tx<'_>, queue: &Queue, limit: usize, alive: bool) -> Result<usize, Fault> {
-    type Letter = (i64, u32, Option<String>, i64, Option<String>, String);
+    type Letter = (i64, u32, Option<String>, Option<String>, String);
     let letters: Vec<Letter> = tx
         .conn
         .prepare_cached(
-            "SELECT id, partition, key, published, headers, body FROM dead WHERE queue = ?1 ORDER BY id LIMIT ?2",
+            "SELECT id, partition, key, headers, body FROM dead WHERE queue = ?1 ORDER BY id LIMIT ?2",
         )?
         .query_map(params![queue.id, publish::signed(limit)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
     let count = letters.len();
-    for (id, partition, key, published, headers, body) in letters {
+    for (id, partition, key, headers, body) in letters {
         if alive {
             let key = key.map(Key::from);
-            let new =
-                New { key: key.as_ref(), published: unsigned(published), headers, body: &body };
+            let new = New { key: key.as_ref(), published: tx.now, headers, body: &body };
             revive(tx, queue.id_of(partition), &new)?;
         }
         tx.conn.prepare_cached("DELETE FROM dead WHERE id = ?1")?.execute([id])?;

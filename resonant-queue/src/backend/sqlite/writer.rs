@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::file::failed;
 use super::state::State;
@@ -19,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result, closed};
 
 /// Calls in one transaction at most.
 const GROUP: usize = 512;
+
+/// Calls that may wait for the thread, those of callers that were dropped included.
+const CALLS: usize = 4096;
 
 /// How long a caller waits for its transaction.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,6 +71,7 @@ struct Call<F, R> {
     work: Option<F>,
     result: Option<Result<R>>,
     reply: oneshot::Sender<Result<R>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl<F, R> Job for Call<F, R>
@@ -99,6 +104,7 @@ where
 #[derive(Clone)]
 pub(super) struct Writer {
     jobs: Sender<Box<dyn Job>>,
+    places: Arc<Semaphore>,
 }
 
 impl Writer {
@@ -125,32 +131,46 @@ impl Writer {
                 drop(keep);
             })
             .map_err(|error| {
-                Error::new(ErrorKind::Unavailable, "open", "cannot start a thread")
-                    .with_source(error)
+                Error::new(
+                    ErrorKind::Unavailable,
+                    "open",
+                    "cannot start a thread; look at the limit of threads",
+                )
+                .with_source(error)
             })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, places: Arc::new(Semaphore::new(CALLS)) })
     }
 
     /// Runs `work` inside a transaction and returns once that is durable.
     ///
-    /// A dropped future leaves it done or not done: once handed over it is carried out.
+    /// A dropped future leaves it done or not done: once handed over it is carried out. Waits while too much was handed
+    /// over already.
     pub(super) async fn call<R: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl FnOnce(&mut Tx<'_>) -> Result<R, Fault> + Send + 'static,
     ) -> Result<R> {
+        let deadline = Instant::now() + PATIENCE;
+        let place = tokio::time::timeout_at(deadline, Arc::clone(&self.places).acquire_owned());
+        let _place = match place.await {
+            Ok(place) => place.map_err(|_| closed(operation))?,
+            Err(_) => return Err(silent(operation)),
+        };
         let (reply, answer) = oneshot::channel();
-        let call = Call { operation, work: Some(work), result: None, reply };
+        let call = Call { operation, work: Some(work), result: None, reply, _place };
         self.jobs.send(Box::new(call)).map_err(|_| closed(operation))?;
-        match tokio::time::timeout(PATIENCE, answer).await {
+        match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(closed(operation)),
-            Err(_) => {
-                let message = "the file did not answer for a minute";
-                Err(Error::new(ErrorKind::Unavailable, operation, message).with_may_have_applied())
-            }
+            Err(_) => Err(silent(operation).with_may_have_applied()),
         }
     }
+}
+
+/// The thread did not get round to a call.
+pub(super) fn silent(operation: &'static str) -> Error {
+    let message = "the file did not answer for a minute; look at its disk and at who else writes";
+    Error::new(ErrorKind::Unavailable, operation, message)
 }
 
 struct Thread {
@@ -302,5 +322,45 @@ impl Thread {
         if let Err(error) = self.state.prune_keys(&self.conn) {
             tracing::debug!(error = %error, "tidying the queue's file failed and is tried again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::Sqlite;
+
+    /// Callers that give up while the disk stalls do not pile up work without end.
+    #[tokio::test]
+    async fn a_stalled_file_gathers_only_so_many_calls() -> Result<()> {
+        let directory = tempfile::tempdir().map_err(|_| closed("test"))?;
+        let file = Sqlite::open(directory.path().join("q.db")).await?;
+        let writer = file.shared.writer.clone();
+        let (go_on, stall) = channel::<()>();
+        let stalled = writer.call("test", move |_| {
+            let _ = stall.recv();
+            Ok(())
+        });
+        let mut stalled = Box::pin(stalled);
+        assert!((&mut stalled).now_or_never().is_none());
+        let ran = Arc::new(AtomicUsize::new(0));
+        for _ in 0..3 * CALLS {
+            let ran = Arc::clone(&ran);
+            let call = writer.call("test", move |_| {
+                ran.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            });
+            // As far as it goes, whatever the runtime thinks is fair.
+            let _ = tokio::task::unconstrained(call).now_or_never();
+        }
+        drop(go_on);
+        stalled.await?;
+        writer.call("test", |_| Ok(())).await?;
+        assert_eq!(ran.load(Ordering::SeqCst), CALLS - 1, "what was handed over is carried out");
+        Ok(())
     }
 }
