@@ -66,7 +66,7 @@ pub(crate) fn closed(operation: &'static str) -> Error {
 /// A settlement or an opening by an owner that was superseded.
 pub(crate) fn fenced(operation: &'static str, partition: u32, epoch: u64, current: u64) -> Error {
     let message = format!(
-        "partition {partition} is owned at epoch {current}, epoch {epoch} may no longer act on it"
+        "partition {partition} is owned at epoch {current}, epoch {epoch} may no longer act on it: what it did not settle comes again there"
     );
     Error::new(ErrorKind::Fenced, operation, message)
 }

@@ -121,7 +121,7 @@ impl<T: Serialize> PartitionedQueue<T> {
         async move {
             let receipts = core.publish("publish", vec![message?], when_full).await?;
             receipts.into_iter().next().ok_or_else(|| {
-                Error::new(ErrorKind::Unavailable, "publish", "the engine gave no receipt")
+                Error::new(ErrorKind::Unavailable, "publish", "the engine gave no receipt, which is a fault of the engine; look whether the message is there")
                     .with_may_have_applied()
             })
         }

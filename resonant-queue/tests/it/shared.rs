@@ -108,3 +108,31 @@ async fn a_new_file_is_opened_by_many_at_once() {
         }
     }
 }
+
+/// Errors name the file and what to do next.
+#[tokio::test]
+async fn errors_name_the_file_and_the_next_step() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, foreign) = (directory.path().join("queue.db"), directory.path().join("foreign.db"));
+    std::fs::write(&foreign, "no database ".repeat(200)).unwrap();
+    let alone = Sqlite::builder(&path).exclusive(true).open().await.unwrap();
+    let nowhere = directory.path().join("nowhere").join("queue.db");
+    for (path, step) in
+        [(&path, "end that one"), (&foreign, "of its own"), (&nowhere, "must exist")]
+    {
+        let text = Sqlite::open(path).await.unwrap_err().to_string();
+        assert!(text.contains(path.to_str().unwrap()) && text.contains(step), "{text}");
+    }
+    drop(alone);
+
+    // A file that loses its tables while it is open.
+    let file = Sqlite::open(&path).await.unwrap();
+    let queue: PartitionedQueue<u64> =
+        PartitionedQueue::builder("named").backend(file).build().await.unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("DROP TABLE messages; DROP TABLE queues").unwrap();
+    for error in [queue.publish(&1).await.unwrap_err(), queue.depth().await.unwrap_err()] {
+        let text = error.to_string();
+        assert!(text.contains("queue.db") && text.contains("the source says why"), "{text}");
+    }
+}

@@ -41,7 +41,7 @@ impl Backend for Memory {
             .or_insert_with(|| Arc::new(MemoryStore::new(spec.clone())));
         if store.partitions() != spec.partitions {
             let message = format!(
-                "the queue {:?} exists with {} partitions, not {}; the number is fixed once it exists",
+                "the queue {:?} exists with {} partitions, not {}; the number is fixed once it exists: build it with that one, or under another name",
                 spec.name,
                 store.partitions(),
                 spec.partitions

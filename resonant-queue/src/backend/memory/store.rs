@@ -80,7 +80,14 @@ impl MemoryStore {
 
     fn lane(&self, partition: u32) -> Result<&Lane> {
         self.partitions.get(partition as usize).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "open", format!("there is no partition {partition}"))
+            Error::new(
+                ErrorKind::NotFound,
+                "open",
+                format!(
+                    "there is no partition {partition}; they are numbered from 0, and there are {}",
+                    self.partitions()
+                ),
+            )
         })
     }
 
@@ -140,7 +147,10 @@ impl MemoryStore {
 
     fn publish(&self, spec: &QueueSpec, batch: &[Outgoing]) -> Result<Vec<Receipt>> {
         if let Some(message) = batch.iter().find(|message| message.partition >= spec.partitions) {
-            let text = format!("there is no partition {}", message.partition);
+            let text = format!(
+                "there is no partition {}; they are numbered from 0, and there are {}",
+                message.partition, spec.partitions
+            );
             return Err(Error::new(ErrorKind::NotFound, "publish", text));
         }
         let now = Instant::now();

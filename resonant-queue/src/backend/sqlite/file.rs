@@ -58,7 +58,10 @@ fn real_path(path: &Path) -> std::io::Result<PathBuf> {
 
 pub(super) fn in_use(options: &Options) -> Error {
     let how = if options.exclusive { "in use" } else { "used exclusively" };
-    let message = format!("{} is {how} by another process or handle", options.path.display());
+    let message = format!(
+        "{} is {how} by another process or handle; end that one, or open both without exclusive",
+        options.path.display()
+    );
     Error::new(ErrorKind::Unavailable, "open", message)
 }
 
@@ -73,7 +76,8 @@ pub(super) fn open_writer(options: &Options) -> Result<Connection> {
 /// Opens a connection that reads.
 pub(super) fn open_reader(options: &Options) -> Result<Connection> {
     let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    conn.pragma_update(None, "query_only", true).map_err(|error| failed("open", error))?;
+    conn.pragma_update(None, "query_only", true)
+        .map_err(|error| failed(&options.path, "open", error))?;
     Ok(conn)
 }
 
@@ -86,20 +90,13 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         Ok(())
     };
-    settle().map_err(|error| failed("open", error))?;
+    settle().map_err(|error| failed(path, "open", error))?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
 }
 
 fn prepare(conn: &mut Connection, options: &Options) -> Result<()> {
-    let fail = |error| match foreign(&error) {
-        true => Error::new(
-            ErrorKind::Incompatible,
-            "open",
-            format!("{} is not an SQLite file", options.path.display()),
-        ),
-        false => failed("open", error),
-    };
+    let fail = |error| failed(&options.path, "open", error);
     // Before anything is written: a file of somebody else's must stay as it is.
     check(conn, options).map_err(fail)??;
     let mode: String = conn
@@ -153,37 +150,45 @@ fn check(conn: &Connection, options: &Options) -> rusqlite::Result<Result<bool>>
         (APPLICATION_ID, newer) if newer > VERSION => format!(
             "{path} was written by a newer version (layout {newer}, this one knows {VERSION}); upgrade this program"
         ),
-        (APPLICATION_ID, older) => format!("{path} has the unknown layout {older}"),
-        _ => format!("{path} is an SQLite file of another application"),
+        (APPLICATION_ID, older) => {
+            format!("{path} has the unknown layout {older}; use the version that wrote it")
+        }
+        _ => format!(
+            "{path} is an SQLite file of another application; give the queue a file of its own"
+        ),
     };
     Ok(Err(Error::new(ErrorKind::Incompatible, "open", message)))
 }
 
 fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    let message = format!("cannot open {}", path.display());
+    let message = format!(
+        "cannot open {}; its directory must exist, and both must be writable",
+        path.display()
+    );
     Error::new(ErrorKind::Unavailable, "open", message).with_source(error)
 }
 
-fn foreign(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
-}
-
 /// An error of the engine, by what the caller does next.
-pub(super) fn failed(operation: &'static str, error: rusqlite::Error) -> Error {
-    let (kind, message) = match error.sqlite_error_code() {
+pub(super) fn failed(path: &Path, operation: &'static str, error: rusqlite::Error) -> Error {
+    let (kind, text) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
-            (ErrorKind::Unavailable, "the disk is full; nothing was stored")
+            (ErrorKind::Unavailable, "the disk is full and nothing was stored; make room")
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (ErrorKind::Unavailable, "another process holds the file's write lock")
-        }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            ErrorKind::Unavailable,
+            "another process keeps the write lock; look for one that hangs",
+        ),
+        Some(ErrorCode::NotADatabase) => (
+            ErrorKind::Incompatible,
+            "it is not an SQLite file, or its beginning is damaged; give the queue a file of its own, or restore this one",
+        ),
+        Some(ErrorCode::DatabaseCorrupt) => {
             (ErrorKind::Incompatible, "the file is damaged; restore it from a backup")
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
             (ErrorKind::Unavailable, "the file cannot be opened or written; check its permissions")
         }
-        _ => (ErrorKind::Unavailable, "the file could not be read or written"),
+        _ => (ErrorKind::Unavailable, "the file could not be read or written; the source says why"),
     };
-    Error::new(kind, operation, message).with_source(error)
+    Error::new(kind, operation, format!("{}: {text}", path.display())).with_source(error)
 }

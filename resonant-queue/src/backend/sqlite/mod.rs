@@ -113,7 +113,8 @@ impl SqliteBuilder {
             }
         };
         let (writer, reader) = tokio::task::spawn_blocking(opening).await.map_err(|error| {
-            Error::new(ErrorKind::Unavailable, "open", "the opening was stopped").with_source(error)
+            Error::new(ErrorKind::Unavailable, "open", "the opening was stopped; try again")
+                .with_source(error)
         })??;
         Ok(Sqlite { shared: Arc::new(Shared { options, writer, reader, wakes }) })
     }

@@ -23,7 +23,10 @@ pub(super) fn publish(
     batch: &[Outgoing],
 ) -> Result<Vec<Receipt>, Fault> {
     if let Some(message) = batch.iter().find(|message| message.partition >= queue.spec.partitions) {
-        let text = format!("there is no partition {}", message.partition);
+        let text = format!(
+            "there is no partition {}; they are numbered from 0, and there are {}",
+            message.partition, queue.spec.partitions
+        );
         return Err(refused(ErrorKind::NotFound, text));
     }
     let counts = tx.state.counts(tx.conn, queue.id)?;

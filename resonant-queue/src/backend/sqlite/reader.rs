@@ -1,5 +1,6 @@
 //! Two threads that read, each with a connection of its own, so that a slow read stops neither writes nor other reads.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,12 +59,13 @@ impl Reader {
         let job = move |conn: &Connection| {
             // Nobody waits any more: not worth reading.
             if !reply.is_closed() {
-                let _ = reply.send(work(conn));
+                let path = Path::new(conn.path().unwrap_or_default());
+                let _ = reply.send(work(conn).map_err(|error| failed(path, operation, error)));
             }
         };
         self.jobs.send(Box::new(job)).map_err(|_| closed(operation))?;
         match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(Ok(result)) => result.map_err(|error| failed(operation, error)),
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(closed(operation)),
             Err(_) => Err(silent(operation)),
         }

@@ -53,7 +53,7 @@ pub(super) fn declare(tx: &mut Tx<'_>, spec: &QueueSpec) -> Result<Queue, Fault>
     if let Some((id, partitions, base)) = known {
         if partitions != spec.partitions {
             let message = format!(
-                "the queue {:?} exists with {partitions} partitions, not {}; the number is fixed once it exists",
+                "the queue {:?} exists with {partitions} partitions, not {}; the number is fixed once it exists: build it with that one, or under another name",
                 spec.name, spec.partitions
             );
             return Err(Fault::Refused(Error::new(ErrorKind::Incompatible, "build", message)));

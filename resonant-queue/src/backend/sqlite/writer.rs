@@ -4,6 +4,7 @@
 //! of it. So the price of a sync is shared by everybody who waits, and nobody waits for company.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -225,7 +226,8 @@ impl Thread {
                 if !self.conn.is_autocommit() {
                     let _ = self.conn.execute_batch("ROLLBACK");
                 }
-                let error = failed("commit", error);
+                let error =
+                    failed(Path::new(self.conn.path().unwrap_or_default()), "commit", error);
                 Some(if committing { error.with_may_have_applied() } else { error })
             }
         };
