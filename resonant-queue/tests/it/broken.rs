@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use resonant_queue::backend::{Backend, QueueStore, Settlement};
+use resonant_queue::backend::{QueueStore, Settlement};
 use resonant_queue::testing::{Place, cases};
 use resonant_queue::{Outgoing, Receipt, Result};
 
@@ -28,16 +28,6 @@ enum Flaw {
     StoresHalf,
     /// Keeps nothing of a parked key but the message that failed.
     ForgetsWhatIsBehind,
-}
-
-#[derive(Debug)]
-struct Broken(Changed<Flaw>);
-
-#[async_trait]
-impl Place for Broken {
-    async fn open(&self) -> Arc<dyn Backend> {
-        Arc::new(self.0.clone())
-    }
 }
 
 #[async_trait]
@@ -101,7 +91,7 @@ async fn broken_engines_are_caught() {
         }),
     ];
     for (flaw, case) in flaws {
-        let place = Broken(Changed::new(flaw));
+        let place = Changed::new(flaw);
         let run = AssertUnwindSafe(case(&place)).catch_unwind();
         // The clock is paused: waiting for what never comes costs nothing.
         let run = tokio::time::timeout(Duration::from_secs(120), run).await;

@@ -11,5 +11,6 @@ mod kill;
 mod owners;
 mod pushing;
 mod shared;
+mod takeover;
 mod telemetry;
 mod wrap;

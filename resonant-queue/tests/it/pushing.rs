@@ -6,10 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use resonant_queue::backend::{
-    Backend, Capabilities, Feed, Fetch, Fetched, Opened, QueueStore, Settlement,
-};
-use resonant_queue::testing::Place;
+use resonant_queue::backend::{Capabilities, Feed, Fetch, Fetched, Opened, QueueStore, Settlement};
 use resonant_queue::{Error, ErrorKind, Message, Outgoing, PartitionedQueue, Receipt, Result};
 use tokio::sync::Mutex;
 
@@ -97,17 +94,7 @@ impl Feed for PushFeed {
     }
 }
 
-#[derive(Debug)]
-struct Broker(Changed<Pushes>);
-
-#[async_trait]
-impl Place for Broker {
-    async fn open(&self) -> Arc<dyn Backend> {
-        Arc::new(self.0.clone())
-    }
-}
-
-resonant_queue::conformance!(broker, Broker(Changed::new(Pushes)));
+resonant_queue::conformance!(broker, Changed::new(Pushes));
 
 /// Stores one message of each batch and has no room for the others.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use resonant_common::join::LeaseStore;
 use resonant_queue::backend::{Backend, Capabilities, Opened, QueueSpec, QueueStore, Settlement};
+use resonant_queue::testing::Place;
 use resonant_queue::{DeadLetter, Key, Memory, Outgoing, ParkedKey, Receipt, Result, Stored};
 
 /// What is changed.
@@ -73,6 +74,13 @@ impl<C: Change> Backend for Changed<C> {
     async fn declare(&self, spec: &QueueSpec) -> Result<Arc<dyn QueueStore>> {
         let inner = self.memory.declare(spec).await?;
         Ok(Arc::new(Store { inner, change: Arc::clone(&self.change) }))
+    }
+}
+
+#[async_trait]
+impl<C: Change> Place for Changed<C> {
+    async fn open(&self) -> Arc<dyn Backend> {
+        Arc::new(self.clone())
     }
 }
 
