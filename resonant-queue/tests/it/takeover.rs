@@ -36,7 +36,7 @@ async fn child() {
         println!("\nbegan {} at {}", delivery.message(), delivery.epoch());
         while !go_on.exists() {
             // Without an await: it cannot be stopped, and finishes what it holds.
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::park_timeout(Duration::from_millis(5));
         }
         println!("\nfinished {}", delivery.message());
         Ok::<(), HandlerError>(())
@@ -70,7 +70,7 @@ async fn line_with(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> Str
             }
         }
     };
-    timeout(LIMIT, find).await.unwrap_or_else(|_| panic!("the child never said {text:?}"))
+    timeout(LIMIT, find).await.expect("the child says what is waited for")
 }
 
 async fn signal(child: &Child, name: &str) {
