@@ -251,6 +251,14 @@ pub(super) fn refused_login(node: &str, error: &tokio_postgres::Error) -> Error 
         );
     };
     let code = said.code().code();
+    if code == "08P01" && said.message().contains("startup parameter") {
+        let message = format!(
+            "{node}: a pooler (PgBouncer) that shares its sessions stands in between, which is not supported; name the \
+             server itself, the pool is here"
+        );
+        let state = SqlState::new(code, words(said));
+        return Error::new(ErrorKind::Unsupported, "connect", message).with_source(state);
+    }
     let kind = match code {
         "3D000" => ErrorKind::Config,
         _ if code.starts_with("28") => ErrorKind::Config,

@@ -40,6 +40,7 @@ pub(super) struct Facts {
     /// A command has touched what the driver relies on: the prepared statements.
     undermined: AtomicBool,
     standby: AtomicU8,
+    reads_only: AtomicBool,
     ended: AtomicBool,
     cause: Mutex<Option<String>>,
     news: Notify,
@@ -90,9 +91,17 @@ impl Facts {
 
     /// The server reported one of its settings.
     pub(super) fn parameter(&self, name: &[u8], value: &[u8]) {
-        if name == b"in_hot_standby" {
-            self.standby.store(if value == b"on" { YES } else { NO }, Ordering::Release);
+        let on = value == b"on";
+        match name {
+            b"in_hot_standby" => self.standby.store(if on { YES } else { NO }, Ordering::Release),
+            b"default_transaction_read_only" => self.reads_only.store(on, Ordering::Release),
+            _ => {}
         }
+    }
+
+    /// Whether the server has said that transactions only read unless they ask for more.
+    pub(super) fn reads_only(&self) -> bool {
+        self.reads_only.load(Ordering::Acquire)
     }
 
     /// Whether the node is a standby, where it says so (from version 14 on).

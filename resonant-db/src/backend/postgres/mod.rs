@@ -71,8 +71,12 @@
 //!
 //! # What is not
 //!
-//! A pooler between here and the server in transaction mode (PgBouncer), `COPY`, `LISTEN` and streams of rows are not
-//! supported.
+//! - A pooler between here and the server (PgBouncer) is not supported, and refused where it does not keep the options a
+//!   session is opened with.
+//! - No `COPY` from or to the client, no notifications, no streams of rows: an answer is whole in memory.
+//! - A commit whose answer was lost is not looked up afterwards: the error says that its outcome is unknown.
+//! - Reads that go to the primary, because there is no replica or none is left, use its writing connections: there it is
+//!   the statement that decides whether it writes.
 
 mod bulk;
 mod calls;

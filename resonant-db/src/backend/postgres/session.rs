@@ -71,7 +71,11 @@ impl Session {
                 match attempt {
                     Ok(session) => return Ok(session),
                     // Another host would be asked with the same wrong password.
-                    Err(error) if error.kind() == ErrorKind::Config => return Err(error),
+                    Err(error)
+                        if matches!(error.kind(), ErrorKind::Config | ErrorKind::Unsupported) =>
+                    {
+                        return Err(error);
+                    }
                     Err(error) => last = Some(error),
                 }
             }
@@ -109,6 +113,7 @@ impl Session {
             match Self::log_in(node, target, &route, *cover).await {
                 Ok(session) => {
                     session.check_role(node, target, only_standby).await?;
+                    session.check_options(target).await?;
                     return Ok(session);
                 }
                 Err(fault) => {
@@ -208,6 +213,29 @@ impl Session {
                 Err(Error::new(ErrorKind::Unavailable, "connect", message))
             }
         }
+    }
+
+    /// Whether the server has taken what the session was opened with. A pooler in between may drop it: then reads could
+    /// write, statements would have no limit, and prepared ones would be looked for in another session.
+    async fn check_options(&self, target: &Target) -> Result<()> {
+        let sql = match target.access {
+            // It is among what the server reports, so that nobody has to ask.
+            Access::ReadOnly if self.facts.reads_only() => return Ok(()),
+            Access::ReadOnly => "SELECT current_setting('default_transaction_read_only')",
+            Access::ReadWrite => "SELECT current_setting('resonant.session', true)",
+        };
+        let asked = self.client.query_typed(sql, &[]).await;
+        let rows = asked.map_err(|error| refused_login(&target.name, &error))?;
+        let taken = rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok().flatten());
+        if taken.as_deref() == Some("on") {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: the session does not keep the options it is opened with, so a pooler (PgBouncer) stands in between, which \
+             is not supported; name the server itself, the pool is here",
+            target.name
+        );
+        Err(Error::new(ErrorKind::Unsupported, "connect", message))
     }
 
     /// Waits for an answer, as long as the server shows signs of life.
@@ -428,10 +456,11 @@ fn session_config(settings: &Settings, target: &Target, encrypted: bool) -> Conf
     if let Some(asked) = config.get_options() {
         options.push_str(asked);
     }
-    // Behind what the user wrote, so that it stands.
-    if target.access == Access::ReadOnly {
-        options.push_str(" -c default_transaction_read_only=on");
-    }
+    // Behind what the user wrote, so that it stands. The other is a name of ours, to see whether options are kept.
+    options.push_str(match target.access {
+        Access::ReadOnly => " -c default_transaction_read_only=on",
+        Access::ReadWrite => " -c resonant.session=on",
+    });
     config.options(options.trim());
     if encrypted {
         config.ssl_mode(DriverMode::Require).ssl_negotiation(SslNegotiation::Direct);
