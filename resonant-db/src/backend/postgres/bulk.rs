@@ -23,12 +23,14 @@ struct Pipeline<'a> {
     session: &'a Session,
     under_way: VecDeque<Answer<'a>>,
     affected: u64,
+    /// The statement only reads: it counts rows, but none that it changed.
+    reads: bool,
     failure: Option<Trouble>,
 }
 
 impl<'a> Pipeline<'a> {
-    fn new(session: &'a Session) -> Self {
-        Self { session, under_way: VecDeque::new(), affected: 0, failure: None }
+    fn new(session: &'a Session, reads: bool) -> Self {
+        Self { session, under_way: VecDeque::new(), affected: 0, reads, failure: None }
     }
 
     /// Sends a request. It leaves with the first poll, so polling here keeps the order.
@@ -56,6 +58,7 @@ impl<'a> Pipeline<'a> {
     /// Only the first failure says something; the rest follow from it.
     fn note(&mut self, answer: Result<u64, Trouble>) {
         match answer {
+            Ok(_) if self.reads => {}
             Ok(affected) => self.affected += affected,
             Err(trouble) => {
                 self.failure.get_or_insert(trouble);
@@ -70,15 +73,17 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-/// Runs the rows; with `enclose` in a transaction of their own. Answers the affected rows.
+/// Runs the rows; with `enclose` in a transaction of their own. Answers the affected rows, of which a statement that
+/// `reads` has none.
 pub(super) async fn run(
     session: &Session,
     statement: &Statement,
     rows: &ParamRows,
     enclose: bool,
+    reads: bool,
 ) -> Result<u64, Trouble> {
     let client = &session.client;
-    let mut pipeline = Pipeline::new(session);
+    let mut pipeline = Pipeline::new(session, reads);
     if enclose {
         pipeline.send(control(client, "BEGIN")).await;
     }

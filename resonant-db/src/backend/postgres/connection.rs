@@ -12,7 +12,7 @@ use crate::backend::{Access, ParamRows, RowsBuilder, Target};
 use crate::{Error, ErrorKind, Param, Result, Rows};
 
 use super::error::{Place, Trouble, translate};
-use super::facts::Status;
+use super::facts::{Status, Tag};
 use super::param::{self, Encoded};
 use super::session::Session;
 use super::statements::{Known, Statements};
@@ -164,6 +164,7 @@ impl PostgresConnection {
         if hygiene::is_copy(sql) {
             return Err(Trouble::Refused(NO_COPY.into()));
         }
+        no_nul(sql)?;
         let statement = self.session.within(self.session.client.prepare(sql)).await?;
         let known = Known { statement, suspicious: hygiene::is_suspicious(sql) };
         self.statements.put(sql, known.clone());
@@ -181,7 +182,7 @@ impl PostgresConnection {
             if known.suspicious {
                 self.session.facts.touch();
             }
-            match self.ask(&known.statement, ask).await {
+            match self.ask(sql, &known.statement, ask).await {
                 Err(trouble) if !fresh && trouble.is_stale() => {
                     self.statements.forget(sql);
                     if self.work != Work::None {
@@ -210,6 +211,7 @@ impl PostgresConnection {
 
     async fn ask(
         &self,
+        sql: &str,
         statement: &Statement,
         ask: Ask<'_>,
     ) -> std::result::Result<Answer, Trouble> {
@@ -220,7 +222,7 @@ impl PostgresConnection {
                 check(params, statement)?;
                 let params = params.iter().map(|param| Encoded(*param));
                 let count = session.within(session.client.execute_raw(statement, params)).await?;
-                Ok(Answer::Count(count))
+                Ok(Answer::Count(changed(session, count)))
             }
             Ask::Bulk(rows) => {
                 for row in 0..rows.len() {
@@ -229,7 +231,8 @@ impl PostgresConnection {
                     check(&params, statement)?;
                 }
                 let enclose = self.work == Work::None;
-                let result = bulk::run(session, statement, rows, enclose).await;
+                let result =
+                    bulk::run(session, statement, rows, enclose, hygiene::only_reads(sql)).await;
                 if enclose && result.is_err() && !session.is_closed() {
                     session.settle().await?;
                     if session.facts.status() != Status::Idle {
@@ -247,10 +250,12 @@ impl PostgresConnection {
         params: &[Param<'_>],
     ) -> std::result::Result<u64, Trouble> {
         if params.is_empty() && hygiene::is_utility(sql) && !hygiene::is_copy(sql) {
+            no_nul(sql)?;
             if hygiene::is_suspicious(sql) {
                 self.session.facts.touch();
             }
-            return self.session.within(self.session.client.execute_typed(sql, &[])).await;
+            let count = self.session.within(self.session.client.execute_typed(sql, &[])).await?;
+            return Ok(changed(&self.session, count));
         }
         Ok(self.run(sql, Ask::Count(params)).await?.count())
     }
@@ -259,6 +264,7 @@ impl PostgresConnection {
         if hygiene::has_copy(sql) {
             return Err(Trouble::Refused(NO_COPY.into()));
         }
+        no_nul(sql)?;
         if hygiene::is_suspicious(sql) {
             self.session.facts.touch();
         }
@@ -353,6 +359,19 @@ impl PostgresConnection {
                 rows => return rows.map(Some),
             }
         }
+    }
+}
+
+/// The rows a command changed, of those it counts: one that only reads counts them too.
+fn changed(session: &Session, count: u64) -> u64 {
+    if session.facts.tag() == Tag::Read { 0 } else { count }
+}
+
+/// The driver could not send it.
+fn no_nul(sql: &str) -> std::result::Result<(), Trouble> {
+    match sql.contains('\0') {
+        true => Err(Trouble::Refused("a statement holds no NUL".into())),
+        false => Ok(()),
     }
 }
 

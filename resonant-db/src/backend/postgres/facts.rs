@@ -23,6 +23,8 @@ pub(super) enum Tag {
     Other,
     Commit,
     Rollback,
+    /// Rows were read and none changed.
+    Read,
 }
 
 /// What is known of a session without asking the server, kept up to date by [`Tap`](super::tap::Tap).
@@ -71,6 +73,12 @@ impl Facts {
         let kind = match tag {
             b"COMMIT" => Tag::Commit,
             b"ROLLBACK" => Tag::Rollback,
+            _ if [b"SELECT ".as_slice(), b"FETCH ", b"MOVE "]
+                .iter()
+                .any(|read| tag.starts_with(read)) =>
+            {
+                Tag::Read
+            }
             _ => Tag::Other,
         };
         self.tag.store(kind as u8, Ordering::Release);
@@ -85,6 +93,7 @@ impl Facts {
         match self.tag.load(Ordering::Acquire) {
             tag if tag == Tag::Commit as u8 => Tag::Commit,
             tag if tag == Tag::Rollback as u8 => Tag::Rollback,
+            tag if tag == Tag::Read as u8 => Tag::Read,
             _ => Tag::Other,
         }
     }

@@ -49,6 +49,12 @@ pub(super) fn is_utility(sql: &str) -> bool {
             .any(|planned| word.eq_ignore_ascii_case(planned))
 }
 
+/// Whether a statement changes no rows by itself, as far as its first word tells.
+pub(super) fn only_reads(sql: &str) -> bool {
+    let word = first_word(sql);
+    ["select", "values", "table"].iter().any(|reads| word.eq_ignore_ascii_case(reads))
+}
+
 /// Whether a statement is a COPY from or to the client, which answers no rows but a stream.
 pub(super) fn is_copy(sql: &str) -> bool {
     first_word(sql).eq_ignore_ascii_case("copy") && has_copy(sql)

@@ -16,7 +16,7 @@
 //! # URL
 //!
 //! `postgresql://user:password@host:5432/database?key=value&…`, as libpq reads it; `%2F` and the like are decoded. Several
-//! hosts, separated by commas, are tried in their order. The usual variables (`PGUSER`, `PGPASSWORD`, `PGSSLMODE`, …) say
+//! hosts, separated by commas, are tried in their order, beginning with the one that was good last. The usual variables (`PGUSER`, `PGPASSWORD`, `PGSSLMODE`, …) say
 //! what the URL leaves out.
 //!
 //! | key | default | meaning |
@@ -29,7 +29,7 @@
 //! | `target_session_attrs` | `any` | `read-write`, `read-only`, `primary`, `standby`, `prefer-standby` |
 //! | `load_balance_hosts` | `disable` | `random` tries hosts and addresses in any order |
 //! | `application_name`, `options`, `hostaddr` | none | as in libpq |
-//! | `connect_timeout` | none | seconds for one attempt in all; the pool has a limit of its own |
+//! | `connect_timeout` | none; 1.5 s for each of several hosts | seconds for one attempt in all; the pool has a limit of its own |
 //! | `keepalives`, `keepalives_idle`, `keepalives_interval`, `keepalives_count` | on, 30 s, 10 s, 3 | how a dead link is noticed while nothing is sent |
 //! | `tcp_user_timeout` | 30000 | milliseconds until a link that swallows what is sent is dead (Linux) |
 //! | `statements` | 256 | prepared statements kept by each connection |
@@ -83,7 +83,9 @@ mod calls;
 mod connection;
 mod error;
 mod facts;
+mod hosts;
 mod hygiene;
+mod login;
 mod param;
 mod position;
 mod render;
@@ -118,6 +120,8 @@ pub struct Postgres {
 /// A node's settings, with what is made of them once.
 struct Node {
     settings: Arc<Settings>,
+    /// The address that was found good last.
+    good: Mutex<Option<wire::Address>>,
     #[cfg(feature = "tls")]
     connector: tokio::sync::OnceCell<tls::Connector>,
 }
@@ -147,6 +151,7 @@ impl Postgres {
         }
         let node = Arc::new(Node {
             settings: Arc::new(settings),
+            good: Mutex::new(None),
             #[cfg(feature = "tls")]
             connector: tokio::sync::OnceCell::new(),
         });

@@ -152,3 +152,22 @@ async fn a_promoted_standby_takes_the_writes_when_the_url_names_both() {
         .expect("the primary answers");
     assert_eq!(seen, 4);
 }
+
+#[tokio::test]
+async fn a_host_that_is_gone_does_not_use_up_the_time_of_the_next() {
+    let cluster = PostgresCluster::builder().start().await.expect("a server");
+    let node = cluster.primary();
+    let gone = FaultProxy::start(node.address()).await.expect("a proxy");
+    gone.black_hole().await.expect("a black hole");
+    let url = format!("postgresql://postgres@{},{}/postgres", gone.address(), node.address());
+    let pool = PoolConfig::default().min_size(1).max_size(3);
+    let db = Database::builder().primary(url).pool(pool).connect().await.expect("the second host");
+    let asked = gone.stats().connections;
+    assert!(asked > 0, "the first host was tried");
+    // From now on the good one is asked first.
+    let calls = (0..3).map(|_| db.write().execute("SELECT pg_sleep(0.1)", params![]));
+    for call in futures::future::join_all(calls).await {
+        assert_eq!(call.expect("a call"), 0, "it reads, so it changes no rows");
+    }
+    assert_eq!(gone.stats().connections, asked);
+}

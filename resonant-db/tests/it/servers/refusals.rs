@@ -39,6 +39,7 @@ async fn errors_carry_their_code_and_the_constraints_name_and_no_value() {
         ("SELECT $1::text::date", "22007", None),
         ("SELECT nothing FROM t WHERE email = $1", "42703", None),
         ("SELECT 1 / (length($1) - length($1))", "22012", None),
+        ("SELECT $1::text || chr(0)", "54000", None),
     ];
     for (sql, code, constraint) in cases {
         let error = connection.query(sql, params!["s3cr3t"]).await.expect_err(sql);
@@ -46,6 +47,13 @@ async fn errors_carry_their_code_and_the_constraints_name_and_no_value() {
         assert_eq!(error.constraint(), *constraint, "{sql}: {error}");
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("s3cr3t"), "{sql}: {shown}");
+    }
+    for refused in [
+        connection.execute("SELECT '\0'", &[]).await.map(drop),
+        connection.execute("SET a.b = '\0'", &[]).await.map(drop),
+        connection.batch("SELECT '\0'").await,
+    ] {
+        assert_eq!(refused.expect_err("a NUL").kind(), ErrorKind::Rejected);
     }
     assert_eq!(connection.verdict(), Verdict::Reuse);
 }

@@ -1,0 +1,74 @@
+//! The hosts of a URL and their addresses.
+
+use std::net::SocketAddr;
+use std::sync::PoisonError;
+
+use rand::seq::SliceRandom;
+use tokio_postgres::config::{Host, LoadBalanceHosts};
+
+use crate::{Error, ErrorKind, Result};
+
+use super::Node;
+use super::wire::Address;
+
+/// Every address in the order they are tried.
+pub(super) async fn candidates(node: &Node, name: &str) -> Result<Vec<(String, Address)>> {
+    let config = &node.settings.config;
+    let (hosts, addresses, ports) =
+        (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+    let mut order: Vec<usize> = (0..hosts.len().max(addresses.len())).collect();
+    let random = config.get_load_balance_hosts() == LoadBalanceHosts::Random;
+    if random {
+        order.shuffle(&mut rand::rng());
+    }
+    let mut candidates = Vec::new();
+    let mut fault = None;
+    for at in order {
+        let host = match hosts.get(at) {
+            Some(Host::Tcp(host)) => host.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(folder)) => {
+                let path = folder.join(format!(".s.PGSQL.{}", port(at)));
+                candidates.push((String::new(), Address::Unix(path)));
+                continue;
+            }
+            None => addresses[at].to_string(),
+        };
+        if let Some(address) = addresses.get(at) {
+            candidates.push((host, Address::Tcp(SocketAddr::new(*address, port(at)))));
+            continue;
+        }
+        match tokio::net::lookup_host((host.as_str(), port(at))).await {
+            Ok(found) => {
+                let mut found: Vec<_> = found.collect();
+                if random {
+                    found.shuffle(&mut rand::rng());
+                }
+                candidates
+                    .extend(found.into_iter().map(|address| (host.clone(), Address::Tcp(address))));
+            }
+            Err(error) => {
+                let message = format!("{name}: the name {host:?} cannot be resolved ({error})");
+                fault =
+                    Some(Error::new(ErrorKind::Unavailable, "connect", message).with_source(error));
+            }
+        }
+    }
+    match (candidates.is_empty(), fault) {
+        (true, Some(fault)) => Err(fault),
+        _ => {
+            let good = node.good.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever was good last is asked first; the sort keeps the order of the others.
+            if let (false, Some(good)) = (random, good.as_ref()) {
+                candidates.sort_by_key(|(_, address)| address != good);
+            }
+            Ok(candidates)
+        }
+    }
+}
+
+/// Remembers who was good.
+pub(super) fn remember(node: &Node, address: Address) {
+    *node.good.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+}

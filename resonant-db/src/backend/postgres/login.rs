@@ -1,0 +1,336 @@
+//! Opening a session: TLS as the mode says, the login, and whether the node is one that will do.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::Config;
+use tokio_postgres::config::{SslMode as DriverMode, SslNegotiation};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::backend::{Access, Target};
+use crate::{Error, ErrorKind, Result};
+
+use super::Node;
+use super::error::{refused_login, words};
+use super::facts::Facts;
+use super::hosts;
+use super::session::Session;
+use super::settings::{SessionAttrs, Settings, SslMode};
+use super::tap::Tap;
+use super::wire::{Address, Cover, Ready, Route, WireFault};
+
+/// How long one of several hosts may take if the URL does not say, so that one that is gone does not use up the time of
+/// the others.
+const ONE_OF_SEVERAL: Duration = Duration::from_millis(1500);
+
+/// How long nothing at all may come: the server's own limit, and half of that again, from 500 ms to 2 s, for the answer
+/// that it was reached.
+fn silence(limit: Duration) -> Duration {
+    let grace = (limit / 2).clamp(Duration::from_millis(500), Duration::from_secs(2));
+    limit.saturating_add(grace)
+}
+
+impl Session {
+    /// Opens a session with the first host that will do.
+    pub(super) async fn open(node: &Node, target: &Target) -> Result<Self> {
+        let settings = &node.settings;
+        let passes: &[bool] = match settings.attrs {
+            // Any node will do once no standby was found.
+            SessionAttrs::PreferStandby if target.access == Access::ReadOnly => &[true, false],
+            _ => &[false],
+        };
+        let mut last = None;
+        for only_standby in passes {
+            let found = hosts::candidates(node, &target.name).await?;
+            let several = (found.len() > 1).then_some(ONE_OF_SEVERAL);
+            for (host, address) in found {
+                let attempt = Self::attempt(node, target, host, address.clone(), *only_standby);
+                let limit = settings.config.get_connect_timeout().copied().or(several);
+                let attempt = match limit {
+                    None => attempt.await,
+                    Some(limit) => timeout(limit, attempt).await.unwrap_or_else(|_| {
+                        let message =
+                            format!("{}: no session within connect_timeout={limit:?}", target.name);
+                        Err(Error::new(ErrorKind::TimedOut, "connect", message))
+                    }),
+                };
+                match attempt {
+                    Ok(session) => {
+                        hosts::remember(node, address);
+                        return Ok(session);
+                    }
+                    // Another host would be asked with the same wrong password.
+                    Err(error)
+                        if matches!(error.kind(), ErrorKind::Config | ErrorKind::Unsupported) =>
+                    {
+                        return Err(error);
+                    }
+                    Err(error) => last = Some(error),
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            let message = format!("{}: the name has no address", target.name);
+            Error::new(ErrorKind::Unavailable, "connect", message)
+        }))
+    }
+
+    async fn attempt(
+        node: &Node,
+        target: &Target,
+        host: String,
+        address: Address,
+        only_standby: bool,
+    ) -> Result<Self> {
+        let covers = covers(node.settings.ssl_mode);
+        #[cfg(feature = "tls")]
+        let tls = match covers.iter().any(|cover| *cover != Cover::None) {
+            true => Some(node.connector(&target.name).await?),
+            false => None,
+        };
+        #[cfg(not(feature = "tls"))]
+        let _ = host;
+        let route = Route {
+            address,
+            #[cfg(feature = "tls")]
+            host,
+            #[cfg(feature = "tls")]
+            tls,
+        };
+        let mut last = None;
+        for cover in covers {
+            match Self::log_in(node, target, &route, *cover).await {
+                Ok(session) => {
+                    session.check_role(node, target, only_standby).await?;
+                    session.check_options(target).await?;
+                    return Ok(session);
+                }
+                Err(fault) => {
+                    let (again, error) = fault.explain(target, &node.settings);
+                    if !again {
+                        return Err(error);
+                    }
+                    // What the mode tried first is what the user should hear of.
+                    last.get_or_insert(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "connect", "no attempt was made")
+        }))
+    }
+
+    async fn log_in(
+        node: &Node,
+        target: &Target,
+        route: &Route,
+        cover: Cover,
+    ) -> std::result::Result<Self, LoginFault> {
+        let settings = &node.settings;
+        let (stream, encrypted) = route.open(settings, cover).await.map_err(LoginFault::Wire)?;
+        let facts = Arc::new(Facts::default());
+        let ready = Ready::of(&stream);
+        let config = session_config(settings, target, encrypted);
+        let tap = Tap::new(stream, Arc::clone(&facts));
+        let (client, mut connection) = config
+            .connect_raw(tap, ready)
+            .await
+            .map_err(|error| LoginFault::Refused { error, encrypted })?;
+        facts.start_counting();
+        let told = Arc::clone(&facts);
+        let driver = tokio::spawn(async move {
+            let cause = loop {
+                match poll_fn(|cx| connection.poll_message(cx)).await {
+                    // Notices may quote values, notifications are for those who asked for them.
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break Some(cause_of(&error)),
+                    None => break None,
+                }
+            };
+            // First the cause, then the end of whoever waits for an answer.
+            told.end(cause);
+            drop(connection);
+        });
+        #[cfg(feature = "tls")]
+        let cover = if encrypted { Cover::Required } else { Cover::None };
+        Ok(Self {
+            client,
+            facts,
+            driver: AbortOnDropHandle::new(driver),
+            settings: Arc::clone(settings),
+            route: route.clone(),
+            cover,
+            silence: target.statement_timeout.map(silence),
+        })
+    }
+
+    /// Whether the node is what the URL and the caller want.
+    async fn check_role(&self, node: &Node, target: &Target, only_standby: bool) -> Result<()> {
+        let attrs = node.settings.attrs;
+        let writes = target.access == Access::ReadWrite;
+        let standby = match self.facts.standby() {
+            Some(standby) => standby,
+            // Before version 14 the server does not say.
+            None => {
+                let asked = self.client.query_typed("SELECT pg_is_in_recovery()", &[]).await;
+                let rows = asked.map_err(|error| refused_login(&target.name, &error))?;
+                let standby = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(false);
+                self.facts.set_standby(standby);
+                standby
+            }
+        };
+        let unwanted = match standby {
+            true if writes => {
+                Some("is a standby and takes no writes; point primary to the node that does")
+            }
+            true if matches!(attrs, SessionAttrs::Primary | SessionAttrs::ReadWrite) => {
+                Some("is a standby, which target_session_attrs rules out")
+            }
+            false
+                if attrs == SessionAttrs::Standby
+                    || (attrs == SessionAttrs::ReadOnly && writes) =>
+            {
+                Some("is no standby, which target_session_attrs rules out")
+            }
+            false if only_standby => Some("is no standby"),
+            _ => None,
+        };
+        match unwanted {
+            None => Ok(()),
+            Some(what) => {
+                let message = format!("{}: {} {what}", target.name, self.route.address);
+                Err(Error::new(ErrorKind::Unavailable, "connect", message))
+            }
+        }
+    }
+
+    /// Whether the server has taken what the session was opened with. A pooler in between may drop it: then reads could
+    /// write, statements would have no limit, and prepared ones would be looked for in another session.
+    async fn check_options(&self, target: &Target) -> Result<()> {
+        let sql = match target.access {
+            // It is among what the server reports, so that nobody has to ask.
+            Access::ReadOnly if self.facts.reads_only() => return Ok(()),
+            Access::ReadOnly => "SELECT current_setting('default_transaction_read_only')",
+            Access::ReadWrite => "SELECT current_setting('resonant.session', true)",
+        };
+        let asked = self.client.query_typed(sql, &[]).await;
+        let rows = asked.map_err(|error| refused_login(&target.name, &error))?;
+        let taken = rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok().flatten());
+        if taken.as_deref() == Some("on") {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: the session does not keep the options it is opened with, so a pooler (PgBouncer) stands in between, which \
+             is not supported; name the server itself, the pool is here",
+            target.name
+        );
+        Err(Error::new(ErrorKind::Unsupported, "connect", message))
+    }
+}
+
+/// The cause of a session's end, in words without a value.
+fn cause_of(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(said), _) => format!("{}: {}", said.code().code(), words(said)),
+        (None, Some(source)) => source.to_string(),
+        (None, None) => error.to_string(),
+    }
+}
+
+#[derive(Debug)]
+enum LoginFault {
+    Wire(WireFault),
+    Refused { error: tokio_postgres::Error, encrypted: bool },
+}
+
+impl LoginFault {
+    /// The error, and whether the mode lets another cover be tried.
+    fn explain(self, target: &Target, settings: &Settings) -> (bool, Error) {
+        let name = &target.name;
+        #[cfg(not(feature = "tls"))]
+        let _ = settings;
+        match self {
+            Self::Wire(WireFault::Io(error)) => {
+                let message = format!("{name}: cannot be reached ({error})");
+                (false, Error::new(ErrorKind::Unavailable, "connect", message).with_source(error))
+            }
+            #[cfg(feature = "tls")]
+            Self::Wire(WireFault::Tls(fault)) => {
+                let hint = match settings.ssl_mode {
+                    SslMode::VerifyCa | SslMode::VerifyFull
+                        if settings.certificates.root.is_none() =>
+                    {
+                        "; if the server's authority is a private one, name it: sslrootcert=/path/ca.crt"
+                    }
+                    SslMode::VerifyFull => {
+                        "; the certificate must be of that authority and for that host name"
+                    }
+                    _ => "",
+                };
+                let message = format!("{name}: TLS failed ({fault}){hint}");
+                (true, Error::new(ErrorKind::Config, "connect", message))
+            }
+            #[cfg(feature = "tls")]
+            Self::Wire(WireFault::NoTls) => {
+                let message = format!(
+                    "{name}: the server has no TLS; turn it on there, or set sslmode=prefer"
+                );
+                (true, Error::new(ErrorKind::Config, "connect", message))
+            }
+            Self::Refused { error, encrypted } => {
+                let login = error.code().is_some_and(|code| code.code().starts_with("28"));
+                let again = match settings.ssl_mode {
+                    SslMode::Prefer => login && encrypted,
+                    SslMode::Allow => login && !encrypted,
+                    _ => false,
+                };
+                (again, refused_login(name, &error))
+            }
+        }
+    }
+}
+
+/// What is tried one after the other.
+fn covers(mode: SslMode) -> &'static [Cover] {
+    #[cfg(feature = "tls")]
+    return match mode {
+        SslMode::Disable => &[Cover::None],
+        SslMode::Allow => &[Cover::None, Cover::Required],
+        SslMode::Prefer => &[Cover::Offered, Cover::None],
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Cover::Required],
+    };
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = mode;
+        &[Cover::None]
+    }
+}
+
+/// What the driver is told: the login, and the limits the server is to keep.
+fn session_config(settings: &Settings, target: &Target, encrypted: bool) -> Config {
+    let mut config = settings.config.clone();
+    let mut options = String::new();
+    if let Some(limit) = target.statement_timeout {
+        options.push_str(&format!(
+            "-c statement_timeout={} ",
+            limit.as_millis().clamp(1, i32::MAX as u128)
+        ));
+    }
+    if let Some(asked) = config.get_options() {
+        options.push_str(asked);
+    }
+    // Behind what the user wrote, so that it stands. The other is a name of ours, to see whether options are kept.
+    options.push_str(match target.access {
+        Access::ReadOnly => " -c default_transaction_read_only=on",
+        Access::ReadWrite => " -c resonant.session=on",
+    });
+    config.options(options.trim());
+    if encrypted {
+        config.ssl_mode(DriverMode::Require).ssl_negotiation(SslNegotiation::Direct);
+    } else {
+        config.ssl_mode(DriverMode::Disable);
+    }
+    config
+}
