@@ -57,6 +57,7 @@ enum Cell {
     Bool(bool),
     Int(i64),
     Float(f64),
+    Array(usize, usize),
     Decimal(usize, usize),
     Text(usize, usize),
     Bytes(usize, usize),
@@ -70,6 +71,11 @@ impl Cells {
             ValueRef::Bool(value) => Cell::Bool(value),
             ValueRef::Int(value) => Cell::Int(value),
             ValueRef::Float(value) => Cell::Float(value),
+            ValueRef::Array(text) => {
+                let start = self.text.len();
+                self.text.push_str(text);
+                Cell::Array(start, self.text.len())
+            }
             ValueRef::Decimal(digits) => {
                 let start = self.text.len();
                 self.text.push_str(digits);
@@ -94,6 +100,7 @@ impl Cells {
             Cell::Bool(value) => ValueRef::Bool(value),
             Cell::Int(value) => ValueRef::Int(value),
             Cell::Float(value) => ValueRef::Float(value),
+            Cell::Array(start, end) => ValueRef::Array(&self.text[start..end]),
             Cell::Decimal(start, end) => ValueRef::Decimal(&self.text[start..end]),
             Cell::Text(start, end) => ValueRef::Text(&self.text[start..end]),
             Cell::Bytes(start, end) => ValueRef::Bytes(&self.bytes[start..end]),

@@ -2,6 +2,8 @@
 //!
 //! Serde's own messages quote the value they stumbled over. Ours must not, so [`Fault`] rewrites them all.
 
+mod array;
+
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
@@ -242,6 +244,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'_> {
             ValueRef::Int(value) => visitor.visit_i64(value),
             ValueRef::Float(value) => visitor.visit_f64(value),
             ValueRef::Text(value) | ValueRef::Decimal(value) => visitor.visit_str(value),
+            ValueRef::Array(value) => visitor.visit_seq(array::Elements::new(value)?),
             ValueRef::Bytes(value) => visitor.visit_bytes(value),
         }
     }
@@ -296,7 +299,22 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'_> {
     }
 
     forward_to_deserialize_any! {
-        char str string bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
+        char bytes byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> std::result::Result<V::Value, Fault> {
+        match self.0 {
+            // As it stands, braces and all.
+            ValueRef::Array(value) => visitor.visit_str(value),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> std::result::Result<V::Value, Fault> {
+        self.deserialize_str(visitor)
     }
 
     numbers! {

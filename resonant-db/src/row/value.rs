@@ -18,6 +18,8 @@ pub enum ValueRef<'a> {
     Float(f64),
     /// A decimal number of any size, in digits: `-12.50`, or `NaN`, `Infinity`, `-Infinity`.
     Decimal(&'a str),
+    /// An array in the notation of PostgreSQL: `{1,NULL,"a b"}`. Serde reads it as a sequence.
+    Array(&'a str),
     /// Text.
     Text(&'a str),
     /// Raw bytes.
@@ -33,6 +35,7 @@ impl ValueRef<'_> {
             ValueRef::Int(_) => "a whole number",
             ValueRef::Float(_) => "a floating-point number",
             ValueRef::Decimal(_) => "a decimal number",
+            ValueRef::Array(_) => "an array",
             ValueRef::Text(_) => "text",
             ValueRef::Bytes(_) => "bytes",
         }
@@ -59,7 +62,9 @@ impl<'a> From<ValueRef<'a>> for Param<'a> {
             ValueRef::Bool(value) => Param::Bool(value),
             ValueRef::Int(value) => Param::Int(value),
             ValueRef::Float(value) => Param::Float(value),
-            ValueRef::Decimal(value) | ValueRef::Text(value) => Param::Text(value),
+            ValueRef::Array(value) | ValueRef::Decimal(value) | ValueRef::Text(value) => {
+                Param::Text(value)
+            }
             ValueRef::Bytes(value) => Param::Bytes(value),
         }
     }
@@ -68,6 +73,7 @@ impl<'a> From<ValueRef<'a>> for Param<'a> {
 impl fmt::Debug for ValueRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ValueRef::Array(text) => write!(f, "array({} bytes)", text.len()),
             ValueRef::Decimal(digits) => write!(f, "decimal({} bytes)", digits.len()),
             value => fmt::Debug::fmt(&Param::from(*value), f),
         }
@@ -78,7 +84,8 @@ impl fmt::Debug for ValueRef<'_> {
 ///
 /// Whole numbers fit any integer type that holds them, and a float when it holds them exactly; `0` and `1` are booleans
 /// too, because some engines have no others. A decimal number is its digits as a `String`, the nearest float, and an
-/// integer when it is whole and fits. Nothing else is converted: text is never parsed, NULL is only an `Option`.
+/// integer when it is whole and fits. An array is its text as a `String`. Nothing else is converted: text is never parsed,
+/// NULL is only an `Option`.
 pub trait FromValue<'a>: Sized {
     /// What is expected, as messages say it: `"whole number that fits i32"`.
     const EXPECTED: &'static str;
@@ -142,9 +149,9 @@ from_value! {
         ValueRef::Float(value) => Some(value as f32),
         ValueRef::Int(value) => exact(value).map(|value| value as f32),
         ValueRef::Decimal(digits) => digits.parse().ok();
-    &'a str, "text": ValueRef::Text(value) | ValueRef::Decimal(value) => Some(value);
-    String, "text": ValueRef::Text(value) | ValueRef::Decimal(value) => Some(value.to_owned());
-    Box<str>, "text": ValueRef::Text(value) | ValueRef::Decimal(value) => Some(value.into());
+    &'a str, "text": ValueRef::Text(value) | ValueRef::Decimal(value) | ValueRef::Array(value) => Some(value);
+    String, "text": ValueRef::Text(value) | ValueRef::Decimal(value) | ValueRef::Array(value) => Some(value.to_owned());
+    Box<str>, "text": ValueRef::Text(value) | ValueRef::Decimal(value) | ValueRef::Array(value) => Some(value.into());
     &'a [u8], "bytes": ValueRef::Bytes(value) => Some(value);
     Vec<u8>, "bytes": ValueRef::Bytes(value) => Some(value.to_vec());
 }

@@ -41,12 +41,13 @@
 //! # Types
 //!
 //! A parameter is encoded by the type the server declared for its placeholder: whole numbers take whatever width fits,
-//! text is read by the server as anything it likes (`uuid`, `jsonb`, `timestamptz`, an enum, an array). What would change a
+//! text is read by the server as anything it likes (`uuid`, `jsonb`, `timestamptz`, an enum, an array: `{1,2}`). What would change a
 //! value silently is refused: a number for a text, text for `bytea`.
 //!
-//! Booleans, integers, floats, text and bytes come back as they are, `numeric` with all its digits. Other types come back
+//! Booleans, integers, floats, text and bytes come back as they are, `numeric` with all its digits, arrays as sequences for
+//! serde (`Vec<i64>`, `Vec<Option<String>>`) and otherwise in the server's notation. Other types come back
 //! as text that the server would read as the same value: dates and times in the form of RFC 3339, intervals in that of
-//! ISO 8601, `uuid`, `json`, `inet`, arrays as `{1,2}`, ranges as `[1,5)`, composite values as `(a,b)`. Of types without
+//! ISO 8601, `uuid`, `json`, `inet`, ranges as `[1,5)`, composite values as `(a,b)`. Of types without
 //! a text form here (`tsvector`, geometric ones, extensions) the column is unreadable until the statement casts it to text.
 //!
 //! # What is promised

@@ -30,6 +30,7 @@ enum Shape {
     Bytes,
     /// Rendered, at this place among the rendered ones of its row.
     Decimal(usize),
+    Array(usize),
     Rendered(usize),
 }
 
@@ -59,6 +60,7 @@ impl Shape {
             Type::BYTEA => Self::Bytes,
             Type::NUMERIC => Self::Decimal(place()),
             _ if matches!(declared.kind(), Kind::Enum(_)) => Self::Text,
+            _ if matches!(declared.kind(), Kind::Array(_)) => Self::Array(place()),
             _ => Self::Rendered(place()),
         }
     }
@@ -112,7 +114,7 @@ impl Block {
         self.places.reserve_exact(self.width * self.rows.len());
         for row in &self.rows {
             for (column, shape) in self.shapes.iter().enumerate() {
-                if !matches!(shape, Shape::Decimal(_) | Shape::Rendered(_)) {
+                if !matches!(shape, Shape::Array(_) | Shape::Decimal(_) | Shape::Rendered(_)) {
                     continue;
                 }
                 let start = self.text.len();
@@ -157,6 +159,7 @@ impl RowBlock for Block {
             }
             Shape::Bytes => ValueRef::Bytes(raw),
             Shape::Decimal(place) => ValueRef::Decimal(self.rendered(row, place)?),
+            Shape::Array(place) => ValueRef::Array(self.rendered(row, place)?),
             Shape::Rendered(place) => ValueRef::Text(self.rendered(row, place)?),
         })
     }

@@ -2,7 +2,8 @@
 
 use resonant_db::backend::{Access, BeginOptions, Isolation, ParamRows};
 use resonant_db::pool::Verdict;
-use resonant_db::{Database, ErrorKind, params};
+use resonant_db::{Database, ErrorKind, PoolConfig, params};
+use resonant_testkit::{FaultProxy, PostgresCluster};
 
 use super::{connect, database};
 
@@ -76,4 +77,29 @@ async fn the_statements_a_connection_keeps_are_bounded() {
         connection.query("SELECT count(*) FROM pg_prepared_statements", &[]).await.expect("count");
     let kept: i64 = rows.first().expect("a row").get(0).expect("a count");
     assert!(kept <= 5, "{kept} statements are kept");
+}
+
+#[tokio::test]
+async fn a_hot_statement_costs_one_round_trip_and_its_checkout_none() {
+    let cluster = PostgresCluster::builder().start().await.expect("a server");
+    let proxy = FaultProxy::start(cluster.primary().address()).await.expect("a proxy");
+    let pool = PoolConfig::default().min_size(1).max_size(1);
+    let url = cluster.primary().url_through(&proxy);
+    let db = Database::builder().primary(url).pool(pool).connect().await.expect("connect");
+    let trips = async |calls: u32| {
+        let before = proxy.stats().round_trips;
+        for n in 0..calls {
+            let found: i64 =
+                db.write().query_one_as("SELECT $1::bigint", params![n]).await.expect("select");
+            assert_eq!(found, i64::from(n));
+        }
+        proxy.stats().round_trips - before
+    };
+    assert_eq!(trips(1).await, 2, "cold: the types are asked for first");
+    assert_eq!(trips(20).await, 20);
+    let before = proxy.stats().round_trips;
+    let rows = (0..200).map(|n| [resonant_db::Param::Int(n)]);
+    db.write().execute_many("SELECT $1::bigint", rows).await.expect("many");
+    let bulk = proxy.stats().round_trips - before;
+    assert!(bulk < 50, "two hundred rows took {bulk} round trips");
 }

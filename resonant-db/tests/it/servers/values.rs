@@ -140,3 +140,44 @@ async fn a_type_without_a_text_form_hurts_only_who_asks_for_it() {
     let error = row.get::<String>("b").expect_err("a tsvector").to_string();
     assert!(error.contains("cast it to text"), "{error}");
 }
+
+#[tokio::test]
+async fn arrays_are_sequences() {
+    let database = database().await;
+    let mut connection = connect(&database.url()).await;
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Mood {
+        Sad,
+        Fine,
+    }
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct All {
+        numbers: Vec<i64>,
+        some: Vec<Option<String>>,
+        flags: Vec<bool>,
+        moods: Vec<Mood>,
+        sums: Vec<f64>,
+        grid: Vec<Vec<u8>>,
+        none: Option<Vec<i64>>,
+    }
+    let sql = "SELECT ARRAY[1, 2]::int4[] AS numbers, ARRAY['a b', NULL, '{\"}', ''] AS some, ARRAY[true, false] AS flags, \
+               ARRAY['sad', 'fine'] AS moods, ARRAY[0.5, 2]::numeric[] AS sums, ARRAY[[1, 2], [3, 4]]::int8[] AS grid, \
+               NULL::int4[] AS none";
+    let rows = connection.query(sql, &[]).await.expect("select");
+    let text = |text: &str| Some(text.to_owned());
+    let expected = All {
+        numbers: vec![1, 2],
+        some: vec![text("a b"), None, text("{\"}"), text("")],
+        flags: vec![true, false],
+        moods: vec![Mood::Sad, Mood::Fine],
+        sums: vec![0.5, 2.0],
+        grid: vec![vec![1, 2], vec![3, 4]],
+        none: None,
+    };
+    assert_eq!(rows.decode::<All>().expect("decode"), [expected]);
+    let found = connection
+        .query("SELECT n FROM generate_series(1, 5) n WHERE n = ANY($1)", params!["{2,4}"])
+        .await;
+    assert_eq!(found.expect("select").decode::<i64>().expect("decode"), [2, 4]);
+}
