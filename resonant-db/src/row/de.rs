@@ -2,6 +2,26 @@
 //!
 //! Serde's own messages quote the value they stumbled over. Ours must not, so [`Fault`] rewrites them all.
 
+/// Gives every method of serde that asks for a number to a macro, with what it visits and its type.
+macro_rules! every_number {
+    ($build:ident) => {
+        $build! {
+            deserialize_i8 visit_i8 i8;
+            deserialize_i16 visit_i16 i16;
+            deserialize_i32 visit_i32 i32;
+            deserialize_i64 visit_i64 i64;
+            deserialize_i128 visit_i128 i128;
+            deserialize_u8 visit_u8 u8;
+            deserialize_u16 visit_u16 u16;
+            deserialize_u32 visit_u32 u32;
+            deserialize_u64 visit_u64 u64;
+            deserialize_u128 visit_u128 u128;
+            deserialize_f32 visit_f32 f32;
+            deserialize_f64 visit_f64 f64;
+        }
+    };
+}
+
 mod array;
 
 use std::fmt;
@@ -317,20 +337,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'_> {
         self.deserialize_str(visitor)
     }
 
-    numbers! {
-        deserialize_i8 visit_i8 i8;
-        deserialize_i16 visit_i16 i16;
-        deserialize_i32 visit_i32 i32;
-        deserialize_i64 visit_i64 i64;
-        deserialize_i128 visit_i128 i128;
-        deserialize_u8 visit_u8 u8;
-        deserialize_u16 visit_u16 u16;
-        deserialize_u32 visit_u32 u32;
-        deserialize_u64 visit_u64 u64;
-        deserialize_u128 visit_u128 u128;
-        deserialize_f32 visit_f32 f32;
-        deserialize_f64 visit_f64 f64;
-    }
+    every_number!(numbers);
 }
 
 /// The name of a unit variant.
