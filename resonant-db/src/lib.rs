@@ -56,7 +56,8 @@
 //!
 //! # Guarantees
 //!
-//! - **A read cannot write.** Reads run on connections that the engine itself keeps from writing.
+//! - **A read cannot write** on a replica, nor anywhere on SQLite: the engine itself refuses. On PostgreSQL a read that
+//!   finds no replica runs on the primary's own connections.
 //! - **A session reads what it wrote**: its reads are answered only by a node that has come as far, in the end by the
 //!   primary. The [token](Session::token) carries that to other processes; a token of another database is refused.
 //! - **A write is sent once.** A read that fails with its node is sent to another, each node at most once, within a
