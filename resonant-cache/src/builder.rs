@@ -1,5 +1,6 @@
 //! From settings to a cache.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::backend::{MemoryStore, Store};
@@ -40,6 +41,13 @@ impl DistributedCacheBuilder {
     #[must_use]
     pub fn read_from_replicas(mut self, on: bool) -> Self {
         self.config.read_from_replicas = on;
+        self
+    }
+
+    /// The authorities that `rediss://` nodes are checked against. See [`CacheConfig::tls_ca_file`].
+    #[must_use]
+    pub fn tls_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.tls_ca_file = Some(file.into());
         self
     }
 
@@ -106,20 +114,17 @@ impl DistributedCacheBuilder {
 }
 
 fn store_for(config: &CacheConfig) -> Result<Arc<dyn Store>> {
-    let mut memory = 0;
+    let (mut memory, mut redis) = (0, None);
     for node in &config.nodes {
         // Only the scheme is repeated: what follows may hold a password.
         match node.split_once(':').map(|(scheme, _)| scheme) {
             Some("memory") => memory += 1,
-            Some(scheme @ ("redis" | "rediss" | "valkey" | "valkeys")) => {
-                let message = format!(
-                    "{scheme}:// nodes need the feature `redis` of resonant-cache, which this build does not \
-                     have; leave nodes empty for the memory store, or pass a store of your own"
-                );
-                return Err(Error::new(ErrorKind::Unsupported, "build", message));
-            }
+            Some(scheme @ ("redis" | "rediss" | "valkey" | "valkeys")) => redis = Some(scheme),
             Some(scheme @ ("redis-sentinel" | "rediss-sentinel" | "sentinel")) => {
-                let message = format!("{scheme}:// (Redis Sentinel) is not supported");
+                let message = format!(
+                    "{scheme}:// (Redis Sentinel) is not supported; use a Redis Cluster, or name one server with \
+                     cluster_mode(false)"
+                );
                 return Err(Error::new(ErrorKind::Unsupported, "build", message));
             }
             _ => {
@@ -128,9 +133,30 @@ fn store_for(config: &CacheConfig) -> Result<Arc<dyn Store>> {
             }
         }
     }
-    if memory > 1 {
-        let message = "memory: stands for one store inside this process; name it once";
-        return Err(Error::new(ErrorKind::Config, "build", message));
+    match redis {
+        None if memory > 1 => {
+            let message = "memory: stands for one store inside this process; name it once";
+            Err(Error::new(ErrorKind::Config, "build", message))
+        }
+        None => Ok(Arc::new(MemoryStore::new(config.store_max_bytes))),
+        Some(_) if memory > 0 => {
+            let message = "memory: is a store of its own; leave it out of the Redis nodes";
+            Err(Error::new(ErrorKind::Config, "build", message))
+        }
+        Some(scheme) => redis_store(config, scheme),
     }
-    Ok(Arc::new(MemoryStore::new(config.store_max_bytes)))
+}
+
+#[cfg(feature = "redis")]
+fn redis_store(config: &CacheConfig, _: &str) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(crate::backend::RedisStore::new(config)?))
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis_store(_: &CacheConfig, scheme: &str) -> Result<Arc<dyn Store>> {
+    let message = format!(
+        "{scheme}:// nodes need the feature `redis` of resonant-cache, which this build does not have; leave nodes \
+         empty for the memory store, or pass a store of your own"
+    );
+    Err(Error::new(ErrorKind::Unsupported, "build", message))
 }

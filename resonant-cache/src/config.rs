@@ -1,6 +1,7 @@
 //! Settings: plain data with documented defaults, checked before anything is built.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub struct CacheConfig {
     pub cluster_mode: bool,
     /// Whether reads may be served by replicas. Default `false`; of no effect on the memory store.
     pub read_from_replicas: bool,
+    /// The file with the certificates of the authorities that `rediss://` nodes are checked against, in PEM. Default
+    /// none: the system's.
+    pub tls_ca_file: Option<PathBuf>,
     /// The cache's name in metrics, logs and findings. Default `"cache"`.
     pub name: String,
     /// The first part of every stored key: letters, digits, `.`, `_`, `-`; at most 64 bytes. Default `"resonant"`.
@@ -54,6 +58,7 @@ impl Default for CacheConfig {
             nodes: Vec::new(),
             cluster_mode: true,
             read_from_replicas: false,
+            tls_ca_file: None,
             name: "cache".into(),
             key_prefix: "resonant".into(),
             max_bytes: 64 << 20,
@@ -91,6 +96,7 @@ impl CacheConfig {
         rule(self.max_batch > 0, "max_batch must be above 0")?;
         rule(self.max_namespaces > 0, "max_namespaces must be above 0")?;
         rule(!self.command_timeout.is_zero(), "command_timeout must be above 0")?;
+        rule(!self.unannounced_max_age.is_zero(), "unannounced_max_age must be above 0")?;
         self.defaults.validate()?;
         self.namespaces.values().try_for_each(NamespaceConfig::validate)
     }

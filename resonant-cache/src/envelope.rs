@@ -26,6 +26,11 @@ const MAX_U40: u64 = (1 << 40) - 1;
 pub struct Version([u8; 6]);
 
 impl Version {
+    /// As it stands in stored bytes.
+    pub fn as_bytes(&self) -> &[u8; 6] {
+        &self.0
+    }
+
     /// A version nobody has had before, as far as chance goes.
     pub(crate) fn random() -> Self {
         let [a, b, c, d, e, f, _, _] = rand::random::<u64>().to_be_bytes();

@@ -67,6 +67,13 @@ impl fmt::Debug for Key {
     }
 }
 
+/// A namespace as it is written in a stored key.
+pub(crate) fn escape_namespace(namespace: &str) -> String {
+    let mut text = String::with_capacity(namespace.len());
+    escape(namespace, true, &mut text);
+    text
+}
+
 fn escape(text: &str, colon: bool, out: &mut String) {
     for c in text.chars() {
         match c {
@@ -78,7 +85,7 @@ fn escape(text: &str, colon: bool, out: &mut String) {
     }
 }
 
-fn unescape(text: &str) -> Option<String> {
+pub(crate) fn unescape(text: &str) -> Option<String> {
     if text.contains('}') {
         return None;
     }

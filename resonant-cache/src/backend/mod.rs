@@ -1,6 +1,8 @@
 //! The shared tier behind the cache: what a store must do.
 
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -16,6 +18,8 @@ pub use crate::envelope::{TagId, Version, version};
 pub use crate::fence::has_reached;
 pub use crate::key::Key;
 pub use memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 
 /// A place that holds encoded values for every process of a service.
 ///

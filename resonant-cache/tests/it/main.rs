@@ -11,6 +11,7 @@ mod fleet;
 mod freshness;
 mod invalidation;
 mod many;
+mod servers;
 mod single_flight;
 mod support;
 mod telemetry;

@@ -1,0 +1,368 @@
+//! Who is who: the servers, which of them has which slot, and keeping that up to date.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::clock::Clock;
+use super::ear;
+use super::hub::Hub;
+use super::lag::MAX_LAG;
+use super::link::{Command, Fault, Reply, SharedSettings};
+use super::node::Node;
+use super::slots::{self, Range, SLOTS};
+use super::target::{Address, Targets};
+
+/// Between two looks at the slots, at least.
+const REST: Duration = Duration::from_millis(100);
+/// While something is wrong.
+const TROUBLED: Duration = Duration::from_millis(250);
+/// While nothing is.
+const CALM: Duration = Duration::from_secs(10);
+/// Between two looks at how far replicas are.
+const LAG_EVERY: Duration = Duration::from_millis(500);
+
+/// What all parts share.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) targets: Targets,
+    pub(super) settings: SharedSettings,
+    pub(super) command_timeout: Duration,
+    /// How old what the process holds may get behind a change.
+    pub(super) max_age: Duration,
+    pub(super) is_cluster: bool,
+    pub(super) read_replicas: bool,
+    pub(super) hub: Hub,
+    pub(super) clock: Clock,
+    pub(super) stop: CancellationToken,
+    map: watch::Sender<Known>,
+    trouble: Arc<Notify>,
+    nodes: Mutex<HashMap<(Address, bool), Arc<Node>>>,
+    ears: Mutex<HashMap<Address, DropGuard>>,
+}
+
+/// Who has which slot, as far as it is known.
+#[derive(Debug, Clone)]
+enum Known {
+    NotYet,
+    Map(Arc<Map>),
+    /// Nobody could be asked, or nobody knew.
+    Failed(Fault),
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) struct Map {
+    ranges: Vec<Range>,
+    /// Per slot the number of its range plus one.
+    owners: Vec<u16>,
+}
+
+impl Map {
+    fn new(ranges: Vec<Range>) -> Self {
+        let mut owners = vec![0; usize::from(SLOTS)];
+        for (index, range) in ranges.iter().enumerate() {
+            let number = u16::try_from(index + 1).unwrap_or_default();
+            owners[usize::from(range.first)..=usize::from(range.last)].fill(number);
+        }
+        Self { ranges, owners }
+    }
+
+    pub(super) fn range(&self, slot: u16) -> Option<&Range> {
+        let number = usize::from(*self.owners.get(usize::from(slot))?);
+        self.ranges.get(number.checked_sub(1)?)
+    }
+
+    pub(super) fn primaries(&self) -> BTreeSet<Address> {
+        self.ranges.iter().map(|range| range.primary.clone()).collect()
+    }
+
+    /// Pairs of a primary and one of its replicas.
+    fn replicas(&self) -> BTreeSet<(Address, Address)> {
+        let pairs = |range: &Range| {
+            let primary = range.primary.clone();
+            range
+                .replicas
+                .iter()
+                .map(move |replica| (primary.clone(), replica.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.ranges.iter().flat_map(pairs).collect()
+    }
+}
+
+impl Cluster {
+    pub(super) fn new(
+        targets: Targets,
+        settings: SharedSettings,
+        config: &crate::config::CacheConfig,
+    ) -> Self {
+        let replicas = config.cluster_mode && config.read_from_replicas;
+        Self {
+            targets,
+            settings,
+            command_timeout: config.command_timeout,
+            max_age: config.unannounced_max_age,
+            is_cluster: config.cluster_mode,
+            read_replicas: replicas,
+            hub: Hub::new(&config.key_prefix, replicas),
+            clock: Clock::new(),
+            stop: CancellationToken::new(),
+            map: watch::Sender::new(Known::NotYet),
+            trouble: Arc::default(),
+            nodes: Mutex::default(),
+            ears: Mutex::default(),
+        }
+    }
+
+    /// Starts what runs in the background.
+    pub(super) fn start(self: &Arc<Self>) {
+        if self.is_cluster {
+            self.spawn(Arc::clone(self).keep_map());
+        } else if let Some((seed, _)) = self.targets.seeds.first() {
+            let range =
+                Range { first: 0, last: SLOTS - 1, primary: seed.clone(), replicas: Vec::new() };
+            self.take_over(Map::new(vec![range]));
+        }
+        if self.read_replicas {
+            self.spawn(Arc::clone(self).keep_lag());
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(work).await });
+    }
+
+    /// The map, as soon as there is one; or why there is none.
+    pub(super) async fn map(&self) -> Result<Arc<Map>, Fault> {
+        let mut known = self.map.subscribe();
+        loop {
+            match &*known.borrow_and_update() {
+                Known::Map(map) => return Ok(Arc::clone(map)),
+                Known::Failed(fault) => return Err(fault.clone()),
+                Known::NotYet => {}
+            }
+            if known.changed().await.is_err() {
+                return Err(Fault::Down("the cache is closed".into()));
+            }
+        }
+    }
+
+    fn known_map(&self) -> Option<Arc<Map>> {
+        match &*self.map.borrow() {
+            Known::Map(map) => Some(Arc::clone(map)),
+            _ => None,
+        }
+    }
+
+    /// The server at an address, connected to on first use.
+    pub(super) fn node(&self, address: &Address, readonly: bool) -> Arc<Node> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (address.clone(), readonly);
+        let node = nodes.entry(name).or_insert_with(|| {
+            let login = self.targets.login(address);
+            let settings = Arc::clone(&self.settings);
+            let trouble = Arc::clone(&self.trouble);
+            Arc::new(Node::start(address.clone(), login, readonly, settings, trouble))
+        });
+        Arc::clone(node)
+    }
+
+    /// Asks for a new look at the slots.
+    pub(super) fn refresh(&self) {
+        self.trouble.notify_one();
+    }
+
+    /// A server seems to hang.
+    pub(super) fn kick(&self, address: &Address) {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get(&(address.clone(), false)) {
+            node.kick();
+        }
+    }
+
+    /// Somebody was redirected: unknown servers announce nothing to us yet.
+    pub(super) fn redirected(&self, address: &Address) {
+        if self.known_map().is_none_or(|map| !map.primaries().contains(address)) {
+            self.hub.suspend();
+        }
+        self.refresh();
+    }
+
+    async fn keep_map(self: Arc<Self>) {
+        loop {
+            match self.ask_for_map().await {
+                Ok(ranges) => {
+                    let map = Map::new(ranges);
+                    if self.known_map().is_none_or(|known| *known != map) {
+                        self.take_over(map);
+                    } else if !self.hub.is_announced() {
+                        self.hub.require(&map.primaries());
+                    }
+                }
+                // An old map is better than none.
+                Err(fault) => {
+                    if self.known_map().is_none() {
+                        self.map.send_replace(Known::Failed(fault));
+                    }
+                }
+            }
+            tokio::time::sleep(REST).await;
+            let rest = if self.is_calm() { CALM } else { TROUBLED };
+            let _ = tokio::time::timeout(rest, self.trouble.notified()).await;
+        }
+    }
+
+    fn is_calm(&self) -> bool {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.known_map().is_some()
+            && (self.hub.is_announced() || self.hub.is_refused())
+            && nodes.values().all(|node| !node.is_down())
+    }
+
+    /// Asks everybody who can be asked; the first answer counts.
+    async fn ask_for_map(&self) -> Result<Vec<Range>, Fault> {
+        let known: Vec<Arc<Node>> = {
+            let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            nodes.values().filter(|node| node.is_up()).cloned().collect()
+        };
+        match self.ask(known).await {
+            Ok(ranges) => Ok(ranges),
+            Err(_) => {
+                let seeds = self.targets.seeds.iter().map(|(seed, _)| self.node(seed, false));
+                self.ask(seeds.collect()).await
+            }
+        }
+    }
+
+    async fn ask(&self, nodes: Vec<Arc<Node>>) -> Result<Vec<Range>, Fault> {
+        let limit = self.settings.connect_timeout;
+        let mut asking: FuturesUnordered<_> = nodes
+            .iter()
+            .map(|node| async move {
+                let question = vec![Command::of("CLUSTER", &["SLOTS"])];
+                (node.exchange(question, limit).await.pop(), node.address())
+            })
+            .collect();
+        let mut why = Fault::Down("no server of the cluster can be reached".into());
+        while let Some((answer, asked)) = asking.next().await {
+            match answer {
+                Some(Ok(reply)) => match slots::parse(&reply, asked) {
+                    Some(ranges) if !ranges.is_empty() => return Ok(ranges),
+                    _ => why = Fault::Down(format!("{asked} knows of no slots")),
+                },
+                Some(Err(fault)) => why = fault,
+                None => {}
+            }
+        }
+        Err(why)
+    }
+
+    /// First what announces, then what is used.
+    fn take_over(self: &Arc<Self>, map: Map) {
+        let (primaries, replicas) = (map.primaries(), map.replicas());
+        self.hub.require(&primaries);
+        {
+            let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+            ears.retain(|address, _| primaries.contains(address));
+            for address in &primaries {
+                ears.entry(address.clone()).or_insert_with(|| {
+                    let stop = self.stop.child_token();
+                    let (token, listen) =
+                        (stop.clone(), ear::listen(Arc::clone(self), address.clone()));
+                    tokio::spawn(async move { token.run_until_cancelled(listen).await });
+                    stop.drop_guard()
+                });
+            }
+        }
+        {
+            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            nodes.retain(|(address, readonly), _| {
+                if *readonly {
+                    self.read_replicas && replicas.iter().any(|(_, replica)| replica == address)
+                } else {
+                    primaries.contains(address)
+                }
+            });
+        }
+        for address in &primaries {
+            self.node(address, false);
+        }
+        if self.read_replicas {
+            for (_, replica) in &replicas {
+                self.node(replica, true);
+            }
+        }
+        self.clock.retain(|address| primaries.contains(address));
+        self.map.send_replace(Known::Map(Arc::new(map)));
+    }
+
+    /// Whether every primary answers.
+    pub(super) async fn ping(&self) -> Result<(), Fault> {
+        let limit = self.command_timeout / 2;
+        let map = match tokio::time::timeout(limit, self.map()).await {
+            Ok(map) => map?,
+            Err(_) => return Err(Fault::TimedOut(limit)),
+        };
+        let pings = map.primaries().into_iter().map(|address| async move {
+            self.node(&address, false).exchange(vec![Command::new("PING", [])], limit).await
+        });
+        let answers = futures::future::join_all(pings).await.into_iter().flatten();
+        answers.map(|answer| answer.map(drop)).collect()
+    }
+
+    async fn keep_lag(self: Arc<Self>) {
+        loop {
+            if let Ok(map) = self.map().await {
+                let pairs = map.replicas();
+                let looks = pairs.iter().map(|(primary, replica)| self.look_at(primary, replica));
+                futures::future::join_all(looks).await;
+                if let Some(mut lag) = self.hub.lag() {
+                    lag.prune(|address| pairs.iter().any(|(_, replica)| replica == address));
+                }
+            }
+            tokio::time::sleep(LAG_EVERY).await;
+        }
+    }
+
+    /// Whether a replica has everything its primary had a moment ago.
+    async fn look_at(&self, primary: &Address, replica: &Address) {
+        let before = Instant::now();
+        let (at, _) = self.offset(primary, false).await.unwrap_or((u64::MAX, false));
+        let Some((reached, linked)) = self.offset(replica, true).await else { return };
+        if linked
+            && reached >= at
+            && before.elapsed() < MAX_LAG
+            && let Some(mut lag) = self.hub.lag()
+        {
+            lag.caught_up(replica, before);
+        }
+    }
+
+    /// How far a server is in its replication, and whether it hears its primary.
+    async fn offset(&self, address: &Address, replica: bool) -> Option<(u64, bool)> {
+        let question = vec![Command::of("INFO", &["replication"])];
+        let limit = self.settings.connect_timeout;
+        let Some(Ok(Reply::Bytes(text))) =
+            self.node(address, replica).exchange(question, limit).await.pop()
+        else {
+            return None;
+        };
+        let text = String::from_utf8_lossy(&text);
+        let field = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+        };
+        let offset = if replica { "slave_repl_offset" } else { "master_repl_offset" };
+        let role = if replica { "slave" } else { "master" };
+        if field("role") != Some(role) {
+            return None;
+        }
+        Some((field(offset)?.parse().ok()?, field("master_link_status") == Some("up")))
+    }
+}

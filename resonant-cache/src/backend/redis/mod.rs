@@ -1,0 +1,382 @@
+//! A store in Redis: on a Redis Cluster, or on one server.
+//!
+//! What is one key of the cache is one slot of the cluster: a user's braces never choose it. Every decision (lease, fence,
+//! version) is made in the server, by a script. What anybody changes, by whatever program, is announced by the server itself
+//! (RESP3 client tracking) on a connection of its own to each primary. Stored keys and values are specified in
+//! `docs/formats/cache.md`.
+//!
+//! # Limits
+//!
+//! - Redis replicates behind the answer: a write that was acknowledged can be lost when a primary dies, and with it a lease,
+//!   a fence or an invalidation. Whatever the process holds is looked at anew after such a change of primaries.
+//! - A server that evicts (`maxmemory-policy` other than `noeviction`) may evict fences, and then admits what they kept
+//!   out; evicted epochs cost misses only.
+
+mod clock;
+mod cluster;
+mod ear;
+mod error;
+mod hub;
+mod lag;
+mod link;
+mod node;
+mod route;
+mod scripts;
+mod slots;
+mod target;
+mod tls;
+mod wire;
+
+use std::fmt;
+use std::sync::{Arc, Once, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use resonant_common::join::Position;
+use tokio::time::Instant;
+
+use self::cluster::Cluster;
+use self::hub::{Hub, fingerprint};
+use self::link::{Fault, Reply, Settings};
+use self::route::{Job, number};
+use self::scripts::{ADD, BUMP, EPOCHS, LEASE, RELEASE, REMOVE, WRITE};
+use self::target::Targets;
+use self::tls::Tls;
+use super::{
+    Announces, Bump, Capabilities, Epochs, FenceAt, Guard, Key, LeaseAsk, LeaseToken, Leased,
+    Listener, Origin, ReadFrom, Store, TagId, Write, WriteOutcome,
+};
+use crate::config::CacheConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::escape_namespace;
+
+/// Tags remembered by a namespace's hash; forgetting costs misses, never correctness.
+const MAX_TAGS: u32 = 65_536;
+/// Commands that may wait to be written to one server.
+const MAX_QUEUED: usize = 65_536;
+/// A time to live beyond it is taken for it: three thousand years.
+const MAX_TTL_MS: u128 = 100_000_000_000_000;
+
+/// A [`Store`] in Redis.
+///
+/// Made from `nodes` by [`DistributedCache::builder`](crate::DistributedCache::builder), or by [`RedisStore::new`]. It
+/// connects in the background, starting with its first use inside a tokio runtime, and belongs to that runtime.
+pub struct RedisStore {
+    cluster: Arc<Cluster>,
+    started: Once,
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("seeds", &self.cluster.targets.seeds.len())
+            .field("cluster", &self.cluster.is_cluster)
+            .field("announced", &self.cluster.hub.is_announced())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.cluster.stop.cancel();
+    }
+}
+
+impl RedisStore {
+    /// A store on the `nodes` of the settings. Asks nobody anything yet.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a node URL or a certificate that cannot be used; `Unsupported` for TLS without the feature `tls`.
+    pub fn new(config: &CacheConfig) -> Result<Self> {
+        config.validate()?;
+        let targets = Targets::parse(&config.nodes, config.cluster_mode)?;
+        if targets.seeds.is_empty() {
+            let message = "nodes must name at least one Redis server";
+            return Err(Error::new(ErrorKind::Config, "build", message));
+        }
+        let settings = Settings {
+            connect_timeout: (config.command_timeout / 2).max(Duration::from_millis(1)),
+            database: targets.database,
+            tls: tls_for(&targets, config)?,
+            max_queued: MAX_QUEUED,
+        };
+        let cluster = Arc::new(Cluster::new(targets, Arc::new(settings), config));
+        Ok(Self { cluster, started: Once::new() })
+    }
+
+    /// Whether every change is announced by every primary right now. While it is not, values stay in the process for
+    /// `unannounced_max_age` at most.
+    pub fn is_announced(&self) -> bool {
+        self.cluster.hub.is_announced()
+    }
+
+    fn cluster(&self) -> &Arc<Cluster> {
+        self.started.call_once(|| self.cluster.start());
+        &self.cluster
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.cluster.hub
+    }
+
+    fn names(&self, key: &Key) -> KeyNames {
+        let prefix = &self.hub().names().prefix;
+        KeyNames { value: key.encode(prefix), from: prefix.len() + 1 }
+    }
+
+    fn namespace_name(&self, kind: &str, namespace: &str) -> String {
+        format!("{}:{kind}{{{}}}", self.hub().names().prefix, escape_namespace(namespace))
+    }
+
+    /// What this process changed itself counts as changed when the call ends, however it ends.
+    fn note_changes(&self, keys: &[KeyNames]) -> NoteChanges<'_> {
+        let prints = match self.cluster.read_replicas {
+            true => keys.iter().map(|names| fingerprint(names.value.as_bytes())).collect(),
+            false => Vec::new(),
+        };
+        NoteChanges { hub: self.hub(), prints }
+    }
+
+    async fn one(&self, job: Job, operation: &'static str, writes: bool) -> Result<Reply> {
+        let mut answers = self.cluster().run(vec![job]).await;
+        let none = || Err(Fault::Broken("the command was not answered".into()));
+        answers.pop().unwrap_or_else(none).map_err(|fault| fault.into_error(operation, writes))
+    }
+}
+
+fn tls_for(targets: &Targets, config: &CacheConfig) -> Result<Option<Tls>> {
+    if !targets.tls {
+        if config.tls_ca_file.is_some() {
+            let message = "tls_ca_file is given, but the nodes are not rediss:// or valkeys://";
+            return Err(Error::new(ErrorKind::Config, "build", message));
+        }
+        return Ok(None);
+    }
+    #[cfg(feature = "tls")]
+    return Tls::new(config.tls_ca_file.as_deref()).map(Some);
+    #[cfg(not(feature = "tls"))]
+    {
+        let message = "rediss:// nodes need the feature `tls` of resonant-cache";
+        Err(Error::new(ErrorKind::Unsupported, "build", message))
+    }
+}
+
+/// The stored names of one key, all in one slot.
+struct KeyNames {
+    value: String,
+    /// Where the braces begin.
+    from: usize,
+}
+
+impl KeyNames {
+    fn of_kind(&self, kind: char) -> String {
+        let (prefix, braces) = self.value.split_at(self.from);
+        format!("{prefix}{kind}{braces}")
+    }
+
+    fn lease(&self) -> String {
+        self.of_kind('l')
+    }
+
+    fn counter(&self) -> String {
+        self.of_kind('c')
+    }
+
+    fn fence(&self) -> String {
+        self.of_kind('f')
+    }
+}
+
+struct NoteChanges<'a> {
+    hub: &'a Hub,
+    prints: Vec<u64>,
+}
+
+impl Drop for NoteChanges<'_> {
+    fn drop(&mut self) {
+        if let Some(mut lag) = self.hub.lag() {
+            let now = Instant::now();
+            self.prints.iter().for_each(|print| lag.changed(*print, now));
+        }
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    fn capabilities(&self) -> Capabilities {
+        let announced = self.is_announced();
+        Capabilities::new(if announced { Announces::Soon } else { Announces::Never }, true)
+    }
+
+    fn clock(&self) -> u64 {
+        self.cluster.clock.now()
+    }
+
+    fn attach(&self, listener: Weak<dyn Listener>) -> Origin {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.cluster();
+        }
+        self.hub().attach(listener)
+    }
+
+    async fn read(&self, keys: &[Key], from: ReadFrom) -> Vec<Result<Option<Bytes>>> {
+        let any = from == ReadFrom::Any;
+        let jobs = keys.iter().map(|key| Job::get(self.names(key).value, any)).collect();
+        let answers = self.cluster().run(jobs).await;
+        let open = |answer| match answer {
+            Ok(Reply::Bytes(bytes)) => Ok(Some(bytes)),
+            Ok(_) => Ok(None),
+            // Another program's list or hash is no value of ours.
+            Err(Fault::Refused(text)) if text.starts_with("WRONGTYPE") => Ok(None),
+            Err(fault) => Err(fault.into_error("read", false)),
+        };
+        answers.into_iter().map(open).collect()
+    }
+
+    async fn write(&self, _: Origin, writes: Vec<Write>) -> Vec<Result<WriteOutcome>> {
+        let names: Vec<_> = writes.iter().map(|write| self.names(&write.key)).collect();
+        let _note = self.note_changes(&names);
+        let jobs = writes.into_iter().zip(&names).map(|(write, names)| write_job(write, names));
+        let answers = self.cluster().run(jobs.collect()).await;
+        let outcome = |answer| match answer {
+            Ok(Reply::Int(1)) => Ok(WriteOutcome::Stored),
+            Ok(_) => Ok(WriteOutcome::Refused),
+            Err(fault) => Err(Fault::into_error(fault, "write", true)),
+        };
+        answers.into_iter().map(outcome).collect()
+    }
+
+    async fn remove(&self, _: Origin, keys: &[Key], fence: Option<FenceAt>) -> Vec<Result<bool>> {
+        let names: Vec<_> = keys.iter().map(|key| self.names(key)).collect();
+        let _note = self.note_changes(&names);
+        let (position, ttl) = fence_args(fence);
+        let jobs = names.iter().map(|names| {
+            let keys = [names.value.clone(), names.lease(), names.counter(), names.fence()];
+            Job::script(&REMOVE, keys, [position.clone(), ttl.clone()], false)
+        });
+        let answers = self.cluster().run(jobs.collect()).await;
+        let removed = |answer| match answer {
+            Ok(reply) => Ok(reply == Reply::Int(1)),
+            Err(fault) => Err(Fault::into_error(fault, "remove", true)),
+        };
+        answers.into_iter().map(removed).collect()
+    }
+
+    async fn lease(&self, keys: &[Key], ask: LeaseAsk) -> Vec<Result<Leased>> {
+        let args = [token(ask.token), number(ask.cleared), number(millis(ask.ttl))];
+        let job = |key| Job::script(&LEASE, [self.names(key).lease()], args.clone(), true);
+        let answers = self.cluster().run(keys.iter().map(job).collect()).await;
+        let leased = |answer| match answer {
+            Ok(Reply::Int(left)) => Ok(match u64::try_from(left) {
+                Ok(left) => Leased::Held { remaining: Duration::from_millis(left) },
+                Err(_) => Leased::Granted,
+            }),
+            Ok(_) => Err(strange("lease")),
+            Err(fault) => Err(Fault::into_error(fault, "lease", true)),
+        };
+        answers.into_iter().map(leased).collect()
+    }
+
+    async fn release(&self, keys: &[Key], holder: LeaseToken) -> Result<()> {
+        let job = |key| Job::script(&RELEASE, [self.names(key).lease()], [token(holder)], true);
+        let answers = self.cluster().run(keys.iter().map(job).collect()).await;
+        let failed = answers.into_iter().find_map(Result::err);
+        failed.map_or(Ok(()), |fault| Err(fault.into_error("release", true)))
+    }
+
+    async fn add(&self, key: &Key, by: i64, ttl: Option<Duration>) -> Result<i64> {
+        let args = [number(by), ttl_arg(ttl)];
+        let job = Job::script(&ADD, [self.names(key).counter()], args, by == 0);
+        match self.one(job, "add", by != 0).await? {
+            Reply::Int(count) => Ok(count),
+            Reply::Bytes(text) => parse(&text).ok_or_else(|| strange("add")),
+            _ => Err(strange("add")),
+        }
+    }
+
+    async fn epochs(&self, namespace: &str, tags: &[TagId]) -> Result<Epochs> {
+        let name = self.namespace_name("e", namespace);
+        let job = Job::script(&EPOCHS, [name], tags.iter().map(tag), true);
+        let Reply::Array(answers) = self.one(job, "epochs", false).await? else {
+            return Err(strange("epochs"));
+        };
+        let number = |reply: &Reply| match reply {
+            Reply::Bytes(text) => parse(text),
+            _ => None,
+        };
+        let numbers = answers.iter().map(number).collect::<Option<Vec<u64>>>();
+        let Some([latest, cleared, tags @ ..]) = numbers.as_deref() else {
+            return Err(strange("epochs"));
+        };
+        Ok(Epochs { latest: *latest, cleared: *cleared, tags: tags.to_vec() })
+    }
+
+    async fn bump(&self, _: Origin, namespace: &str, what: Bump) -> Result<u64> {
+        let tags = match what {
+            Bump::All => Vec::new(),
+            Bump::Tags(tags) if tags.is_empty() => {
+                return Ok(self.epochs(namespace, &[]).await?.latest);
+            }
+            Bump::Tags(tags) => tags,
+        };
+        let says = Bytes::from(self.namespace_name("b", namespace));
+        let args = [says, number(MAX_TAGS)].into_iter().chain(tags.iter().map(tag));
+        let job = Job::script(&BUMP, [self.namespace_name("e", namespace)], args, false);
+        match self.one(job, "bump", true).await? {
+            Reply::Bytes(text) => parse(&text).ok_or_else(|| strange("bump")),
+            _ => Err(strange("bump")),
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.cluster().ping().await.map_err(|fault| fault.into_error("ping", false))
+    }
+}
+
+fn write_job(write: Write, names: &KeyNames) -> Job {
+    let (guard, wanted) = match write.guard {
+        Guard::Always => ("", Bytes::new()),
+        Guard::Absent => ("a", Bytes::new()),
+        Guard::Version(version) => ("v", Bytes::copy_from_slice(version.as_bytes())),
+        Guard::Lease(holder) => ("l", token(holder)),
+    };
+    let (position, fence_ttl) = fence_args(write.fence);
+    let guard = Bytes::from_static(guard.as_bytes());
+    let args = [write.value, ttl_arg(write.ttl), guard, wanted, position, fence_ttl];
+    Job::script(&WRITE, [names.value.clone(), names.lease(), names.fence()], args, false)
+}
+
+fn fence_args(fence: Option<FenceAt>) -> (Bytes, Bytes) {
+    let Some(FenceAt { position: Position { system, timeline, offset }, ttl }) = fence else {
+        return (Bytes::new(), Bytes::new());
+    };
+    let parts = [&system.to_be_bytes()[..], &timeline.to_be_bytes(), &offset.to_be_bytes()];
+    (Bytes::from(parts.concat()), number(millis(ttl)))
+}
+
+fn token(token: LeaseToken) -> Bytes {
+    Bytes::copy_from_slice(&token.0.to_be_bytes())
+}
+
+fn tag(tag: &TagId) -> Bytes {
+    Bytes::from(format!("{:016x}", tag.0))
+}
+
+fn ttl_arg(ttl: Option<Duration>) -> Bytes {
+    ttl.map_or(Bytes::from_static(b"0"), |ttl| number(millis(ttl)))
+}
+
+/// Rounded up, so that a life below a millisecond is not for ever.
+fn millis(ttl: Duration) -> u128 {
+    ttl.as_micros().div_ceil(1000).clamp(1, MAX_TTL_MS)
+}
+
+fn parse<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn strange(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, operation, "the store gave an answer of another kind")
+}

@@ -1,0 +1,166 @@
+//! A connection that listens: RESP3 frames over TCP or TLS, for announcements.
+//!
+//! The driver cannot be used for it: it drops the announcement of a flush, which has no keys, and keeps at most so many
+//! announcements for a slow reader.
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use redis_protocol::resp3::decode::complete::decode_bytes;
+use redis_protocol::resp3::types::BytesFrame;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::link::Settings;
+use super::target::{Address, Login};
+
+trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
+
+pub(super) struct Wire {
+    stream: Box<dyn Stream>,
+    buffer: BytesMut,
+    scan: Scan,
+}
+
+impl Wire {
+    /// Connects; logs nobody in.
+    pub(super) async fn connect(address: &Address, settings: &Settings) -> io::Result<Self> {
+        let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        socket.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match &settings.tls {
+            None => Box::new(socket),
+            #[cfg(feature = "tls")]
+            Some(tls) => Box::new(tls.connect(&address.host, socket).await?),
+            #[cfg(not(feature = "tls"))]
+            Some(never) => match *never {},
+        };
+        Ok(Self { stream, buffer: BytesMut::new(), scan: Scan::default() })
+    }
+
+    /// Switches to RESP3 and logs in.
+    pub(super) async fn hello(&mut self, login: &Login) -> io::Result<BytesFrame> {
+        let mut words = vec!["HELLO", "3"];
+        if let Some(password) = &login.password {
+            words.extend(["AUTH", login.user.as_deref().unwrap_or("default"), password]);
+        }
+        self.send(&words).await?;
+        self.frame().await
+    }
+
+    pub(super) async fn send(&mut self, words: &[&str]) -> io::Result<()> {
+        let mut out = format!("*{}\r\n", words.len());
+        for word in words {
+            out.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        self.stream.write_all(out.as_bytes()).await?;
+        self.stream.flush().await
+    }
+
+    /// The next frame. A dropped future loses nothing.
+    pub(super) async fn frame(&mut self) -> io::Result<BytesFrame> {
+        loop {
+            if let Some(length) = self.scan.frame(&self.buffer)? {
+                let bytes = self.buffer.split_to(length).freeze();
+                let decoded = decode_bytes(&bytes).map_err(io::Error::other)?;
+                let (frame, _) = decoded.ok_or_else(|| io::Error::other("a broken frame"))?;
+                return Ok(frame);
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// Finds the end of a frame, going on where it stopped: a frame of a hundred thousand keys arrives in many pieces.
+#[derive(Debug, Default)]
+struct Scan {
+    at: usize,
+    /// Parts still to come; none before the frame has begun.
+    open: Option<usize>,
+}
+
+impl Scan {
+    fn frame(&mut self, buffer: &[u8]) -> io::Result<Option<usize>> {
+        loop {
+            if self.open == Some(0) {
+                self.open = None;
+                return Ok(Some(std::mem::take(&mut self.at)));
+            }
+            let rest = &buffer[self.at..];
+            let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+                return Ok(None);
+            };
+            let (kind, line) = match rest[..end].split_first() {
+                Some((kind, line)) => (*kind, line),
+                None => return Err(io::Error::other("an empty line is no frame")),
+            };
+            let mut next = self.at + end + 2;
+            let mut parts = 0;
+            match kind {
+                b'*' | b'>' | b'~' => parts = length(line)?.unwrap_or(0),
+                b'%' | b'|' => parts = length(line)?.unwrap_or(0).saturating_mul(2),
+                b'$' | b'=' | b'!' => {
+                    if let Some(length) = length(line)? {
+                        next = next.saturating_add(length).saturating_add(2);
+                    }
+                }
+                _ => {}
+            }
+            if buffer.len() < next {
+                return Ok(None);
+            }
+            self.at = next;
+            // An attribute is no part by itself; we never ask for any.
+            self.open = Some(self.open.unwrap_or(1).saturating_sub(1).saturating_add(parts));
+        }
+    }
+}
+
+/// `None` for the old protocol's nothing, -1.
+fn length(line: &[u8]) -> io::Result<Option<usize>> {
+    let mut digits = line;
+    if digits.starts_with(b"-") {
+        return Ok(None);
+    }
+    let mut length = 0usize;
+    while digits.has_remaining() {
+        let digit = digits.get_u8();
+        if !digit.is_ascii_digit() {
+            return Err(io::Error::other("a length that is no number"));
+        }
+        length = length.saturating_mul(10).saturating_add(usize::from(digit - b'0'));
+    }
+    Ok(Some(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_found_however_they_are_cut() -> io::Result<()> {
+        let frames: [&[u8]; 6] = [
+            b"+OK\r\n",
+            b">2\r\n$10\r\ninvalidate\r\n*2\r\n$3\r\na\r\n\r\n$0\r\n\r\n",
+            b">2\r\n+invalidate\r\n_\r\n",
+            b"%1\r\n$1\r\na\r\n*0\r\n",
+            b"*-1\r\n",
+            b"$-1\r\n",
+        ];
+        let all: Vec<u8> = frames.concat();
+        for step in [1, 2, 3, 7, all.len()] {
+            let (mut scan, mut found, mut buffer) = (Scan::default(), Vec::new(), BytesMut::new());
+            for piece in all.chunks(step) {
+                buffer.extend_from_slice(piece);
+                while let Some(length) = scan.frame(&buffer)? {
+                    found.push(buffer.split_to(length).to_vec());
+                }
+            }
+            assert_eq!(found, frames, "in steps of {step}");
+        }
+        assert!(Scan::default().frame(b"$x\r\n").is_err());
+        Ok(())
+    }
+}

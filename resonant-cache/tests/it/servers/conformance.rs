@@ -1,0 +1,32 @@
+//! The store's suite on a Redis Cluster, on one server, and with TLS and logins.
+
+use std::time::Duration;
+
+use resonant_cache::testing::Bench;
+
+use super::{cluster, config, server, store};
+
+async fn on_the_cluster() -> Bench {
+    bench(config(cluster().await.urls(), true)).await
+}
+
+async fn on_the_cluster_with_replicas() -> Bench {
+    let mut config = config(cluster().await.urls(), true);
+    config.read_from_replicas = true;
+    bench(config).await
+}
+
+async fn on_one_server() -> Bench {
+    bench(config(vec![server().await.url()], false)).await
+}
+
+async fn bench(config: resonant_cache::CacheConfig) -> Bench {
+    Bench::new(store(&config).await).short(Duration::from_millis(400))
+}
+
+resonant_cache::store_conformance!(redis_cluster, super::on_the_cluster());
+resonant_cache::store_conformance!(
+    redis_cluster_with_replicas,
+    super::on_the_cluster_with_replicas()
+);
+resonant_cache::store_conformance!(one_redis_server, super::on_one_server());

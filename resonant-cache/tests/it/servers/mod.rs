@@ -1,0 +1,73 @@
+//! What needs real Redis servers. Tests that hurt nobody share one cluster and one server; the others have their own.
+
+mod conformance;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use resonant_cache::backend::{RedisStore, Store};
+use resonant_cache::{CacheConfig, DistributedCache, DistributedCacheBuilder};
+use resonant_testkit::{Redis, RedisCluster};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+/// How long a state may take to come on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Six nodes that no test may hurt.
+pub(crate) async fn cluster() -> &'static RedisCluster {
+    static CLUSTER: OnceCell<RedisCluster> = OnceCell::const_new();
+    CLUSTER.get_or_init(|| async { started(RedisCluster::start().await) }).await
+}
+
+/// A server alone that no test may hurt.
+pub(crate) async fn server() -> &'static Redis {
+    static SERVER: OnceCell<Redis> = OnceCell::const_new();
+    SERVER.get_or_init(|| async { started(Redis::start().await) }).await
+}
+
+/// The value, or the end of the test.
+pub(crate) fn started<T, E: std::fmt::Display>(outcome: Result<T, E>) -> T {
+    match outcome {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Settings for a busy machine: generous deadlines, so that a slow answer is not taken for none.
+pub(crate) fn config(nodes: Vec<String>, cluster: bool) -> CacheConfig {
+    CacheConfig {
+        nodes,
+        cluster_mode: cluster,
+        command_timeout: Duration::from_secs(10),
+        unannounced_max_age: Duration::from_secs(4),
+        ..CacheConfig::default()
+    }
+}
+
+/// A store whose primaries all announce.
+pub(crate) async fn store(config: &CacheConfig) -> Arc<RedisStore> {
+    let store = Arc::new(started(RedisStore::new(config)));
+    started(store.ping().await);
+    until("all primaries announce", || store.is_announced()).await;
+    store
+}
+
+/// A cache as another process would have it: a store of its own.
+pub(crate) async fn cache(config: CacheConfig) -> DistributedCache {
+    let store = store(&config).await;
+    started(builder(config).store(store).build())
+}
+
+pub(crate) fn builder(config: CacheConfig) -> DistributedCacheBuilder {
+    DistributedCache::builder().config(config)
+}
+
+/// Waits for a state.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < SOON, "it did not come to it that {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
