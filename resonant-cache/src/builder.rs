@@ -160,3 +160,19 @@ fn redis_store(_: &CacheConfig, scheme: &str) -> Result<Arc<dyn Store>> {
     );
     Err(Error::new(ErrorKind::Unsupported, "build", message))
 }
+
+#[cfg(all(test, not(feature = "redis")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_without_their_engine_name_the_feature() {
+        let nodes = ["redis://:secret@cache-1:6379", "redis://cache-2:6379"];
+        let Err(error) = DistributedCacheBuilder::default().nodes(nodes).build() else {
+            panic!("they were accepted")
+        };
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("feature `redis`"), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{MemoryStore, Origin, Store};
+use crate::backend::{Announces, MemoryStore, Origin, Store};
 use crate::builder::DistributedCacheBuilder;
 use crate::codec::{Json, Raw};
 use crate::config::{CacheConfig, NamespaceConfig};
@@ -212,7 +212,9 @@ impl DistributedCache {
     }
 
     /// What the cache says of its own health, without asking anybody: `cache.ok`, `cache.closed`,
-    /// `cache.store.unreachable` (it still serves from this process and from loaders), `cache.loads.saturated`.
+    /// `cache.store.unreachable` (it still serves from this process and from loaders), `cache.store.unannounced` (changes
+    /// by others are not announced, now or ever, so values stay in this process for `unannounced_max_age` at most),
+    /// `cache.loads.saturated`.
     pub fn findings(&self) -> Vec<Finding> {
         let core = &self.shell.core;
         let finding = |severity, code| Finding::new(core.config.name.clone(), severity, code);
@@ -222,6 +224,10 @@ impl DistributedCache {
         }
         if !core.gate.is_reachable() {
             findings.push(finding(Severity::Warn, "cache.store.unreachable"));
+        }
+        let can = core.gate.store().capabilities();
+        if can.shared && can.announces == Announces::Never {
+            findings.push(finding(Severity::Warn, "cache.store.unannounced"));
         }
         let namespaces = core.local.namespaces.read().unwrap_or_else(PoisonError::into_inner);
         if namespaces.values().any(|namespace| namespace.is_saturated()) {

@@ -1,6 +1,7 @@
 //! Settings: plain data with documented defaults, checked before anything is built.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Settings of a [`DistributedCache`](crate::DistributedCache). The first three names are the scaling guide's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     /// Where the shared tier lives: `redis://…` URLs, or nothing (or `memory:`) for a store inside the process.
@@ -50,6 +51,48 @@ pub struct CacheConfig {
     pub defaults: NamespaceConfig,
     /// Settings of single namespaces, by name; each replaces `defaults` as a whole. Default none.
     pub namespaces: BTreeMap<String, NamespaceConfig>,
+}
+
+/// Without what `nodes` say, which may hold passwords.
+impl fmt::Debug for CacheConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            nodes,
+            cluster_mode,
+            read_from_replicas,
+            tls_ca_file,
+            name,
+            key_prefix,
+            max_bytes,
+            store_max_bytes,
+            max_key_bytes,
+            max_batch,
+            max_namespaces,
+            command_timeout,
+            unannounced_max_age,
+            degraded_ttl,
+            defaults,
+            namespaces,
+        } = self;
+        f.debug_struct("CacheConfig")
+            .field("nodes", &nodes.len())
+            .field("cluster_mode", cluster_mode)
+            .field("read_from_replicas", read_from_replicas)
+            .field("tls_ca_file", tls_ca_file)
+            .field("name", name)
+            .field("key_prefix", key_prefix)
+            .field("max_bytes", max_bytes)
+            .field("store_max_bytes", store_max_bytes)
+            .field("max_key_bytes", max_key_bytes)
+            .field("max_batch", max_batch)
+            .field("max_namespaces", max_namespaces)
+            .field("command_timeout", command_timeout)
+            .field("unannounced_max_age", unannounced_max_age)
+            .field("degraded_ttl", degraded_ttl)
+            .field("defaults", defaults)
+            .field("namespaces", namespaces)
+            .finish()
+    }
 }
 
 impl Default for CacheConfig {

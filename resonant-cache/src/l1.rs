@@ -6,9 +6,10 @@
 //! each entry carries its instants on tokio's clock, checked on every read.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
@@ -22,6 +23,8 @@ pub(crate) const ENTRY_BYTES: u64 = 240;
 /// A shard smaller than this refuses values that users would expect to fit.
 const BYTES_PER_SHARD: u64 = 4 << 20;
 const MAX_SHARDS: u64 = 32;
+/// Losses remembered; what was held before is dropped.
+const LOSSES: usize = 64;
 /// Only sizes tables that grow anyway.
 const TYPICAL_ENTRY: u64 = 512;
 
@@ -42,6 +45,8 @@ pub(crate) struct Entry {
     pub(crate) tags: Option<Arc<[TagId]>>,
     /// Of key and value, without [`ENTRY_BYTES`].
     pub(crate) weight: u64,
+    /// How often announcements had been lost when it was put here. Set by [`L1::insert`].
+    pub(crate) trust: u64,
 }
 
 impl fmt::Debug for Entry {
@@ -84,6 +89,10 @@ impl Lifecycle<LocalKey, Entry> for PushedOut {
 pub(crate) struct L1 {
     engine: Cache<LocalKey, Entry, Weight, DefaultHashBuilder, PushedOut>,
     evictions: AtomicU64,
+    /// How often announcements were lost.
+    trust: AtomicU64,
+    /// When they were, the last times.
+    losses: Mutex<VecDeque<Instant>>,
 }
 
 impl L1 {
@@ -107,15 +116,48 @@ impl L1 {
                 Cache::with(items, max_bytes, Weight, DefaultHashBuilder::default(), PushedOut)
             }
         };
-        Self { engine, evictions: AtomicU64::new(0) }
+        Self {
+            engine,
+            evictions: AtomicU64::new(0),
+            trust: AtomicU64::new(0),
+            losses: Mutex::default(),
+        }
     }
 
+    /// What is held. Of what was put here before announcements were lost nobody knows whether it still holds: its life
+    /// ended then.
     #[inline]
     pub(crate) fn get(&self, key: LocalRef<'_>) -> Option<Entry> {
-        self.engine.get(&key)
+        let entry = self.engine.get(&key)?;
+        if entry.trust == self.trust.load(Ordering::Acquire) {
+            return Some(entry);
+        }
+        self.cut_short(entry)
     }
 
-    pub(crate) fn insert(&self, key: LocalKey, entry: Entry) {
+    #[cold]
+    fn cut_short(&self, mut entry: Entry) -> Option<Entry> {
+        let losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = self.trust.load(Ordering::Acquire).saturating_sub(entry.trust);
+        let back = usize::try_from(since).ok()?;
+        let lost = *losses.get(losses.len().checked_sub(back)?)?;
+        entry.fresh_until = Some(entry.fresh_until.map_or(lost, |end| end.min(lost)));
+        entry.settled_until = entry.fresh_until;
+        Some(entry)
+    }
+
+    /// Announcements were lost: what is held is not fresh any more, but may do where there is nothing better.
+    pub(crate) fn distrust(&self, now: Instant) {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        if losses.len() == LOSSES {
+            losses.pop_front();
+        }
+        losses.push_back(now);
+        self.trust.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn insert(&self, key: LocalKey, mut entry: Entry) {
+        entry.trust = self.trust.load(Ordering::Acquire);
         let mut dropped = Vec::new();
         self.engine.insert_with_lifecycle(key.clone(), entry, &mut dropped);
         // What it replaces counts as dropped, too, and is no eviction.
@@ -167,6 +209,7 @@ mod tests {
             epoch: 0,
             tags: None,
             weight,
+            trust: 0,
         };
         let key = |n: u32| LocalKey { namespace: 1, key: n.to_string().into() };
         for weight in [10, 20, 1 << 30, 10] {

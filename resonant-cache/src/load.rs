@@ -281,6 +281,7 @@ impl<V: Send + Sync + 'static> Load<V> {
             epoch,
             tags: (!kept.tags.is_empty()).then(|| kept.tags.as_slice().into()),
             weight: weight as u64,
+            trust: 0,
         }
     }
 

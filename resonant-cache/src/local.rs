@@ -8,6 +8,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use tokio::time::Instant;
+
 use crate::backend::{Event, Listener};
 use crate::flight::Flight;
 use crate::inflight::{Entered, InFlight, Ticket};
@@ -77,16 +79,22 @@ impl Local {
         }
     }
 
-    /// Nothing held can be trusted.
+    /// Nothing held can be trusted. Namespaces that serve stale values keep theirs, whose life ends now.
     pub(crate) fn lost(&self) {
+        let mut stale_is_of_use = false;
         for namespace in self.namespaces.read().unwrap_or_else(PoisonError::into_inner).values() {
             namespace.forget_epochs();
+            stale_is_of_use |= !namespace.windows().longest().is_zero();
         }
         for stripe in &self.stripes {
             let mut stripe = lock(stripe);
             stripe.invalidate_all(|_| true);
         }
-        self.l1.clear();
+        if stale_is_of_use {
+            self.l1.distrust(Instant::now());
+        } else {
+            self.l1.clear();
+        }
     }
 
     fn namespace(&self, name: &str) -> Option<Arc<NamespaceCore>> {

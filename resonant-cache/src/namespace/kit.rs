@@ -203,6 +203,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
             epoch: head.epoch,
             tags: (!head.tags.is_empty()).then(|| head.tags.clone().into()),
             weight: (weight + key.key.len()) as u64,
+            trust: 0,
         };
         Some((entry, freshness))
     }

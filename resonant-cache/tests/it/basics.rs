@@ -180,7 +180,7 @@ async fn too_many_namespaces_fail_on_use() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nodes_without_their_engine_name_the_feature() {
+async fn nodes_of_no_engine_are_refused() {
     let refused = |nodes: &[&str]| {
         let built = DistributedCache::builder()
             .nodes(nodes.iter().copied())
@@ -192,10 +192,6 @@ async fn nodes_without_their_engine_name_the_feature() {
             Err(error) => error,
         }
     };
-    let error = refused(&["redis://:secret@cache-1:6379", "redis://cache-2:6379"]);
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.message().contains("feature `redis`"), "{error}");
-    assert!(!error.to_string().contains("secret"), "{error}");
     assert_eq!(refused(&["redis-sentinel://cache-1"]).kind(), ErrorKind::Unsupported);
     assert_eq!(refused(&["cache-1:6379"]).kind(), ErrorKind::Config);
     assert_eq!(refused(&["memory:", "memory:"]).kind(), ErrorKind::Config);

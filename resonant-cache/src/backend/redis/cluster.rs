@@ -179,11 +179,11 @@ impl Cluster {
         self.trouble.notify_one();
     }
 
-    /// A server seems to hang.
-    pub(super) fn kick(&self, address: &Address) {
+    /// A listener was heard again, or no more: so will be the server's other connection.
+    pub(super) fn note_life(&self, address: &Address, lives: bool) {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get(&(address.clone(), false)) {
-            node.kick();
+            if lives { node.hurry() } else { node.kick() }
         }
     }
 

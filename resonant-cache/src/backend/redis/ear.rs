@@ -21,56 +21,63 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 enum End {
     /// The connection.
     Broke(io::Error),
-    /// The server does not announce to us.
-    Refused(String),
+    /// It is time to ask a server anew that refuses to announce.
+    AskAgain,
     /// No answer in time.
     Silent,
 }
 
 /// Listens to one primary until it is dropped.
 pub(super) async fn listen(cluster: Arc<Cluster>, address: Address) {
-    let mut failures = 0u32;
+    let (mut failures, mut refused) = (0u32, false);
     loop {
-        let mut armed = false;
-        let end = hear(&cluster, &address, &mut armed).await;
-        let refused = matches!(end, End::Refused(_));
+        let mut connected = false;
+        let end = hear(&cluster, &address, &mut connected, &mut refused).await;
         cluster.hub.unheard(&address, refused);
-        if armed {
-            failures = 0;
-        }
         match &end {
-            End::Refused(text) => {
-                tracing::warn!(
-                    node = %address, refusal = text,
-                    "the Redis server does not announce changes; values stay in the process only for a moment"
-                );
-            }
-            End::Silent => cluster.kick(&address),
+            End::Silent => cluster.note_life(&address, false),
             End::Broke(error) => {
-                tracing::debug!(node = %address, %error, "a listener's connection ended")
+                tracing::debug!(node = %address, %error, "a listener's connection ended");
             }
+            End::AskAgain => {}
         }
         cluster.refresh();
-        let wait = match end {
-            End::Refused(_) => REFUSED_AGAIN,
-            _ if armed => Duration::ZERO,
-            _ => AGAIN.wait(failures, &mut rand::rng()).max(Duration::from_millis(10)),
-        };
-        failures = failures.saturating_add(1);
-        tokio::time::sleep(wait).await;
+        if connected {
+            failures = 0;
+        } else {
+            let wait = AGAIN.wait(failures, &mut rand::rng());
+            tokio::time::sleep(wait.max(Duration::from_millis(10))).await;
+            failures = failures.saturating_add(1);
+        }
     }
 }
 
-async fn hear(cluster: &Cluster, address: &Address, armed: &mut bool) -> End {
+async fn hear(
+    cluster: &Cluster,
+    address: &Address,
+    connected: &mut bool,
+    refused: &mut bool,
+) -> End {
     let limit = cluster.settings.connect_timeout;
-    let arming = arm(cluster, address);
-    let mut wire = match tokio::time::timeout(limit, arming).await {
-        Ok(Ok(wire)) => wire,
-        Ok(Err(end)) => return end,
+    let (mut wire, refusal) = match tokio::time::timeout(limit, arm(cluster, address)).await {
+        Ok(Ok(armed)) => armed,
+        Ok(Err(error)) => return End::Broke(error),
         Err(_) => return End::Silent,
     };
-    *armed = true;
-    cluster.hub.heard(address);
+    *connected = true;
+    cluster.note_life(address, true);
+    match &refusal {
+        None => cluster.hub.heard(address),
+        Some(_) => cluster.hub.unheard(address, true),
+    }
+    if let Some(refusal) = refusal.as_deref().filter(|_| !*refused) {
+        tracing::warn!(
+            node = %address, refusal,
+            "the Redis server does not announce changes; values stay in the process for a moment only"
+        );
+    }
+    *refused = refusal.is_some();
+    let end = Instant::now() + REFUSED_AGAIN;
     let patience = cluster.max_age / 2;
     let mut next = Instant::now();
     let mut asked: Option<Instant> = None;
@@ -85,6 +92,9 @@ async fn hear(cluster: &Cluster, address: &Address, armed: &mut bool) -> End {
             () = tokio::time::sleep_until(wake) => {
                 if asked.is_some() {
                     return End::Silent;
+                }
+                if *refused && end <= wake {
+                    return End::AskAgain;
                 }
                 if let Err(error) = wire.send(&["TIME"]).await {
                     return End::Broke(error);
@@ -105,32 +115,41 @@ async fn hear(cluster: &Cluster, address: &Address, armed: &mut bool) -> End {
     }
 }
 
-async fn arm(cluster: &Cluster, address: &Address) -> Result<Wire, End> {
-    let mut wire = Wire::connect(address, &cluster.settings).await.map_err(End::Broke)?;
+/// A connection, and why the server does not announce on it, if so.
+async fn arm(cluster: &Cluster, address: &Address) -> io::Result<(Wire, Option<String>)> {
+    let mut wire = Wire::connect(address, &cluster.settings).await?;
     let login = cluster.targets.login(address);
-    let hello = wire.hello(&login).await.map_err(End::Broke)?;
-    accepted(&hello, "HELLO")?;
+    let hello = wire.hello(&login).await?;
+    if let Some(why) = refusal(&hello, "HELLO")? {
+        // A server of the old protocol is listened to as well, for its clock and its life.
+        if let Some(answer) = wire.log_in(&login).await?
+            && let Some(code) = refusal(&answer, "AUTH")?
+        {
+            return Err(io::Error::other(code));
+        }
+        return Ok((wire, Some(why)));
+    }
     let names = cluster.hub.names();
     let words =
         ["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", &names.values, "PREFIX", &names.bumps];
-    wire.send(&words).await.map_err(End::Broke)?;
-    let answer = wire.frame().await.map_err(End::Broke)?;
-    accepted(&answer, "CLIENT TRACKING")?;
-    Ok(wire)
+    wire.send(&words).await?;
+    let answer = wire.frame().await?;
+    let why = refusal(&answer, "CLIENT TRACKING")?;
+    Ok((wire, why))
 }
 
-/// A refusal for good is told from one that will pass.
-fn accepted(answer: &BytesFrame, what: &str) -> Result<(), End> {
+/// A refusal for good; one that may pass is an error.
+fn refusal(answer: &BytesFrame, what: &str) -> io::Result<Option<String>> {
     let text = match answer {
         BytesFrame::SimpleError { data, .. } => data.to_string(),
         BytesFrame::BlobError { data, .. } => String::from_utf8_lossy(data).into_owned(),
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
     let code = text.split(' ').next().unwrap_or_default();
     if matches!(code, "ERR" | "NOPERM" | "NOPROTO") {
-        return Err(End::Refused(format!("{what}: {code}")));
+        return Ok(Some(format!("{what}: {code}")));
     }
-    Err(End::Broke(io::Error::other(format!("{what} was refused: {code}"))))
+    Err(io::Error::other(format!("{what} was refused: {code}")))
 }
 
 fn announced(cluster: &Cluster, data: &[BytesFrame]) {

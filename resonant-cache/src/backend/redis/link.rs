@@ -15,7 +15,7 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::config::{Config, ConnectionConfig, Server, ServerConfig, TcpConfig};
-use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, RespVersion, Value};
+use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -101,7 +101,8 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Connects and logs in, with RESP3. `readonly` asks a replica to answer reads.
+    /// Connects and logs in. `readonly` asks a replica to answer reads. The old protocol says all that is asked here, to
+    /// any server.
     pub(super) async fn connect(
         address: &Address,
         login: &Login,
@@ -126,7 +127,6 @@ impl Link {
             ServerConfig::Centralized { server: Server::new(address.host.clone(), address.port) };
         let config = Config {
             server,
-            version: RespVersion::RESP3,
             username: login.user.clone(),
             password: login.password.clone(),
             database: Some(settings.database).filter(|number| *number != 0),

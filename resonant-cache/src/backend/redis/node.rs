@@ -28,6 +28,7 @@ struct Shared {
     settings: SharedSettings,
     state: watch::Sender<State>,
     kick: Notify,
+    hurry: Notify,
     /// Told when the link breaks or cannot be made.
     trouble: Arc<Notify>,
 }
@@ -50,8 +51,9 @@ impl Node {
         trouble: Arc<Notify>,
     ) -> Self {
         let state = watch::Sender::new(State::Connecting);
-        let kick = Notify::new();
-        let shared = Arc::new(Shared { address, login, readonly, settings, state, kick, trouble });
+        let (kick, hurry) = (Notify::new(), Notify::new());
+        let shared =
+            Arc::new(Shared { address, login, readonly, settings, state, kick, hurry, trouble });
         let stop = CancellationToken::new();
         let (run, token) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move { token.run_until_cancelled(run.keep_connected()).await });
@@ -106,6 +108,11 @@ impl Node {
         }
     }
 
+    /// The server seems to answer: tries to connect at once if it is waiting to.
+    pub(super) fn hurry(&self) {
+        self.shared.hurry.notify_waiters();
+    }
+
     /// The server seems to hang: ends its connection, so that nobody waits for it.
     pub(super) fn kick(&self) {
         self.shared.kick.notify_waiters();
@@ -125,7 +132,8 @@ impl Shared {
                     self.note_failure(&fault);
                     let wait = RECONNECT.wait(failures, &mut rand::rng());
                     failures = failures.saturating_add(1);
-                    tokio::time::sleep(wait.max(Duration::from_millis(20))).await;
+                    let wait = wait.max(Duration::from_millis(20));
+                    let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
                 }
             }
         }

@@ -48,6 +48,16 @@ impl Wire {
         self.frame().await
     }
 
+    /// Logs in the old way; `None` if nobody is to.
+    pub(super) async fn log_in(&mut self, login: &Login) -> io::Result<Option<BytesFrame>> {
+        let Some(password) = &login.password else { return Ok(None) };
+        let mut words = vec!["AUTH"];
+        words.extend(login.user.as_deref());
+        words.push(password);
+        self.send(&words).await?;
+        self.frame().await.map(Some)
+    }
+
     pub(super) async fn send(&mut self, words: &[&str]) -> io::Result<()> {
         let mut out = format!("*{}\r\n", words.len());
         for word in words {

@@ -1,6 +1,11 @@
 //! What needs real Redis servers. Tests that hurt nobody share one cluster and one server; the others have their own.
 
+mod coherence;
 mod conformance;
+mod faults;
+mod forbidden;
+mod replicas;
+mod traps;
 
 use std::sync::Arc;
 use std::time::Duration;

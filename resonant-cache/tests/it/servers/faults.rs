@@ -1,0 +1,327 @@
+//! Servers that die, hang and come back, under load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use resonant_cache::backend::Key;
+use resonant_cache::{CacheConfig, DistributedCache, Loaded, Namespace, NamespaceConfig, Result};
+use resonant_testkit::{Redis, RedisCluster};
+use tokio::time::Instant;
+
+use super::{builder, cache, config, started, until};
+
+fn quick(nodes: Vec<String>, cluster: bool) -> CacheConfig {
+    let mut config =
+        CacheConfig { command_timeout: Duration::from_secs(2), ..config(nodes, cluster) };
+    config.unannounced_max_age = Duration::from_secs(2);
+    config
+}
+
+/// What a fault did to callers.
+#[derive(Default)]
+struct Felt {
+    ended: AtomicBool,
+    calls: AtomicUsize,
+    errors: AtomicUsize,
+    /// Milliseconds since the beginning of the first and the last error, plus one.
+    first: AtomicU64,
+    last: AtomicU64,
+    slowest: AtomicU64,
+    /// The newest number whose write was acknowledged, for each key, is never followed by an older one.
+    went_back: AtomicUsize,
+}
+
+impl Felt {
+    fn note(&self, begun: Instant, asked: Instant, failed: bool) {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.slowest.fetch_max(ms(asked.elapsed()), Ordering::Relaxed);
+        if failed {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            let at = ms(begun.elapsed()) + 1;
+            let _ = self.first.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
+            self.last.fetch_max(at, Ordering::Relaxed);
+        }
+    }
+
+    fn says(&self, what: &str) {
+        let at = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        println!(
+            "FIGURE {what}: {} calls, {} errors in {} ms, slowest {} ms",
+            self.calls.load(Ordering::Relaxed),
+            self.errors.load(Ordering::Relaxed),
+            at(&self.last).saturating_sub(at(&self.first)),
+            at(&self.slowest),
+        );
+    }
+}
+
+/// Writes rising numbers and reads them back, for each key in turn, until told to end.
+fn load(
+    users: Namespace<u64>,
+    keys: Vec<String>,
+    felt: Arc<Felt>,
+    begun: Instant,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut acknowledged = vec![0u64; keys.len()];
+        let mut number = 0;
+        while !felt.ended.load(Ordering::Relaxed) {
+            for (key, newest) in keys.iter().zip(&mut acknowledged) {
+                number += 1;
+                let asked = Instant::now();
+                let written = users.set(key, &number).await;
+                felt.note(begun, asked, written.is_err());
+                if written.is_ok() {
+                    *newest = number;
+                }
+                let asked = Instant::now();
+                let read = users.get(key).await;
+                felt.note(begun, asked, read.is_err());
+                // Only what is certain: this task alone writes the key, so a lower number is from the past.
+                if let Ok(Some(value)) = read
+                    && *value < *newest
+                {
+                    felt.went_back.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+}
+
+/// Keys that lie on one primary, and keys that lie on the others.
+async fn keys_on(
+    redis: &RedisCluster,
+    config: &CacheConfig,
+    node: usize,
+) -> (Vec<String>, Vec<String>) {
+    let (mut on, mut off) = (Vec::new(), Vec::new());
+    let mut n = 0;
+    while on.len() < 10 || off.len() < 10 {
+        let key = format!("k{n}");
+        n += 1;
+        let stored = Key::new("n", key.as_str()).encode(&config.key_prefix);
+        let slot = fred::util::redis_keyslot(stored.as_bytes());
+        let owner = started(redis.owner_of_slot(slot).await).index();
+        let list = if owner == node { &mut on } else { &mut off };
+        if list.len() < 10 {
+            list.push(key);
+        }
+    }
+    (on, off)
+}
+
+/// A primary that does not count the epochs of the namespace `n`.
+async fn victim(redis: &RedisCluster, config: &CacheConfig) -> usize {
+    let counts = started(redis.owner_of(&format!("{}:e{{n}}", config.key_prefix)).await);
+    (counts.index() + 1) % 3
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_is_felt_by_its_own_keys_only_and_briefly() -> Result<()> {
+    failover("a primary killed", async |node| started(node.kill().await)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_primary_is_felt_by_its_own_keys_only_and_briefly() -> Result<()> {
+    failover("a primary frozen", async |node| started(node.freeze())).await
+}
+
+async fn failover(what: &str, hurt: impl AsyncFnOnce(&resonant_testkit::RedisNode)) -> Result<()> {
+    let redis = started(RedisCluster::start().await);
+    let config = quick(redis.urls(), true);
+    let victim = victim(&redis, &config).await;
+    let (on, off) = keys_on(&redis, &config, victim).await;
+    let probe = Key::new("n", on[0].as_str()).encode(&config.key_prefix);
+    let cache = cache(config).await;
+    let users = cache.namespace::<u64>("n");
+    let begun = Instant::now();
+    let (hit, spared) = (Arc::new(Felt::default()), Arc::new(Felt::default()));
+    let tasks = [
+        load(users.clone(), on, Arc::clone(&hit), begun),
+        load(users.clone(), off, Arc::clone(&spared), begun),
+    ];
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let node = redis.node(victim);
+    hurt(&node).await;
+    let hurt_at = Instant::now();
+    started(redis.new_owner_of(&probe, &node).await);
+    let promoted = Instant::now();
+    let calls = hit.calls.load(Ordering::Relaxed) + hit.errors.load(Ordering::Relaxed);
+    // Normal again: calls succeed, and none has failed for a second.
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let last = begun + Duration::from_millis(hit.last.load(Ordering::Relaxed));
+        if last.elapsed() > Duration::from_secs(1) && hit.calls.load(Ordering::Relaxed) > calls + 50
+        {
+            break;
+        }
+        assert!(promoted.elapsed() < super::SOON, "it does not come back to normal");
+    }
+    for felt in [&hit, &spared] {
+        felt.ended.store(true, Ordering::Relaxed);
+    }
+    for task in tasks {
+        assert!(task.await.is_ok());
+    }
+    let last = begun + Duration::from_millis(hit.last.load(Ordering::Relaxed));
+    println!(
+        "FIGURE {what}: promoted after {:?}, last error {:?} after the promotion",
+        promoted - hurt_at,
+        last.saturating_duration_since(promoted)
+    );
+    hit.says(&format!("{what}, its keys"));
+    spared.says(&format!("{what}, other keys"));
+    assert_eq!(spared.errors.load(Ordering::Relaxed), 0, "other shards felt it");
+    assert_eq!(spared.went_back.load(Ordering::Relaxed), 0, "an older value was served");
+    until("all is well", || cache.findings()[0].code == "cache.ok").await;
+    Ok(())
+}
+
+/// The whole store gone, silent, and back: callers get values within their time, from the loader or kept ones, and a
+/// source is asked once for each key at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_gone_or_hangs_costs_no_call_more_than_its_deadline() -> Result<()> {
+    let redis = started(Redis::start().await);
+    let mut config = quick(vec![redis.url()], false);
+    config.degraded_ttl = Duration::from_millis(300);
+    config.defaults =
+        NamespaceConfig { stale_if_error: Duration::from_secs(600), ..config.defaults };
+    let cache = cache(config).await;
+    let users = cache.namespace::<u64>("n");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let source = |fails: bool| {
+        let asked = Arc::clone(&asked);
+        async move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if fails { Err(std::io::Error::other("down")) } else { Ok(Loaded::new(1u64)) }
+        }
+    };
+    users.get_or_load_with("kept", source(false)).await?;
+    // The echo of the fill may drop what was just put into the process.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    users.get("kept").await?;
+    until("the process holds it", || cache.usage().entries > 0).await;
+    for how in ["killed", "frozen"] {
+        match how {
+            "killed" => started(redis.kill().await),
+            _ => started(redis.freeze()),
+        }
+        asked.store(0, Ordering::Relaxed);
+        let begun = Instant::now();
+        let callers: Vec<_> = (0..200)
+            .map(|_| {
+                let (users, load) = (users.clone(), source(false));
+                tokio::spawn(
+                    async move { users.get_or_load_with(&format!("cold {how}"), load).await },
+                )
+            })
+            .collect();
+        for caller in callers {
+            assert!(caller.await.is_ok_and(|served| served.is_ok()), "{how}");
+        }
+        println!("FIGURE {how}: 200 callers had their value after {:?}", begun.elapsed());
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{how}: loads of one key");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{how}: {:?}", begun.elapsed());
+        let begun = Instant::now();
+        until("its copy is not trusted", || cache.findings()[0].code != "cache.ok").await;
+        let served = users.get_or_load_with("kept", source(true)).await?;
+        assert_eq!(served.value.as_deref(), Some(&1), "{how}");
+        println!(
+            "FIGURE {how}: a kept value was served, stale: {}, after {:?}",
+            served.stale,
+            begun.elapsed()
+        );
+        match how {
+            "killed" => started(redis.start().await),
+            _ => started(redis.thaw()),
+        }
+        let back = Instant::now();
+        until("all is well", || cache.findings()[0].code != "cache.store.unannounced").await;
+        while users.set("after", &2).await.is_err() {
+            assert!(back.elapsed() < super::SOON, "{how}: it does not come back");
+        }
+        println!("FIGURE {how}: wrote again {:?} after it was back", back.elapsed());
+        users.set("kept", &1).await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        users.get("kept").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_not_there_stops_no_start_and_is_used_when_it_comes() -> Result<()> {
+    let redis = started(Redis::start().await);
+    started(redis.kill().await);
+    let config = quick(vec![redis.url()], false);
+    let cache: DistributedCache = started(builder(config).build());
+    let users = cache.namespace::<u64>("n");
+    let begun = Instant::now();
+    let load = async || Ok::<_, std::io::Error>(7u64);
+    assert_eq!(*users.get_or_load("7", load).await?, 7);
+    println!("FIGURE without a store the first value came after {:?}", begun.elapsed());
+    assert!(cache.ping().await.is_err());
+    started(redis.start().await);
+    let begun = Instant::now();
+    while users.set("7", &8).await.is_err() {
+        assert!(begun.elapsed() < super::SOON);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(users.get("7").await?.as_deref(), Some(&8));
+    Ok(())
+}
+
+/// Slots on their way from one server to another, and scripts that a server has forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moving_slots_and_forgotten_scripts_are_not_felt() -> Result<()> {
+    let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
+    let config = config(redis.urls(), true);
+    let cache = cache(config.clone()).await;
+    let users = cache.namespace::<u64>("n");
+    for n in 0..20u64 {
+        users.set(&n.to_string(), &n).await?;
+    }
+    for node in redis.nodes() {
+        started(node.command(["SCRIPT", "FLUSH"]).await);
+    }
+    for round in 0..6u64 {
+        let key = round.to_string();
+        let stored = Key::new("n", key.as_str()).encode(&config.key_prefix);
+        let slot = started(redis.slot_of(&stored).await);
+        let source = started(redis.owner_of_slot(slot).await);
+        let target = redis.node((source.index() + 1) % 3);
+        // Half moved: the value is still at home, then it is not. Reads go where it is.
+        let moving = started(redis.begin_move(slot, &target).await);
+        assert_eq!(users.get(&key).await?.as_deref(), Some(&round));
+        started(moving.migrate(&[&stored]).await);
+        assert_eq!(users.get(&key).await?.as_deref(), Some(&round));
+        // Scripts wait for the end, for they touch keys that are not there.
+        let write = tokio::spawn({
+            let (users, key) = (users.clone(), key.clone());
+            async move { users.set(&key, &(100 + round)).await }
+        });
+        started(moving.move_keys().await);
+        started(moving.finish().await);
+        assert!(write.await.is_ok_and(|written| written.is_ok()));
+        assert_eq!(users.get(&key).await?.as_deref(), Some(&(100 + round)));
+    }
+    // Many slots on their way, one after another, under load.
+    let felt = Arc::new(Felt::default());
+    let keys: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let load = load(users.clone(), keys.clone(), Arc::clone(&felt), Instant::now());
+    for key in &keys {
+        let stored = Key::new("n", key.as_str()).encode(&config.key_prefix);
+        let slot = started(redis.slot_of(&stored).await);
+        let source = started(redis.owner_of_slot(slot).await);
+        started(redis.move_slot(slot, &redis.node((source.index() + 2) % 3)).await);
+    }
+    felt.ended.store(true, Ordering::Relaxed);
+    assert!(load.await.is_ok());
+    felt.says("twenty slots moved");
+    assert_eq!(felt.errors.load(Ordering::Relaxed), 0);
+    assert_eq!(felt.went_back.load(Ordering::Relaxed), 0);
+    Ok(())
+}
