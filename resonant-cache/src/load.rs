@@ -1,12 +1,12 @@
 //! A load from beginning to end, for one key or many, in a task of its own.
 //!
-//! Per key: look into the shared tier; ask for the fleet's lease; whoever gets it runs the loader, within its
-//! namespace's turn and deadline, and stores what came under the lease; whoever does not looks again until the value
+//! Per key: look into the shared tier; ask for the fleet's lease; whoever gets it looks again, for the value may have come
+//! in between, and runs the loader, within its namespace's turn and deadline, and stores what came under the lease; whoever does not looks again until the value
 //! is there or the lease is free. Where the store is down, loaders run without leases and what they find is kept in
 //! this process for a short while only.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,8 +72,9 @@ impl<V: Send + Sync + 'static> Load<V> {
             .saturating_add(command.saturating_mul(4));
         let deadline = after(Instant::now(), lease_ttl.saturating_mul(2));
         for round in 0u32.. {
-            let (missing, down) = self.look(seats).await;
-            let (mut chosen, held) = self.lease(missing, lease_ttl).await;
+            let (missing, down) = self.look(seats, ReadFrom::Any).await;
+            let (chosen, held) = self.lease(missing, lease_ttl).await;
+            let mut chosen = self.look_again(chosen).await;
             chosen.extend(down.into_iter().map(|seat| Chosen { seat, hold: Hold::None }));
             if !chosen.is_empty() {
                 self.call(&mut *loader, chosen).await;
@@ -94,9 +95,9 @@ impl<V: Send + Sync + 'static> Load<V> {
     }
 
     /// Lands what the shared tier has; the rest is missing, or the store did not answer.
-    async fn look(&self, seats: Vec<Seat>) -> (Vec<Seat>, Vec<Seat>) {
+    async fn look(&self, seats: Vec<Seat>, from: ReadFrom) -> (Vec<Seat>, Vec<Seat>) {
         let keys: Vec<_> = seats.iter().map(|seat| seat.key.clone()).collect();
-        let found = self.kit.fetch(&keys, ReadFrom::Any).await;
+        let found = self.kit.fetch(&keys, from).await;
         let (mut missing, mut down) = (Vec::new(), Vec::new());
         for (mut seat, found) in seats.into_iter().zip(found) {
             match found.map(|found| found.entry) {
@@ -134,6 +135,27 @@ impl<V: Send + Sync + 'static> Load<V> {
             }
         }
         (chosen, held)
+    }
+
+    /// Between the look and the lease another process may have stored the value and given its lease back.
+    async fn look_again(&self, chosen: Vec<Chosen>) -> Vec<Chosen> {
+        let (leased, mut rest): (Vec<_>, Vec<_>) =
+            chosen.into_iter().partition(|chosen| chosen.hold == Hold::Leased);
+        if leased.is_empty() {
+            return rest;
+        }
+        let mut landed: HashSet<_> = leased.iter().map(|chosen| chosen.seat.key.clone()).collect();
+        let seats = leased.into_iter().map(|chosen| chosen.seat).collect();
+        let (missing, down) = self.look(seats, ReadFrom::Primary).await;
+        for seat in missing.into_iter().chain(down) {
+            landed.remove(&seat.key);
+            rest.push(Chosen { seat, hold: Hold::Leased });
+        }
+        let names: Vec<_> = landed.iter().map(|key| self.kit.ns.stored_key(key)).collect();
+        if !names.is_empty() {
+            let _ = self.kit.core.gate.release(&names, self.token).await;
+        }
+        rest
     }
 
     fn names<'a>(&self, seats: impl IntoIterator<Item = &'a Seat>) -> Vec<Key> {
