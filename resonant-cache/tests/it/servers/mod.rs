@@ -3,6 +3,7 @@
 mod coherence;
 mod conformance;
 mod faults;
+mod fleet;
 mod forbidden;
 mod replicas;
 mod traps;

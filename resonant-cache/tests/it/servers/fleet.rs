@@ -1,0 +1,288 @@
+//! Several processes on one cluster, as far as the store can tell them apart: each cache has a store of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use resonant_cache::{
+    CacheConfig, DistributedCache, Loaded, Namespace, NamespaceConfig, Result, SetOptions, Swap,
+};
+use resonant_common::join::Position;
+use resonant_testkit::RedisCluster;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::{builder, cache, cluster, config, started};
+
+async fn own_config() -> CacheConfig {
+    let mut config = config(cluster().await.urls(), true);
+    config.key_prefix = format!("f{:08x}", rand::random::<u32>());
+    config.defaults.ttl_jitter = 0.0;
+    config
+}
+
+async fn fleet(config: &CacheConfig, count: usize) -> Vec<DistributedCache> {
+    let caches = (0..count).map(|_| cache(config.clone()));
+    futures::future::join_all(caches).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_key_is_loaded_once_by_eight_processes_of_250_callers() -> Result<()> {
+    let caches = fleet(&own_config().await, 8).await;
+    let mut slowest = Duration::ZERO;
+    for round in 0..5 {
+        let loads = Arc::new(AtomicUsize::new(0));
+        let begun = Instant::now();
+        let mut callers = Vec::new();
+        for cache in &caches {
+            for _ in 0..250 {
+                let (users, loads) = (cache.namespace::<u64>("n"), Arc::clone(&loads));
+                callers.push(tokio::spawn(async move {
+                    let load = async move || {
+                        loads.fetch_add(1, Ordering::SeqCst);
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        Ok::<_, std::io::Error>(7)
+                    };
+                    users.get_or_load(&format!("cold{round}"), load).await
+                }));
+            }
+        }
+        for caller in callers {
+            assert!(caller.await.is_ok_and(|value| value.is_ok_and(|value| *value == 7)));
+        }
+        slowest = slowest.max(begun.elapsed());
+        assert_eq!(loads.load(Ordering::SeqCst), 1, "loads of one key");
+    }
+    println!(
+        "FIGURE 2000 callers of 8 processes on a cold key with a loader of 200 ms: the slowest round took {slowest:?}"
+    );
+    Ok(())
+}
+
+/// One process loads, another changes the key meanwhile: what was loaded before the change is stored nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_by_another_process_during_a_load_keeps_its_value_out() -> Result<()> {
+    const AT: Position = Position { system: 1, timeline: 1, offset: 100 };
+    let caches = fleet(&own_config().await, 3).await;
+    let [loads, changes, looks] = [0, 1, 2].map(|n: usize| caches[n].namespace::<u64>("n"));
+    for round in 0..30u64 {
+        let key = format!("k{round}");
+        let (running, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let loading = tokio::spawn({
+            let (users, key, running, go) =
+                (loads.clone(), key.clone(), Arc::clone(&running), Arc::clone(&go));
+            async move {
+                let load = async move || {
+                    running.add_permits(1);
+                    let _ = go.acquire().await;
+                    Ok::<_, std::io::Error>(
+                        Loaded::new(1u64).tag("t").at(Position { offset: 99, ..AT }),
+                    )
+                };
+                users.get_or_load_with(&key, load).await
+            }
+        });
+        let _ = running.acquire().await;
+        match round % 5 {
+            0 => drop(changes.delete(&key).await?),
+            1 => changes.set(&key, &2).await?,
+            2 => changes.invalidate_tag("t").await?,
+            3 => changes.clear().await?,
+            _ => drop(changes.invalidate_at(&key, AT).await?),
+        }
+        go.add_permits(1);
+        assert!(loading.await.is_ok_and(|served| served.is_ok()));
+        let expected = (round % 5 == 1).then_some(2);
+        // A tag's or clear's word may still be on its way to who looks.
+        let begun = Instant::now();
+        for users in [&looks, &changes, &loads] {
+            while users.get(&key).await?.as_deref().copied() != expected {
+                assert!(begun.elapsed() < super::SOON, "round {round}: an old value is served");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Random changes by three processes; whenever it has been quiet for 200 ms, all of them hold what the store holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_moment_of_quiet_nobody_holds_anything_old() -> Result<()> {
+    let config = own_config().await;
+    let caches = fleet(&config, 3).await;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut next = move || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    };
+    let mut steps = 0;
+    for round in 0..15 {
+        let scripts: Vec<Vec<u64>> = (0..9).map(|_| (0..60).map(|_| next()).collect()).collect();
+        let tasks: Vec<_> = scripts
+            .into_iter()
+            .enumerate()
+            .map(|(n, script)| {
+                let users = caches[n % 3].namespace::<u64>("n");
+                steps += script.len();
+                tokio::spawn(async move { play(&users, script).await })
+            })
+            .collect();
+        for task in tasks {
+            assert!(task.await.is_ok_and(|played| played.is_ok()), "seed {seed}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let witness = cache(config.clone()).await.namespace::<u64>("n");
+        for key in 0..8 {
+            let truth = witness.get(&key.to_string()).await?;
+            for cache in &caches {
+                let held = cache.namespace::<u64>("n").get(&key.to_string()).await?;
+                assert_eq!(held, truth, "seed {seed}, round {round}, key {key}");
+            }
+        }
+    }
+    println!(
+        "FIGURE {steps} random steps of 3 processes, 15 looks at 8 keys: nothing old was held"
+    );
+    Ok(())
+}
+
+async fn play(users: &Namespace<u64>, script: Vec<u64>) -> Result<()> {
+    for choice in script {
+        let (key, value) = ((choice >> 8) % 8, choice >> 16);
+        let (key, tag) = (key.to_string(), if value % 2 == 0 { "even" } else { "odd" });
+        match choice % 32 {
+            0..=2 => drop(users.set_with(&key, &value, SetOptions::new().tag(tag)).await?),
+            3 | 4 => drop(users.delete(&key).await?),
+            5 => users.invalidate_tag(tag).await?,
+            6 if value % 4 == 0 => users.clear().await?,
+            7..=12 => {
+                let load = async move || Ok::<_, std::io::Error>(Loaded::new(value).tag(tag));
+                users.get_or_load_with(&key, load).await?;
+            }
+            _ => drop(users.get(&key).await?),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_gone_costs_one_more_load() -> Result<()> {
+    let mut config = own_config().await;
+    config.command_timeout = Duration::from_secs(1);
+    config.defaults = NamespaceConfig {
+        hard_load_timeout: Duration::from_secs(2),
+        load_queue_timeout: Duration::from_secs(1),
+        ..config.defaults
+    };
+    let leader = cache(config.clone()).await;
+    let follower = cache(config).await.namespace::<u64>("n");
+    let running = Arc::new(Semaphore::new(0));
+    let gone = tokio::spawn({
+        let running = Arc::clone(&running);
+        async move {
+            let load = async move || {
+                running.add_permits(1);
+                std::future::pending::<std::io::Result<u64>>().await
+            };
+            leader.namespace::<u64>("n").get_or_load("7", load).await
+        }
+    });
+    let _ = running.acquire().await;
+    gone.abort();
+    let (begun, loads) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
+    let callers = (0..50).map(|_| {
+        let (users, loads) = (follower.clone(), Arc::clone(&loads));
+        tokio::spawn(async move {
+            let load = async move || {
+                loads.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, std::io::Error>(8)
+            };
+            users.get_or_load("7", load).await
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        assert!(caller.await.is_ok_and(|value| value.is_ok_and(|value| *value == 8)));
+    }
+    assert_eq!(loads.load(Ordering::SeqCst), 1);
+    println!(
+        "FIGURE a leader gone with a lease of 7 s: the others had their value after {:?}",
+        begun.elapsed()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compare_and_set_loses_no_increment() -> Result<()> {
+    let caches = fleet(&own_config().await, 2).await;
+    let tasks = (0..16usize).map(|n| {
+        let users = caches[n % 2].namespace::<u64>("n");
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                loop {
+                    let now = users.get_versioned("sum").await?;
+                    let next = now.value.as_deref().copied().unwrap_or(0) + 1;
+                    if let Swap::Stored(_) =
+                        users.compare_and_set("sum", now.version, &next).await?
+                    {
+                        break;
+                    }
+                }
+            }
+            Ok::<_, resonant_cache::Error>(())
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        assert!(task.await.is_ok_and(|done| done.is_ok()));
+    }
+    let sum = caches[0].namespace::<u64>("n").get_versioned("sum").await?;
+    assert_eq!(sum.value.as_deref(), Some(&320));
+    Ok(())
+}
+
+/// One shard of three gone for good: batches answer for the others' keys, and load what is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_has_a_status_for_each_key_while_a_shard_is_down() -> Result<()> {
+    let redis = RedisCluster::builder().replicas_per_primary(0);
+    let redis = started(redis.node_timeout(Duration::from_secs(60)).start().await);
+    let mut config = config(redis.urls(), true);
+    config.command_timeout = Duration::from_secs(4);
+    config.max_bytes = 4096;
+    let cache = started(builder(config.clone()).store(super::store(&config).await).build());
+    let users = cache.namespace::<String>("n");
+    let large = "x".repeat(5_000);
+    let keys: Vec<String> = (0..90).map(|n| n.to_string()).collect();
+    for outcome in users.set_many(keys.iter().map(|key| (key, &large)), SetOptions::new()).await {
+        outcome?;
+    }
+    let counts = started(redis.owner_of(&format!("{}:e{{n}}", config.key_prefix)).await);
+    started(redis.node((counts.index() + 1) % 3).kill().await);
+    let begun = Instant::now();
+    loop {
+        let found = users.get_many(&keys).await;
+        let there = found.iter().filter(|found| matches!(found, Ok(Some(_)))).count();
+        let failed = found.iter().filter(|found| found.is_err()).count();
+        assert_eq!(there + failed, keys.len(), "a key of a dead shard is not known to be absent");
+        if failed > 0 {
+            println!(
+                "FIGURE one shard of three down: {there} of 90 keys answered, {failed} failed, in {:?}",
+                begun.elapsed()
+            );
+            assert!(there > 30 && failed > 10, "{there} and {failed}");
+            break;
+        }
+        assert!(begun.elapsed() < super::SOON);
+    }
+    let load = async |keys: Vec<String>| {
+        Ok::<_, std::io::Error>(keys.into_iter().map(|key| (key.clone(), key)).collect::<Vec<_>>())
+    };
+    for found in users.get_many_or_load(&keys, load).await {
+        assert!(found?.is_some());
+    }
+    Ok(())
+}
