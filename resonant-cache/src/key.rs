@@ -68,6 +68,7 @@ impl fmt::Debug for Key {
 }
 
 /// A namespace as it is written in a stored key.
+#[cfg(feature = "redis")]
 pub(crate) fn escape_namespace(namespace: &str) -> String {
     let mut text = String::with_capacity(namespace.len());
     escape(namespace, true, &mut text);

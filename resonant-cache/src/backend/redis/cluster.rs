@@ -285,7 +285,7 @@ impl Cluster {
             let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             nodes.retain(|(address, readonly), _| {
                 if *readonly {
-                    self.read_replicas && replicas.iter().any(|(_, replica)| replica == address)
+                    replicas.iter().any(|(_, replica)| replica == address)
                 } else {
                     primaries.contains(address)
                 }
@@ -313,8 +313,8 @@ impl Cluster {
         let pings = map.primaries().into_iter().map(|address| async move {
             self.node(&address, false).exchange(vec![Command::new("PING", [])], limit).await
         });
-        let answers = futures::future::join_all(pings).await.into_iter().flatten();
-        answers.map(|answer| answer.map(drop)).collect()
+        let mut answers = futures::future::join_all(pings).await.into_iter().flatten();
+        answers.try_for_each(|answer| answer.map(drop))
     }
 
     async fn keep_lag(self: Arc<Self>) {

@@ -9,6 +9,8 @@
 //!
 //! - Redis replicates behind the answer: a write that was acknowledged can be lost when a primary dies, and with it a lease,
 //!   a fence or an invalidation. Whatever the process holds is looked at anew after such a change of primaries.
+//! - While a primary is away, the epochs it counts are asked of its replica, which may lack the last ones.
+//! - While a slot is being moved to another primary, writes to it wait for the end of that, within `command_timeout`.
 //! - A server that evicts (`maxmemory-policy` other than `noeviction`) may evict fences, and then admits what they kept
 //!   out; evicted epochs cost misses only.
 
@@ -40,7 +42,7 @@ use self::cluster::Cluster;
 use self::hub::{Hub, fingerprint};
 use self::link::{Fault, Reply, Settings};
 use self::route::{Job, number};
-use self::scripts::{ADD, BUMP, EPOCHS, LEASE, RELEASE, REMOVE, WRITE};
+use self::scripts::{ADD, BUMP, EPOCHS, EPOCHS_THERE, LEASE, RELEASE, REMOVE, WRITE};
 use self::target::Targets;
 use self::tls::Tls;
 use super::{
@@ -297,20 +299,17 @@ impl Store for RedisStore {
     }
 
     async fn epochs(&self, namespace: &str, tags: &[TagId]) -> Result<Epochs> {
-        let name = self.namespace_name("e", namespace);
-        let job = Job::script(&EPOCHS, [name], tags.iter().map(tag), true);
-        let Reply::Array(answers) = self.one(job, "epochs", false).await? else {
-            return Err(strange("epochs"));
+        let name = || [self.namespace_name("e", namespace)];
+        let job = Job::script(&EPOCHS, name(), tags.iter().map(tag), true);
+        let answer = match self.one(job, "epochs", false).await {
+            Err(error) if error.is_transient() => {
+                // Without them nothing of the namespace can be read, wherever its values are.
+                let job = Job::script(&EPOCHS_THERE, name(), tags.iter().map(tag), true);
+                self.cluster().ask_replicas(job).await.ok_or(error)
+            }
+            answer => answer,
         };
-        let number = |reply: &Reply| match reply {
-            Reply::Bytes(text) => parse(text),
-            _ => None,
-        };
-        let numbers = answers.iter().map(number).collect::<Option<Vec<u64>>>();
-        let Some([latest, cleared, tags @ ..]) = numbers.as_deref() else {
-            return Err(strange("epochs"));
-        };
-        Ok(Epochs { latest: *latest, cleared: *cleared, tags: tags.to_vec() })
+        epochs_of(&answer?).ok_or_else(|| strange("epochs"))
     }
 
     async fn bump(&self, _: Origin, namespace: &str, what: Bump) -> Result<u64> {
@@ -333,6 +332,17 @@ impl Store for RedisStore {
     async fn ping(&self) -> Result<()> {
         self.cluster().ping().await.map_err(|fault| fault.into_error("ping", false))
     }
+}
+
+fn epochs_of(reply: &Reply) -> Option<Epochs> {
+    let Reply::Array(parts) = reply else { return None };
+    let number = |reply: &Reply| match reply {
+        Reply::Bytes(text) => parse(text),
+        _ => None,
+    };
+    let numbers = parts.iter().map(number).collect::<Option<Vec<u64>>>()?;
+    let [latest, cleared, tags @ ..] = &numbers[..] else { return None };
+    Some(Epochs { latest: *latest, cleared: *cleared, tags: tags.to_vec() })
 }
 
 fn write_job(write: Write, names: &KeyNames) -> Job {

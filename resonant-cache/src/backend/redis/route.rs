@@ -137,6 +137,23 @@ impl Cluster {
         answers
     }
 
+    /// Asks the replicas of a slot whose primary is away; the first answer counts.
+    pub(super) async fn ask_replicas(&self, job: Job) -> Option<Reply> {
+        let map = self.map().await.ok()?;
+        let limit = self.command_timeout / 4;
+        let mut command = job.command;
+        // In full: a replica may never have heard of it.
+        command.name = "EVAL";
+        command.args[0] = Bytes::from_static(job.script?.text.as_bytes());
+        for replica in &map.range(job.slot)?.replicas {
+            let answers = self.node(replica, true).exchange(vec![command.clone()], limit).await;
+            if let Some(Ok(reply)) = answers.into_iter().next() {
+                return Some(reply);
+            }
+        }
+        None
+    }
+
     #[expect(clippy::type_complexity, reason = "groups, and what has no group")]
     fn group(
         &self,

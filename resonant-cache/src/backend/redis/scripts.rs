@@ -159,6 +159,18 @@ return answer
 );
 
 script!(
+    /// The same on a replica, which can make no hash: nothing where there is none.
+    EPOCHS_THERE,
+    r"
+local answer = { redis.call('HGET', KEYS[1], 'latest'), redis.call('HGET', KEYS[1], 'cleared') }
+if not answer[1] then return {} end
+local floor = redis.call('HGET', KEYS[1], 'floor') or '0'
+for i, tag in ipairs(ARGV) do answer[i + 2] = redis.call('HGET', KEYS[1], tag) or floor end
+return answer
+"
+);
+
+script!(
     /// KEYS: the hash of epochs. ARGV: the start of the message's name, the most tags, then tags; none for everything.
     /// Answers the epoch as text.
     ///
