@@ -25,6 +25,8 @@ const REST: Duration = Duration::from_millis(100);
 const TROUBLED: Duration = Duration::from_millis(250);
 /// While nothing is.
 const CALM: Duration = Duration::from_secs(10);
+/// The same where replicas are read from: nobody else says that one has come.
+const CALM_WITH_REPLICAS: Duration = Duration::from_secs(2);
 /// Between two looks at how far replicas are.
 const LAG_EVERY: Duration = Duration::from_millis(500);
 
@@ -214,7 +216,11 @@ impl Cluster {
                 }
             }
             tokio::time::sleep(REST).await;
-            let rest = if self.is_calm() { CALM } else { TROUBLED };
+            let rest = match (self.is_calm(), self.read_replicas) {
+                (true, false) => CALM,
+                (true, true) => CALM_WITH_REPLICAS,
+                (false, _) => TROUBLED,
+            };
             let _ = tokio::time::timeout(rest, self.trouble.notified()).await;
         }
     }
@@ -226,12 +232,15 @@ impl Cluster {
             && nodes.values().all(|node| !node.is_down())
     }
 
-    /// Asks everybody who can be asked; the first answer counts.
+    /// While nothing is wrong asks somebody, otherwise everybody; the first answer counts.
     async fn ask_for_map(&self) -> Result<Vec<Range>, Fault> {
-        let known: Vec<Arc<Node>> = {
+        let mut known: Vec<Arc<Node>> = {
             let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             nodes.values().filter(|node| node.is_up()).cloned().collect()
         };
+        if self.is_calm() && known.len() > 1 {
+            known = vec![known.swap_remove(rand::random_range(0..known.len()))];
+        }
         match self.ask(known).await {
             Ok(ranges) => Ok(ranges),
             Err(_) => {

@@ -97,6 +97,9 @@ impl Cluster {
                 deadline.saturating_duration_since(Instant::now()).min(self.command_timeout / 2);
             let exchanges = groups.into_iter().map(|(node, group)| {
                 let commands = commands(&jobs, &group);
+                // The primary knows as well, and sooner than a replica that hangs.
+                let limit =
+                    if node.is_replica() { limit.min(self.command_timeout / 10) } else { limit };
                 async move { (node.exchange(commands, limit).await, node, group) }
             });
             let mut pause = false;

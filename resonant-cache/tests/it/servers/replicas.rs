@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use resonant_cache::backend::{ReadFrom, Store};
-use resonant_cache::{CacheConfig, Result};
+use resonant_cache::{CacheConfig, Namespace, Result};
 use resonant_testkit::{RedisCluster, RedisNode};
 use tokio::time::Instant;
 
@@ -73,6 +73,23 @@ async fn replicas_answer_and_never_with_less_than_this_process_knows() -> Result
     Ok(())
 }
 
+/// Waits until this process reads from replicas.
+async fn replicas_answer<V: Send + Sync + 'static>(
+    redis: &RedisCluster,
+    users: &Namespace<V>,
+    keys: &[String],
+) {
+    let (begun, before) = (Instant::now(), sum(redis, 3..6).await);
+    while sum(redis, 3..6).await == before {
+        assert!(begun.elapsed() < super::SOON, "no replica was read from");
+        for key in keys {
+            // What is not there is held nowhere.
+            started(users.get(&format!("{key} is absent")).await);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 struct Deaf;
 
 impl resonant_cache::backend::Listener for Deaf {
@@ -99,11 +116,11 @@ async fn an_invalidation_is_not_undone_by_a_replica_that_lags() -> Result<()> {
     for key in &keys {
         here.set(key, &1).await?;
     }
+    replicas_answer(&redis, &here, &keys).await;
+    replicas_answer(&redis, &there, &keys).await;
     for found in there.get_many(&keys).await {
         assert_eq!(found?.as_deref(), Some(&1));
     }
-    // Until the replicas are read from: what this test is about.
-    tokio::time::sleep(Duration::from_secs(1)).await;
     // Replication stops, the replicas still answer.
     for index in 3..6 {
         let replica = redis.node(index);
@@ -142,7 +159,8 @@ async fn a_replica_that_stops_or_hangs_is_not_felt() -> Result<()> {
     for n in 0..30 {
         users.set(&n.to_string(), &large).await?;
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let keys: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+    replicas_answer(&redis, &users, &keys).await;
     started(redis.node(3).kill().await);
     started(redis.node(4).freeze());
     let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
