@@ -13,10 +13,11 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
-    /// Where the shared tier lives: `redis://…` URLs, or nothing (or `memory:`) for a store inside the process.
+    /// Where the shared tier lives: URLs such as `redis://user:password@host:6379` (also `rediss`, `valkey`, `valkeys`), or nothing (or `memory:`) for a store inside the process.
     /// Default none. May hold credentials, so it is never logged.
     pub nodes: Vec<String>,
-    /// Whether the nodes form a Redis Cluster. Default `true`; of no effect on the memory store.
+    /// Whether the nodes form a Redis Cluster; otherwise there is exactly one. Default `true`; of no effect on the memory
+    /// store.
     pub cluster_mode: bool,
     /// Whether reads may be served by replicas. Default `false`; of no effect on the memory store.
     pub read_from_replicas: bool,
@@ -38,10 +39,12 @@ pub struct CacheConfig {
     pub max_batch: usize,
     /// The most namespaces open at a time; a further one fails on use. Default 1,024.
     pub max_namespaces: usize,
-    /// How long one call to the store may take. Default 1 s.
+    /// How long one call to the store may take. A Redis server that answers nothing for half of it is taken to hang.
+    /// Default 1 s.
     #[serde(with = "resonant_common::duration")]
     pub command_timeout: Duration,
-    /// How long a value stays in the in-process tier when the store cannot announce changes. Default 1 s.
+    /// How long a value is served from the process behind a change that the store did not announce: because it cannot,
+    /// or because it fell silent. A Redis server is asked for a sign of life in a quarter of it. Default 1 s.
     #[serde(with = "resonant_common::duration")]
     pub unannounced_max_age: Duration,
     /// How long a value loaded while the store is down is kept in the process. Default 1 s.

@@ -27,7 +27,7 @@
 //!   `resonant-db`.
 //! - No transactions across keys. Batches have a status per key.
 //! - No listing of keys: invalidate by [tag](Namespace::invalidate_tag) or by [namespace](Namespace::clear).
-//! - This version has the memory store only. Asking for `redis://` nodes fails and names the feature.
+//! - No Redis Sentinel, no proxies that hide the nodes of a cluster.
 //!
 //! # Guarantees
 //!
@@ -41,6 +41,10 @@
 //!   Stale values are served only within the windows a namespace sets, never by [`get`](Namespace::get).
 //! - **Bounded**: the accounted bytes of a tier never exceed its limit, not for a moment. Loads that run or wait,
 //!   callers per load, keys per call, key and value lengths, tags and namespaces have limits with defaults.
+//! - **What others change leaves this process** as soon as the store says so, whichever program changed it; and if the store
+//!   falls silent, what was held before is fresh for at most `unannounced_max_age` longer.
+//! - **A replica never brings back** what this process knows to be changed: such keys are read from the primary until the
+//!   replica was seen to have caught up.
 //! - **A store that is down** stops no start and fails no [`get_or_load`](Namespace::get_or_load): values come from
 //!   the loader and are kept in the process for `degraded_ttl`. Positions and leases mean nothing for that time.
 //!
@@ -50,10 +54,38 @@
 //! stop when the last handle of the cache is dropped, or on [`close`](DistributedCache::close). A dropped change was
 //! done or not done in the store; either way this process forgets what it held, so it agrees with the store.
 //!
+//! # Redis
+//!
+//! ```no_run
+//! # #[cfg(feature = "redis")]
+//! # async fn example() -> resonant_cache::Result<()> {
+//! use resonant_cache::DistributedCache;
+//!
+//! let cache = DistributedCache::builder()
+//!     .nodes(["redis://cache-1:6379", "redis://cache-2:6379", "redis://cache-3:6379"])
+//!     .cluster_mode(true)
+//!     .read_from_replicas(true)
+//!     .connect()
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nodes are `redis://user:password@host:port`, `valkey://…`, and with TLS `rediss://…` and `valkeys://…`; some of a
+//! cluster's are enough. One server alone is named with `cluster_mode(false)`. Nodes that no URL names are logged in to as
+//! the first one. Redis 6 or later announces changes; on a server that cannot or may not (`CLIENT TRACKING`), values stay in
+//! the process for `unannounced_max_age`, and [`findings`](DistributedCache::findings) say `cache.store.unannounced`.
+//! The login needs `~prefix:*` and `+@read +@write +@scripting +@connection +@fast +cluster|slots`, and `+info` to read from
+//! replicas.
+//!
+//! While a primary is away its keys' `get` and `set` fail at once, or within half of `command_timeout` if it hangs; loads go to
+//! the loader. The other primaries' keys are served, though for that time from Redis more than from this process.
+//!
 //! # Stores
 //!
 //! | store | feature | limits |
 //! |---|---|---|
+//! | [`RedisStore`](backend::RedisStore) | `redis` | an acknowledged write can be lost with a primary; eviction by the server may drop fences |
 //! | [`MemoryStore`](backend::MemoryStore) | always there | one process; nothing survives it |
 //! | a [`Store`](backend::Store) of yours | always there | pass it to [`store`](DistributedCacheBuilder::store); `testing` has its suite |
 //!
@@ -61,6 +93,8 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `redis` | yes | the shared tier in Redis, alone or as a Redis Cluster (the `fred` driver) |
+//! | `tls` | no | `rediss://` and `valkeys://`, by rustls with the ring provider |
 //! | `testing` | no | [`testing`]: the suite that a store must pass, and stores that break on purpose |
 //!
 //! # Metrics
@@ -69,7 +103,10 @@
 //! `…_coalesced_total`, labelled with the cache's name. Keys, tags and values never appear in metrics, logs or `Debug`;
 //! namespaces, which are names given in code, appear in errors and `Debug` alone.
 
-#![cfg_attr(not(feature = "testing"), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "redis", feature = "testing")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 mod builder;
 mod cache;
