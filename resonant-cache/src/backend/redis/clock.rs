@@ -4,10 +4,11 @@
 //! It counts milliseconds from the beginning of 2024 (UTC), so that it fits into the 40 bits a value has for it until 2058.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::target::Address;
@@ -21,7 +22,8 @@ pub(super) struct Clock {
     born: Instant,
     /// What to add to the time since `born`.
     offset: AtomicI64,
-    last: AtomicU64,
+    /// Whether a server was asked, or need not be waited for any more.
+    settled: watch::Sender<bool>,
     samples: Mutex<HashMap<Address, i64>>,
 }
 
@@ -31,16 +33,23 @@ impl Clock {
         Self {
             born: Instant::now(),
             offset: AtomicI64::new(own_clock()),
-            last: AtomicU64::new(0),
+            settled: watch::Sender::new(false),
             samples: Mutex::default(),
         }
     }
 
     pub(super) fn now(&self) -> u64 {
         let now = millis(self.born.elapsed()) + self.offset.load(Ordering::Relaxed);
-        let now = u64::try_from(now).unwrap_or_default();
-        // It never goes back.
-        self.last.fetch_max(now, Ordering::Relaxed).max(now)
+        u64::try_from(now).unwrap_or_default()
+    }
+
+    /// Waits once, and not for long, for the first server's answer: before it this machine's own clock is all there is.
+    pub(super) async fn settled(&self, limit: Duration) {
+        if !*self.settled.borrow() {
+            let mut settled = self.settled.subscribe();
+            let _ = tokio::time::timeout(limit, settled.wait_for(|settled| *settled)).await;
+            self.settled.send_replace(true);
+        }
     }
 
     /// A server said `time` (since 1970) when asked at `sent` and heard at `heard`.
@@ -66,6 +75,7 @@ impl Clock {
         if (median - self.offset.load(Ordering::Relaxed)).abs() > NOISE_MS {
             self.offset.store(*median, Ordering::Relaxed);
         }
+        self.settled.send_replace(true);
     }
 }
 
@@ -84,20 +94,26 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_follows_the_median_of_the_servers_and_never_goes_back() {
+    async fn it_follows_the_median_of_the_servers() {
         let clock = Clock::new();
+        assert!(clock.now() > 0, "it begins with this machine's own");
+        let begun = Instant::now();
+        clock.settled(Duration::from_secs(1)).await;
+        clock.settled(Duration::from_secs(1)).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(1), "it is waited for once");
         let at = |port| Address { host: "h".into(), port };
         let now = Instant::now();
         for (port, seconds) in [(1, 1000), (2, 2000), (3, 900_000)] {
             clock.sample(&at(port), START + Duration::from_secs(seconds), now, now);
         }
-        // It began with this machine's clock, which is far ahead of these servers.
-        assert!(clock.now() > 900_000_000);
-        clock.last.store(0, Ordering::Relaxed);
         assert_eq!(clock.now(), 2_000_000);
-        clock.retain(|server| server.port == 1);
-        assert_eq!(clock.now(), 2_000_000, "it does not go back");
-        tokio::time::sleep(Duration::from_secs(1500)).await;
+        tokio::time::sleep(Duration::from_secs(500)).await;
         assert_eq!(clock.now(), 2_500_000);
+        clock.retain(|server| server.port == 1);
+        assert_eq!(clock.now(), 1_500_000);
+        let later = Instant::now();
+        let answer = START + Duration::from_millis(1_500_003);
+        clock.sample(&at(1), answer, later, later);
+        assert_eq!(clock.now(), 1_500_000, "so little is the network's");
     }
 }

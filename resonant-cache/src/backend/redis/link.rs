@@ -1,4 +1,4 @@
-//! The seam: one connection to one server, and the only file that knows the driver.
+//! The seam: one connection to one server. Only this file, `gather` and `tls` know the driver.
 //!
 //! The driver, fred, connects to one server, writes and reads frames, and pipelines what many tasks send. It does nothing
 //! else here: no topology, no redirection, no retry, no reconnection. Each of these was tried on its clustered client and
@@ -19,6 +19,7 @@ use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::gather::Gather;
 use super::target::{Address, Login};
 use super::tls::Tls;
 
@@ -81,6 +82,7 @@ pub(super) struct Settings {
 /// A connection.
 pub(super) struct Link {
     client: Client,
+    gather: Gather,
     task: Mutex<ConnectHandle>,
     abort: tokio::task::AbortHandle,
     born: Instant,
@@ -152,7 +154,8 @@ impl Link {
         let task = client.init().await.map_err(|error| fault(&error))?;
         let abort = task.abort_handle();
         let (born, answered) = (Instant::now(), AtomicU64::new(0));
-        let link = Self { client, task: Mutex::new(task), abort, born, answered };
+        let gather = Gather::new(client.clone(), settings.max_queued);
+        let link = Self { client, gather, task: Mutex::new(task), abort, born, answered };
         if readonly {
             for answer in link.send(vec![Command::new("READONLY", [])]).await {
                 answer?;
@@ -182,40 +185,40 @@ impl Link {
         }
     }
 
-    async fn send(&self, mut commands: Vec<Command>) -> Vec<Result<Reply, Fault>> {
-        let count = commands.len();
-        let answers = match commands.pop() {
-            None => return Vec::new(),
-            Some(only) if commands.is_empty() => {
-                vec![self.client.custom::<Value, Bytes>(wire(only.name), only.args).await]
-            }
-            Some(last) => {
-                let pipeline = self.client.pipeline();
-                for command in commands.into_iter().chain([last]) {
-                    let queued =
-                        pipeline.custom::<(), Bytes>(wire(command.name), command.args).await;
-                    if let Err(error) = queued {
-                        return vec![Err(fault(&error)); count];
-                    }
-                }
-                pipeline.try_all::<Value>().await
-            }
+    async fn send(&self, commands: Vec<Command>) -> Vec<Result<Reply, Fault>> {
+        // A permission to ask counts for the very next command of the connection.
+        let answers = if commands.iter().any(|command| command.name == "ASKING") {
+            self.send_together(commands).await
+        } else {
+            self.gather.send(commands).await
         };
-        let mut answers: Vec<_> = answers
-            .into_iter()
-            .map(|answer| answer.map(reply).map_err(|error| fault(&error)))
-            .collect();
+        if answers.iter().any(|answer| matches!(answer, Ok(_) | Err(Fault::Refused(_)))) {
+            let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.answered.fetch_max(now, Ordering::Relaxed);
+        }
+        answers
+    }
+
+    /// With nothing of others in between.
+    async fn send_together(&self, commands: Vec<Command>) -> Vec<Result<Reply, Fault>> {
+        let count = commands.len();
+        let pipeline = self.client.pipeline();
+        for Command { name, args } in commands {
+            let name = CustomCommand::new_static(name, ClusterHash::Random, false);
+            if let Err(error) = pipeline.custom::<(), Bytes>(name, args).await {
+                return vec![Err(fault(&error)); count];
+            }
+        }
+        let answers = pipeline.try_all::<Value>().await.into_iter();
+        let mut answers: Vec<_> =
+            answers.map(|answer| answer.map(reply).map_err(|error| fault(&error))).collect();
         if answers.len() != count {
-            // The pipeline failed as a whole.
+            // It failed as a whole.
             let error = match answers.pop() {
                 Some(Err(fault)) => fault,
                 _ => Fault::Broken("the pipeline was answered in part".into()),
             };
             return vec![Err(error); count];
-        }
-        if answers.iter().any(|answer| matches!(answer, Ok(_) | Err(Fault::Refused(_)))) {
-            let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.answered.fetch_max(now, Ordering::Relaxed);
         }
         answers
     }
@@ -235,11 +238,7 @@ impl Link {
     }
 }
 
-fn wire(name: &'static str) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::Random, false)
-}
-
-fn reply(value: Value) -> Reply {
+pub(super) fn reply(value: Value) -> Reply {
     match value {
         Value::Integer(number) => Reply::Int(number),
         Value::Boolean(truth) => Reply::Int(i64::from(truth)),
@@ -251,7 +250,7 @@ fn reply(value: Value) -> Reply {
 }
 
 /// A server's own words begin with a code in capitals; whatever else fails is the connection.
-fn fault(error: &fred::error::Error) -> Fault {
+pub(super) fn fault(error: &fred::error::Error) -> Fault {
     let text = error.details();
     let code = text.split(' ').next().unwrap_or_default();
     let is_code = code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase());

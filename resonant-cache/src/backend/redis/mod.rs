@@ -18,6 +18,7 @@ mod clock;
 mod cluster;
 mod ear;
 mod error;
+mod gather;
 mod hub;
 mod lag;
 mod link;
@@ -299,6 +300,8 @@ impl Store for RedisStore {
     }
 
     async fn epochs(&self, namespace: &str, tags: &[TagId]) -> Result<Epochs> {
+        // Every use of a namespace begins here; what it writes is dated.
+        self.cluster().clock.settled(self.cluster.command_timeout / 4).await;
         let name = || [self.namespace_name("e", namespace)];
         let job = Job::script(&EPOCHS, name(), tags.iter().map(tag), true);
         let answer = match self.one(job, "epochs", false).await {
