@@ -160,10 +160,7 @@ fn tls_for(targets: &Targets, config: &CacheConfig) -> Result<Option<Tls>> {
     #[cfg(feature = "tls")]
     return Tls::new(config.tls_ca_file.as_deref()).map(Some);
     #[cfg(not(feature = "tls"))]
-    {
-        let message = "rediss:// nodes need the feature `tls` of resonant-cache";
-        Err(Error::new(ErrorKind::Unsupported, "build", message))
-    }
+    Err(crate::builder::needs_feature("rediss", "tls"))
 }
 
 /// The stored names of one key, all in one slot.

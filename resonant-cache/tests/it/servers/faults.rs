@@ -326,3 +326,50 @@ async fn moving_slots_and_forgotten_scripts_are_not_felt() -> Result<()> {
     assert_eq!(felt.went_back.load(Ordering::Relaxed), 0);
     Ok(())
 }
+
+/// Counts what is logged on this thread, by level.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO && metadata.target().starts_with("resonant_cache")
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let line = format!("{} {:?}", event.metadata().level(), event);
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn an_outage_is_logged_once_and_its_end_once() -> Result<()> {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let redis = started(Redis::start().await);
+    let cache = cache(quick(vec![redis.url()], false)).await;
+    let users = cache.namespace::<u64>("n");
+    started(redis.kill().await);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let _ = users.set("7", &1).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    started(redis.start().await);
+    let begun = Instant::now();
+    while users.set("7", &1).await.is_err() {
+        assert!(begun.elapsed() < super::SOON);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let lines = log.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let count = |level: &str| lines.iter().filter(|line| line.starts_with(level)).count();
+    // The server and the cache say it, each once.
+    assert_eq!((count("WARN"), count("INFO"), count("ERROR")), (2, 2, 0), "{lines:#?}");
+    Ok(())
+}

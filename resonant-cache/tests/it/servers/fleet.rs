@@ -286,3 +286,55 @@ async fn a_batch_has_a_status_for_each_key_while_a_shard_is_down() -> Result<()>
     }
     Ok(())
 }
+
+/// Changes that are dropped at any moment: whatever became of them, process and store agree once it is quiet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_change_leaves_process_and_store_agreed() -> Result<()> {
+    let config = own_config().await;
+    let caches = fleet(&config, 2).await;
+    let users = caches[0].namespace::<u64>("n");
+    let (mut ended, mut dropped) = (0, 0);
+    for n in 0..400u64 {
+        let key = (n % 10).to_string();
+        users.get(&key).await?;
+        // Each is looked at a few times, while others have their turn, and then dropped.
+        let looks = n % 13;
+        let outcome = match n % 4 {
+            0 => look(looks, users.delete(&key)).await,
+            1 => {
+                let load = async move || Ok::<_, std::io::Error>(n);
+                look(looks, users.get_or_load(&key, load)).await
+            }
+            2 if n % 20 == 2 => look(looks, users.clear()).await,
+            _ => look(looks, users.set(&key, &n)).await,
+        };
+        if outcome {
+            ended += 1
+        } else {
+            dropped += 1
+        }
+        users.get(&key).await?;
+    }
+    assert!(dropped > 20, "{ended} ended, {dropped} were dropped");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let witness = cache(config).await.namespace::<u64>("n");
+    for key in 0..10 {
+        let truth = witness.get(&key.to_string()).await?;
+        assert_eq!(users.get(&key.to_string()).await?, truth, "key {key}");
+        assert_eq!(caches[1].namespace::<u64>("n").get(&key.to_string()).await?, truth);
+    }
+    println!("FIGURE {dropped} of 400 calls were dropped under way; process and store agree");
+    Ok(())
+}
+
+/// Whether it ended within so many looks.
+async fn look(looks: u64, call: impl Future) -> bool {
+    let mut call = std::pin::pin!(call);
+    for _ in 0..looks {
+        if futures::poll!(&mut call).is_ready() {
+            return true;
+        }
+        tokio::task::yield_now().await;
+    }
+    false
+}
