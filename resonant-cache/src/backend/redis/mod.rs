@@ -10,6 +10,8 @@
 //! - Redis replicates behind the answer: a write that was acknowledged can be lost when a primary dies, and with it a lease,
 //!   a fence or an invalidation. Whatever the process holds is looked at anew after such a change of primaries.
 //! - While a primary is away, the epochs it counts are asked of its replica, which may lack the last ones.
+//! - A primary that the network cut off from its cluster, but not from this process, is believed until somebody else was
+//!   asked: for some seconds, as a rule no more than ten.
 //! - While a slot is being moved to another primary, writes to it wait for the end of that, within `command_timeout`.
 //! - A server that evicts (`maxmemory-policy` other than `noeviction`) may evict fences, and then admits what they kept
 //!   out; evicted epochs cost misses only.
