@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use resonant_cache::testing::Bench;
 
-use super::{cluster, config, server, store};
+use super::{cluster, config, guarded_server, server, started, store};
 
 async fn on_the_cluster() -> Bench {
     bench(config(cluster().await.urls(), true)).await
@@ -20,6 +20,14 @@ async fn on_one_server() -> Bench {
     bench(config(vec![server().await.url()], false)).await
 }
 
+/// With TLS, and a login that may do no more than the front page says.
+async fn on_one_guarded_server() -> Bench {
+    let server = guarded_server().await;
+    let mut config = config(vec![started(server.url_as("app"))], false);
+    config.tls_ca_file = server.ca_file().map(std::path::Path::to_path_buf);
+    bench(config).await
+}
+
 async fn bench(config: resonant_cache::CacheConfig) -> Bench {
     Bench::new(store(&config).await).short(Duration::from_millis(400))
 }
@@ -30,3 +38,4 @@ resonant_cache::store_conformance!(
     super::on_the_cluster_with_replicas()
 );
 resonant_cache::store_conformance!(one_redis_server, super::on_one_server());
+resonant_cache::store_conformance!(one_guarded_redis_server, super::on_one_guarded_server());

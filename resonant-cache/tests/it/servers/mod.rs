@@ -32,6 +32,15 @@ pub(crate) async fn server() -> &'static Redis {
     SERVER.get_or_init(|| async { started(Redis::start().await) }).await
 }
 
+/// A server alone with TLS, whose login may do no more than the crate's front page asks for.
+pub(crate) async fn guarded_server() -> &'static Redis {
+    static SERVER: OnceCell<Redis> = OnceCell::const_new();
+    let rules = "~resonant:* +@read +@write +@scripting +@connection +@fast";
+    let start =
+        || async { started(Redis::builder().tls().login("app", "s3cret", rules).start().await) };
+    SERVER.get_or_init(start).await
+}
+
 /// The value, or the end of the test.
 pub(crate) fn started<T, E: std::fmt::Display>(outcome: Result<T, E>) -> T {
     match outcome {
