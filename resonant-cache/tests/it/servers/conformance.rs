@@ -32,10 +32,15 @@ async fn bench(config: resonant_cache::CacheConfig) -> Bench {
     Bench::new(store(&config).await).short(Duration::from_millis(400))
 }
 
-resonant_cache::store_conformance!(redis_cluster, super::on_the_cluster());
-resonant_cache::store_conformance!(
-    redis_cluster_with_replicas,
-    super::on_the_cluster_with_replicas()
-);
-resonant_cache::store_conformance!(one_redis_server, super::on_one_server());
-resonant_cache::store_conformance!(one_guarded_redis_server, super::on_one_guarded_server());
+resonant_cache::store_conformance! {
+    redis_cluster, super::on_the_cluster()
+}
+resonant_cache::store_conformance! {
+    redis_cluster_with_replicas, super::on_the_cluster_with_replicas()
+}
+resonant_cache::store_conformance! {
+    one_redis_server, super::on_one_server()
+}
+resonant_cache::store_conformance! {
+    one_guarded_redis_server, super::on_one_guarded_server()
+}
