@@ -26,8 +26,9 @@
     doc = "| [`health`] | `health` | `resonant-health` | `HealthChecker` |"
 )]
 //!
-//! All five are on by default, and so is `postgres`, the database's engine. Off by default: `tls` encrypts its connections,
-//! `sqlite` adds the embedded durable engine to the database and the queue, `sharding` adds `ShardedDatabase` with its SQL router, `axum` the routes of the health checker.
+//! All five are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their
+//! connections, `sqlite` adds the embedded durable engine to the database and the queue, `sharding` adds `ShardedDatabase`
+//! with its SQL router, `axum` the routes of the health checker.
 //!
 //! [`join`] holds the plain values the primitives exchange.
 

@@ -30,14 +30,17 @@ struct Felt {
     slowest: AtomicU64,
     /// The newest number whose write was acknowledged, for each key, is never followed by an older one.
     went_back: AtomicUsize,
+    /// What the first error said.
+    said: std::sync::OnceLock<String>,
 }
 
 impl Felt {
-    fn note(&self, begun: Instant, asked: Instant, failed: bool) {
+    fn note(&self, begun: Instant, asked: Instant, failed: Option<&resonant_cache::Error>) {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.slowest.fetch_max(ms(asked.elapsed()), Ordering::Relaxed);
-        if failed {
+        if let Some(error) = failed {
+            self.said.get_or_init(|| format!("{error:?}"));
             self.errors.fetch_add(1, Ordering::Relaxed);
             let at = ms(begun.elapsed()) + 1;
             let _ = self.first.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
@@ -72,13 +75,13 @@ fn load(
                 number += 1;
                 let asked = Instant::now();
                 let written = users.set(key, &number).await;
-                felt.note(begun, asked, written.is_err());
+                felt.note(begun, asked, written.as_ref().err());
                 if written.is_ok() {
                     *newest = number;
                 }
                 let asked = Instant::now();
                 let read = users.get(key).await;
-                felt.note(begun, asked, read.is_err());
+                felt.note(begun, asked, read.as_ref().err());
                 // Only what is certain: this task alone writes the key, so a lower number is from the past.
                 if let Ok(Some(value)) = read
                     && *value < *newest
@@ -173,7 +176,12 @@ async fn failover(what: &str, hurt: impl AsyncFnOnce(&resonant_testkit::RedisNod
     );
     hit.says(&format!("{what}, its keys"));
     spared.says(&format!("{what}, other keys"));
-    assert_eq!(spared.errors.load(Ordering::Relaxed), 0, "other shards felt it");
+    assert_eq!(
+        spared.errors.load(Ordering::Relaxed),
+        0,
+        "other shards felt it: {:?}",
+        spared.said.get()
+    );
     assert_eq!(spared.went_back.load(Ordering::Relaxed), 0, "an older value was served");
     until("all is well", || cache.findings()[0].code == "cache.ok").await;
     Ok(())
