@@ -62,6 +62,8 @@ const MAX_TAGS: u32 = 65_536;
 const MAX_QUEUED: usize = 65_536;
 /// A time to live beyond it is taken for it: three thousand years.
 const MAX_TTL_MS: u128 = 100_000_000_000_000;
+/// How often epochs are asked for while nobody has them, as in the moment of a promotion.
+const EPOCH_ROUNDS: u32 = 4;
 
 /// A [`Store`] in Redis.
 ///
@@ -302,14 +304,25 @@ impl Store for RedisStore {
         // Every use of a namespace begins here; what it writes is dated.
         self.cluster().clock.settled(self.cluster.command_timeout / 4).await;
         let name = || [self.namespace_name("e", namespace)];
-        let job = Job::script(&EPOCHS, name(), tags.iter().map(tag), true);
-        let answer = match self.one(job, "epochs", false).await {
-            Err(error) if error.is_transient() => {
-                // Without them nothing of the namespace can be read, wherever its values are.
-                let job = Job::script(&EPOCHS_THERE, name(), tags.iter().map(tag), true);
-                self.cluster().ask_replicas(job).await.ok_or(error)
+        let begun = Instant::now();
+        let mut rounds = 0;
+        let answer = loop {
+            let job = Job::script(&EPOCHS, name(), tags.iter().map(tag), true);
+            let error = match self.one(job, "epochs", false).await {
+                Err(error) if error.is_transient() => error,
+                answer => break answer,
+            };
+            // Without them nothing of the namespace can be read, wherever its values are.
+            let job = Job::script(&EPOCHS_THERE, name(), tags.iter().map(tag), true);
+            if let Some(reply) = self.cluster().ask_replicas(job).await {
+                break Ok(reply);
             }
-            answer => answer,
+            // In the moment of a promotion the old primary is gone and the new one is no replica any more.
+            rounds += 1;
+            if rounds == EPOCH_ROUNDS || begun.elapsed() > self.cluster.command_timeout / 4 {
+                break Err(error);
+            }
+            tokio::time::sleep(route::PAUSE * rounds).await;
         };
         epochs_of(&answer?).ok_or_else(|| strange("epochs"))
     }

@@ -18,7 +18,7 @@ use super::scripts::Script;
 use super::slots::{redirection, slot};
 use super::target::Address;
 
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 const MAX_ROUNDS: u32 = 16;
 
 /// One command on one key.
