@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use resonant_common::join::Position;
 
 use crate::pool::{PoolConfig, Verdict};
-use crate::{Param, Result, Rows};
+use crate::{Param, Result, Role, Rows};
 
 pub use self::target::{Access, Target};
 pub use self::violation::{ConstraintKind, ErrorExt, SqlState, Violation};
@@ -77,6 +77,8 @@ pub struct Capabilities {
     pub stops_statements: bool,
     /// The engine refuses a value that is not of the column's declared type.
     pub typed_columns: bool,
+    /// A replica can be promoted, and nodes say what they are ([`Connection::role`]): they are asked in the background.
+    pub roles_change: bool,
 }
 
 impl Capabilities {
@@ -87,6 +89,7 @@ impl Capabilities {
             commits_visible_at_once: false,
             stops_statements: false,
             typed_columns: false,
+            roles_change: false,
         }
     }
 }
@@ -137,6 +140,12 @@ pub trait Connection: fmt::Debug + Send + 'static {
     /// How far this connection's node is: whatever was committed up to this place is visible to a statement that starts
     /// now. `None` when the engine cannot tell.
     async fn position(&mut self) -> Result<Option<Position>>;
+
+    /// What the connection's node is now. `None`, the default, when the engine cannot tell: then it is what the settings say.
+    /// Asked only of backends with [`roles_change`](Capabilities::roles_change), on connections that read.
+    async fn role(&mut self) -> Result<Option<Role>> {
+        Ok(None)
+    }
 
     /// Runs a statement if the node has come as far as `after`, else answers `None`.
     ///

@@ -120,6 +120,7 @@ mod database;
 mod error;
 mod param;
 pub mod pool;
+pub mod replica_set;
 mod row;
 #[cfg(feature = "sharding")]
 pub mod sharding;
@@ -127,12 +128,13 @@ pub mod sharding;
 pub mod testing;
 
 pub use self::database::{
-    Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, NodeStatus, Read, ReadStrategy,
-    Role, Session, Transaction, TransactionOptions, Write,
+    Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, NodeStatus, Read, Session,
+    Transaction, TransactionOptions, Write,
 };
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::param::{Param, ToParam};
 pub use self::pool::{ConnectionPool, PoolConfig};
+pub use self::replica_set::{PrimaryReads, ReadStrategy, ReplicaSet, Role, RoutingConfig};
 pub use self::row::{ColumnIndex, FromValue, Row, Rows, RowsIter, ValueRef};
 #[cfg(feature = "sharding")]
 pub use self::sharding::{KeyType, ShardFunction, ShardedDatabase};

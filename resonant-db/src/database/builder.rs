@@ -4,14 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::backend::target::{name_of, scheme_of};
 use crate::backend::{Access, Backend, Target};
 use crate::pool::PoolConfig;
+use crate::replica_set::{Candidate, ReadStrategy, ReplicaSet, Role, RoutingConfig};
 use crate::{Error, ErrorKind, Result};
 
 use super::config::DatabaseConfig;
-use super::node::{Node, Role};
-use super::strategy::ReadStrategy;
+use super::node::{Handle, Pools};
 use super::{Database, Inner};
 
 /// Builds a [`Database`]; made by [`Database::builder`].
@@ -20,11 +22,14 @@ use super::{Database, Inner};
 pub struct DatabaseBuilder {
     config: DatabaseConfig,
     backend: Option<Arc<dyn Backend>>,
+    choose: Option<Choose>,
 }
+
+type Choose = Arc<dyn Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync>;
 
 impl DatabaseBuilder {
     pub(super) fn new(config: DatabaseConfig) -> Self {
-        Self { config, backend: None }
+        Self { config, backend: None, choose: None }
     }
 
     /// The name in logs and metrics. Default `"db"`.
@@ -48,6 +53,22 @@ impl DatabaseBuilder {
     /// How reads are spread over the replicas. Default round robin.
     pub fn read_strategy(mut self, strategy: ReadStrategy) -> Self {
         self.config.read_strategy = strategy;
+        self
+    }
+
+    /// A strategy of your own: the place of the node to ask among those that are fit. For `None` the
+    /// [`read_strategy`](DatabaseBuilder::read_strategy) chooses.
+    pub fn choose_with<F>(mut self, choose: F) -> Self
+    where
+        F: Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync + 'static,
+    {
+        self.choose = Some(Arc::new(choose));
+        self
+    }
+
+    /// How nodes are watched, chosen and failed over.
+    pub fn routing(mut self, config: RoutingConfig) -> Self {
+        self.config.routing = config;
         self
     }
 
@@ -75,7 +96,8 @@ impl DatabaseBuilder {
     }
 
     /// Connects: answers once the primary has its first connections. Replicas are connected to in the background, and one
-    /// that is down does not stop the start.
+    /// that is down does not stop the start. Where nodes can change roles they are asked first, so that settings from before a
+    /// failover do.
     ///
     /// # Errors
     ///
@@ -83,7 +105,14 @@ impl DatabaseBuilder {
     /// within the pool's `acquire_timeout`.
     pub async fn connect(self) -> Result<Database> {
         let database = self.connect_lazy()?;
-        database.inner.primary.pool.warm_up().await?;
+        let set = &database.inner.set;
+        let limit = set.write()?.pool(Role::Primary)?.config().acquire_timeout;
+        set.look_around(Instant::now() + limit).await;
+        // If none says that it is the primary, the one of the settings says why.
+        let primary = set.write().ok().or_else(|| set.read().ok());
+        if let Some(primary) = primary {
+            primary.pool(Role::Primary)?.warm_up().await?;
+        }
         Ok(database)
     }
 
@@ -93,7 +122,7 @@ impl DatabaseBuilder {
     ///
     /// [`ErrorKind::Config`] and [`ErrorKind::Unsupported`] for settings.
     pub fn connect_lazy(self) -> Result<Database> {
-        let Self { config, backend } = self;
+        let Self { config, backend, choose } = self;
         if config.primary.is_empty() {
             let message = "a primary is needed: primary(\"sqlite:/path/file.db\")";
             return Err(Error::new(ErrorKind::Config, "connect", message));
@@ -102,27 +131,61 @@ impl DatabaseBuilder {
             Some(backend) => backend,
             None => backend_of(&config.primary)?,
         };
-        let node = |url: &str, role: Role, access: Access, label: String| {
-            let target = Target::new(url, access, config.statement_timeout);
-            backend.check(&target)?;
-            let pool = backend.fit_pool(config.pool.as_ref(), access);
-            Node::new(Arc::clone(&backend), target, role, format!("{}/{label}", config.name), pool)
+        let capabilities = backend.capabilities();
+        let maker = Maker {
+            backend: Arc::clone(&backend),
+            name: config.name.clone(),
+            pool: config.pool.clone(),
+            statement_timeout: config.statement_timeout,
         };
-        let replica = |(index, url): (usize, &String)| {
-            node(url, Role::Replica, Access::ReadOnly, format!("replica-{}", index + 1))
-        };
-        let primary = node(&config.primary, Role::Primary, Access::ReadWrite, "primary".into())?;
-        let mut replicas: Vec<Node> =
-            config.replicas.iter().enumerate().map(replica).collect::<Result<_>>()?;
-        if replicas.is_empty() && backend.capabilities().local_readers {
-            replicas.push(node(
-                &config.primary,
-                Role::Replica,
-                Access::ReadOnly,
-                "readers".into(),
-            )?);
+        let mut set = ReplicaSet::builder()
+            .name(config.name.clone())
+            .read_strategy(config.read_strategy)
+            .routing(config.routing.clone());
+        if let Some(choose) = choose {
+            set = set.choose_with(move |field| choose(field));
         }
-        Ok(Database { inner: Arc::new(Inner::new(config, backend, primary, replicas)) })
+        let primary = &config.primary;
+        let mut nodes = vec![(primary, Role::Primary, "primary".to_owned())];
+        let label = |(index, url)| (url, Role::Replica, format!("replica-{}", index + 1));
+        nodes.extend(config.replicas.iter().enumerate().map(label));
+        if config.replicas.is_empty() && capabilities.local_readers {
+            nodes.push((primary, Role::Replica, "readers".to_owned()));
+        }
+        for (url, role, label) in nodes {
+            let pools = maker.node(url, role, &label)?;
+            pools.pool(role)?;
+            set = set.node(name_of(url).to_owned(), url.clone(), role, pools);
+        }
+        if capabilities.roles_change {
+            set = set
+                .probe(|node: Handle| async move { node.observe().await })
+                .on_role(|node: &Handle, role| node.turned(role))
+                .open(move |node| maker.node(&node.url, Role::Replica, &node.name));
+        }
+        let set = set.build_as_given()?;
+        Ok(Database { inner: Arc::new(Inner::new(config, backend, set)) })
+    }
+}
+
+/// Makes the nodes of a database.
+struct Maker {
+    backend: Arc<dyn Backend>,
+    name: String,
+    pool: Option<PoolConfig>,
+    statement_timeout: Option<Duration>,
+}
+
+impl Maker {
+    fn node(&self, url: &str, role: Role, label: &str) -> Result<Handle> {
+        let access = match role {
+            Role::Primary => Access::ReadWrite,
+            Role::Replica => Access::ReadOnly,
+        };
+        let target = Target::new(url, access, self.statement_timeout);
+        let label = format!("{}/{label}", self.name);
+        let backend = Arc::clone(&self.backend);
+        Pools::new(backend, target, role, label, self.pool.as_ref()).map(Arc::new)
     }
 }
 

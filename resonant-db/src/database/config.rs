@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::STATEMENT_TIMEOUT;
 use crate::backend::target::name_of;
 use crate::pool::PoolConfig;
-
-use super::strategy::ReadStrategy;
+use crate::replica_set::{ReadStrategy, RoutingConfig};
 
 /// Settings of a [`Database`](crate::Database), as the builder makes them or a file holds them.
 ///
@@ -32,12 +31,15 @@ use super::strategy::ReadStrategy;
 pub struct DatabaseConfig {
     /// The name in logs and metrics. Default `"db"`.
     pub name: String,
-    /// The URL of the node that takes writes. There is no default.
+    /// The URL of the node that takes writes, as far as is known: where an engine's nodes change roles, they are asked. There is
+    /// no default.
     pub primary: String,
     /// The URLs of the nodes that answer reads. Default none: reads go to the primary.
     pub replicas: Vec<String>,
     /// How reads are spread over the replicas. Default round robin.
     pub read_strategy: ReadStrategy,
+    /// How nodes are watched, chosen and failed over. Default: see there.
+    pub routing: RoutingConfig,
     /// The pool of each node. Default: what the engine does best with. SQLite's writing node always has one connection.
     pub pool: Option<PoolConfig>,
     /// How long one statement may run before it is stopped; null is for ever. Default 30 s.
@@ -52,6 +54,7 @@ impl Default for DatabaseConfig {
             primary: String::new(),
             replicas: Vec::new(),
             read_strategy: ReadStrategy::default(),
+            routing: RoutingConfig::default(),
             pool: None,
             statement_timeout: Some(STATEMENT_TIMEOUT),
         }
@@ -66,9 +69,10 @@ impl fmt::Debug for DatabaseConfig {
             .field("primary", &name_of(&self.primary))
             .field("replicas", &replicas)
             .field("read_strategy", &self.read_strategy)
+            .field("probe_interval", &self.routing.probe_interval)
             .field("pool", &self.pool)
             .field("statement_timeout", &self.statement_timeout)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

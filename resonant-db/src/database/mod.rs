@@ -3,13 +3,12 @@
 mod builder;
 mod bulk;
 mod config;
-mod health;
 mod node;
 mod queries;
 mod read;
 mod session;
 mod status;
-mod strategy;
+mod switches;
 mod tour;
 mod transaction;
 mod verdicts;
@@ -18,28 +17,26 @@ mod write;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use resonant_common::budget::RetryBudget;
+use futures::future::{Either, select};
 use resonant_common::join::Finding;
 use resonant_common::telemetry::{Counter, names};
-use tokio::time::Instant;
 
+use crate::Result;
 use crate::backend::{Backend, Capabilities};
-use crate::{Error, Result};
+use crate::replica_set::ReplicaSet;
 
-use self::node::{Lease, Node};
-use self::strategy::{Choice, Field};
+use self::node::{Handle, Lease, Report, lease};
+use self::verdicts::{Stage, write_elsewhere};
 
 pub use self::builder::DatabaseBuilder;
 pub use self::config::DatabaseConfig;
-pub use self::node::Role;
 pub use self::read::Read;
 pub use self::session::Session;
 pub use self::status::{DatabaseStatus, NodeStatus};
-pub use self::strategy::ReadStrategy;
 pub use self::transaction::{Transaction, TransactionOptions};
 pub use self::write::Write;
 
@@ -63,19 +60,8 @@ pub struct Database {
 struct Inner {
     config: DatabaseConfig,
     backend: Arc<dyn Backend>,
-    primary: Node,
-    replicas: Vec<Node>,
-    turn: AtomicUsize,
-    budget: RetryBudget,
-    meters: Meters,
-}
-
-struct Meters {
-    primary: Counter,
-    replica: Counter,
-    read_retries: Counter,
+    set: ReplicaSet<Handle>,
     conflict_retries: Counter,
-    ejections: Counter,
 }
 
 impl Database {
@@ -133,11 +119,12 @@ impl Database {
     pub fn ping(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let (inner, site) = (Arc::clone(&self.inner), Location::caller());
         async move {
-            let node = match inner.replicas.first() {
-                Some(readers) if inner.capabilities().local_readers => readers,
-                _ => &inner.primary,
+            let pick = match inner.capabilities().local_readers {
+                true => inner.set.read()?,
+                false => inner.set.write()?,
             };
-            node.lease(site).await?.ping().await
+            let mut lease = lease(pick, site).await.map_err(|(error, _)| error)?;
+            lease.ping().await
         }
     }
 
@@ -156,8 +143,9 @@ impl Database {
         status::of(&self.inner)
     }
 
-    /// What the database says of its own health, without asking a server: each pool's findings (`db.pool.…`), and
-    /// `db.replica.ejected` for a replica that is out of rotation.
+    /// What the database says of its own health, without asking a server: each pool's findings (`db.pool.…`),
+    /// `db.replica.ejected` and `db.replica.held` for a replica that is out of rotation, `db.primary.none` while no node
+    /// takes writes.
     pub fn findings(&self) -> Vec<Finding> {
         status::findings(&self.inner)
     }
@@ -172,100 +160,53 @@ impl Database {
     ///
     /// The database is closed with the first poll and stays so; a dropped future only stops waiting.
     pub async fn close(&self, deadline: Duration) -> Result<()> {
-        let pools = self.inner.nodes().map(|node| node.pool.close(deadline));
-        futures::future::join_all(pools).await.into_iter().collect()
+        self.inner.set.stop();
+        let nodes = self.inner.set.nodes();
+        let closing = nodes.iter().map(|node| node.handle.close(deadline));
+        futures::future::join_all(closing).await.into_iter().collect()
     }
 }
 
 impl Inner {
-    fn new(
-        config: DatabaseConfig,
-        backend: Arc<dyn Backend>,
-        primary: Node,
-        replicas: Vec<Node>,
-    ) -> Self {
-        let name = config.name.as_str();
-        let routed = |role: Role| {
-            Counter::new(&names::DB_ROUTED, &[("database", name), ("role", role.as_str())])
-        };
-        let retries = |reason: &str| {
-            Counter::new(&names::DB_RETRIES, &[("database", name), ("reason", reason)])
-        };
-        let meters = Meters {
-            primary: routed(Role::Primary),
-            replica: routed(Role::Replica),
-            read_retries: retries("other_node"),
-            conflict_retries: retries("conflict"),
-            ejections: Counter::new(&names::DB_EJECTIONS, &[("database", name)]),
-        };
-        Self {
-            config,
-            backend,
-            primary,
-            replicas,
-            turn: AtomicUsize::new(0),
-            budget: RetryBudget::default(),
-            meters,
-        }
+    fn new(config: DatabaseConfig, backend: Arc<dyn Backend>, set: ReplicaSet<Handle>) -> Self {
+        let labels = [("database", config.name.as_str()), ("reason", "conflict")];
+        let conflict_retries = Counter::new(&names::DB_RETRIES, &labels);
+        Self { config, backend, set, conflict_retries }
     }
 
     fn capabilities(&self) -> Capabilities {
         self.backend.capabilities()
     }
 
-    /// Every node, the primary first.
-    fn nodes(&self) -> impl Iterator<Item = &Node> {
-        std::iter::once(&self.primary).chain(&self.replicas)
-    }
-
-    /// The next node to read from that was not tried yet.
-    fn choose(&self, tried: &[Choice]) -> Option<(Choice, &Node)> {
-        let (now, turn) = (Instant::now(), self.turn.fetch_add(1, Ordering::Relaxed));
-        let untried = |choice: Choice| !tried.contains(&choice);
-        let strategy = self.config.read_strategy;
-        let pick = |usable: &dyn Fn(usize) -> bool, primary_usable: bool| {
-            strategy.choose(&Field {
-                replicas: self.replicas.len(),
-                turn,
-                chance: match strategy {
-                    ReadStrategy::Random => rand::random(),
-                    _ => 0,
-                },
-                usable: &|place| untried(Choice::Replica(place)) && usable(place),
-                primary_usable: untried(Choice::Primary) && primary_usable,
-                in_flight: &|place| self.replicas[place].in_flight(),
-            })
-        };
-        // Who is out of rotation is asked after all when nobody else is left.
-        let primary_usable =
-            strategy != ReadStrategy::PreferPrimary || self.primary.health.is_usable(now);
-        let choice = pick(&|place| self.replicas[place].health.is_usable(now), primary_usable)
-            .or_else(|| pick(&|_| true, true))?;
-        let node = match choice {
-            Choice::Primary => &self.primary,
-            Choice::Replica(place) => &self.replicas[place],
-        };
-        node.health.asked(now);
-        Some((choice, node))
-    }
-
-    /// Borrows a connection to the primary, for a write.
-    async fn lease_primary(&self, site: &'static Location<'static>) -> Result<Lease<'_>> {
-        self.meters.primary.increment(1);
-        self.primary.lease(site).await
-    }
-
-    fn count_routed(&self, role: Role) {
-        match role {
-            Role::Primary => self.meters.primary.increment(1),
-            Role::Replica => self.meters.replica.increment(1),
-        }
-    }
-
-    /// Remembers that an attempt on a node failed.
-    fn note_failure(&self, node: &Node, error: &Error) {
-        if node.failed(error) && node.role == Role::Replica {
-            self.meters.ejections.increment(1);
+    /// Borrows a connection to the primary, for a write. If that fails, or takes until another node is the primary, the new
+    /// primary's is borrowed: nothing was sent yet.
+    async fn lease_primary(&self, site: &'static Location<'static>) -> Result<Lease> {
+        let mut again = true;
+        loop {
+            let (error, failed) = match self.set.write() {
+                Err(error) => (error, None),
+                Ok(pick) => {
+                    let id = pick.id();
+                    let left = pin!(self.set.left(&pick));
+                    let borrowed = pin!(lease(pick, site));
+                    match select(borrowed, left).await {
+                        Either::Left((Ok(lease), _)) if lease.pick.is_current() => {
+                            return Ok(lease);
+                        }
+                        // It became something else while we waited. Primaries do not change often enough to go round.
+                        Either::Left((Ok(_), _)) | Either::Right(_) => continue,
+                        Either::Left((Err((error, pick)), _)) => {
+                            pick.note(&error);
+                            (error, Some(id))
+                        }
+                    }
+                }
+            };
+            let moves = again && write_elsewhere(&error, Stage::Connecting);
+            again = false;
+            if !moves || !self.set.moves_on_from(failed).await {
+                return Err(error);
+            }
         }
     }
 }
@@ -274,7 +215,7 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
             .field("name", &self.inner.config.name)
-            .field("nodes", &self.inner.nodes().collect::<Vec<_>>())
+            .field("nodes", &self.inner.set.nodes())
             .finish_non_exhaustive()
     }
 }

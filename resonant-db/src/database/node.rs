@@ -1,111 +1,253 @@
-//! A node: its pool, its health, and connections borrowed from it.
+//! A node: a pool for each role it may have, and connections borrowed from them.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::backend::{Backend, Connection, Target};
+use crate::backend::{Access, Backend, Connection, Target};
 use crate::pool::{ConnectionPool, Manager, PoolConfig, Pooled, Verdict};
-use crate::{Error, Result};
+use crate::replica_set::{Observation, Pick, Role};
+use crate::{Error, ErrorKind, Result};
 
-use super::health::Health;
 use super::verdicts::blames_node;
 
-/// What a node is to its database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Role {
-    /// Takes the writes.
-    Primary,
-    /// Answers reads.
-    Replica,
+/// What a node is to its database: how to get connections to it.
+pub(super) struct Pools {
+    pub(super) target: Target,
+    backend: Arc<dyn Backend>,
+    label: String,
+    /// What it was when it was named; a pool made later, for the other role, says so in its name.
+    first: Role,
+    reads: Slot,
+    writes: Slot,
+    closed: AtomicBool,
+    /// A connection to ask what the node is, apart from the pools: a pool that is full must not look like a dead node.
+    probe: Mutex<Option<Box<dyn Connection>>>,
 }
 
-impl Role {
-    /// The role as a label of metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Primary => "primary",
-            Role::Replica => "replica",
-        }
+/// A pool that is made when the node first has its role.
+struct Slot {
+    wanted: Mutex<PoolConfig>,
+    pool: OnceLock<Pool>,
+}
+
+type Pool = ConnectionPool<NodeManager>;
+pub(super) type Handle = Arc<Pools>;
+
+impl Slot {
+    fn new(wanted: PoolConfig) -> Self {
+        Self { wanted: Mutex::new(wanted), pool: OnceLock::new() }
+    }
+
+    fn wanted(&self) -> PoolConfig {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-pub(super) struct Node {
-    pub(super) target: Target,
-    pub(super) role: Role,
-    pub(super) pool: ConnectionPool<NodeManager>,
-    pub(super) health: Health,
-    in_flight: AtomicUsize,
-}
-
-impl Node {
+impl Pools {
     pub(super) fn new(
         backend: Arc<dyn Backend>,
         target: Target,
-        role: Role,
-        pool_name: String,
-        config: PoolConfig,
+        first: Role,
+        label: String,
+        pool: Option<&PoolConfig>,
     ) -> Result<Self> {
-        let manager = NodeManager { backend, target: target.clone() };
-        let pool = ConnectionPool::new(pool_name, manager, config)?;
-        Ok(Self { target, role, pool, health: Health::default(), in_flight: AtomicUsize::new(0) })
+        backend.check(&target)?;
+        let slot = |access| {
+            let config = backend.fit_pool(pool, access);
+            config.validate().map(|()| Slot::new(config))
+        };
+        let (reads, writes) = (slot(Access::ReadOnly)?, slot(Access::ReadWrite)?);
+        Ok(Self {
+            target,
+            backend,
+            label,
+            first,
+            reads,
+            writes,
+            closed: AtomicBool::new(false),
+            probe: Mutex::default(),
+        })
     }
 
-    /// Borrows a connection in the name of `site`.
-    pub(super) async fn lease(&self, site: &'static Location<'static>) -> Result<Lease<'_>> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(&self.in_flight);
-        let connection = self.pool.get_at(site, None).await?;
-        Ok(Lease { connection, _counted: counted })
-    }
-
-    /// Statements in flight, those that wait for a connection included.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// The node answered.
-    pub(super) fn succeeded(&self) {
-        if self.health.succeeded() {
-            tracing::info!(node = %self.target.name, role = self.role.as_str(), "the node answers again");
+    fn slot(&self, role: Role) -> (&Slot, Access) {
+        match role {
+            Role::Primary => (&self.writes, Access::ReadWrite),
+            Role::Replica => (&self.reads, Access::ReadOnly),
         }
     }
 
-    /// An attempt on the node failed. True when that took it out of rotation.
-    pub(super) fn failed(&self, error: &Error) -> bool {
-        if !blames_node(error.kind()) {
-            // It answered, if not what was hoped for.
-            self.succeeded();
-            return false;
+    /// The pool for a role.
+    pub(super) fn pool(&self, role: Role) -> Result<&ConnectionPool<NodeManager>> {
+        let (slot, access) = self.slot(role);
+        if let Some(pool) = slot.pool.get() {
+            return Ok(pool);
         }
-        let ejected = self.health.failed(Instant::now());
-        if ejected {
-            tracing::warn!(node = %self.target.name, role = self.role.as_str(), %error, "the node keeps failing");
+        if self.closed.load(Ordering::Acquire) {
+            let message = "the database is closed";
+            return Err(Error::new(ErrorKind::Closed, "get", message));
         }
-        ejected
+        let target = Target { access, ..self.target.clone() };
+        let manager = NodeManager { backend: Arc::clone(&self.backend), target };
+        let name = match role == self.first {
+            true => self.label.clone(),
+            false => {
+                format!("{}/{}", self.label, if role == Role::Primary { "writes" } else { "reads" })
+            }
+        };
+        let made = ConnectionPool::new(name, manager, slot.wanted())?;
+        Ok(slot.pool.get_or_init(|| made))
+    }
+
+    /// The pools there are.
+    fn open(&self) -> impl Iterator<Item = &Pool> {
+        [&self.reads, &self.writes].into_iter().filter_map(|slot| slot.pool.get())
+    }
+
+    /// The node is something else now: connections for what it was go, those for what it is come.
+    pub(super) fn turned(&self, role: Role) {
+        let other = if role == Role::Primary { Role::Replica } else { Role::Primary };
+        let (then, _) = self.slot(other);
+        if let Some(pool) = then.pool.get() {
+            // Else it would go on trying to open connections the node refuses.
+            let _ = pool.resize(0, pool.config().max_size);
+            pool.retire(|_| true);
+        }
+        let wanted = self.slot(role).0.wanted();
+        match self.pool(role) {
+            Ok(pool) => drop(pool.resize(wanted.min_size, wanted.max_size)),
+            Err(error) => {
+                tracing::debug!(node = %self.target.name, %error, "no pool for the new role")
+            }
+        }
+    }
+
+    /// Changes the sizes of the node's pools.
+    pub(super) fn resize(&self, role: Role, min_size: u32, max_size: u32) -> Result<()> {
+        let sized = |config: PoolConfig| config.min_size(min_size).max_size(max_size);
+        sized(self.reads.wanted()).validate()?;
+        for (slot, of) in [(&self.reads, Role::Replica), (&self.writes, Role::Primary)] {
+            let mut wanted = slot.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            *wanted = sized(wanted.clone());
+            drop(wanted);
+            if let Some(pool) = slot.pool.get() {
+                pool.resize(if of == role { min_size } else { 0 }, max_size)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&self, deadline: Duration) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        let probe = self.take_probe();
+        let pools = futures::future::join_all(self.open().map(|pool| pool.close(deadline)));
+        let farewell = async {
+            if let Some(probe) = probe {
+                let _ = tokio::time::timeout(deadline, probe.close()).await;
+            }
+        };
+        let (closed, ()) = futures::join!(pools, farewell);
+        closed.into_iter().collect()
+    }
+
+    /// Asks what the node is and how far it is. An error means that it does not answer.
+    pub(super) async fn observe(&self) -> Result<Observation> {
+        let first = match self.take_probe() {
+            Some(kept) => self.ask(kept).await.ok(),
+            None => None,
+        };
+        let asked = match first {
+            Some(said) => Ok(said),
+            // The kept connection may have been closed for a reason that is none of the node's.
+            None => match self.backend.connect(&self.probe_target()).await {
+                Ok(fresh) => self.ask(fresh).await,
+                Err(error) => Err(error),
+            },
+        };
+        match asked {
+            Err(error) if !blames_node(error.kind()) => Ok(Observation::alive()),
+            asked => asked,
+        }
+    }
+
+    fn probe_target(&self) -> Target {
+        Target { access: Access::ReadOnly, ..self.target.clone() }
+    }
+
+    /// Whether the URL names several servers: then it finds the one for writing by itself when it connects.
+    fn names_several(&self) -> bool {
+        self.target.name.contains(',')
+    }
+
+    async fn ask(&self, mut connection: Box<dyn Connection>) -> Result<Observation> {
+        // Dropped in between, the connection goes with it.
+        let role = connection.role().await?;
+        let position = connection.position().await?;
+        if !self.closed.load(Ordering::Acquire) {
+            *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        }
+        let said = Observation::alive();
+        Ok(if self.names_several() { said } else { said.role(role).position(position) })
+    }
+
+    fn take_probe(&self) -> Option<Box<dyn Connection>> {
+        self.probe.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-struct Counted<'a>(&'a AtomicUsize);
+impl fmt::Debug for Pools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pools").field("target", &self.target).finish_non_exhaustive()
+    }
+}
 
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+/// How a call at a picked node went.
+pub(super) trait Report {
+    /// It failed; some errors speak against the node, others show that it works.
+    fn note(&self, error: &Error);
+}
+
+impl Report for Pick<Handle> {
+    fn note(&self, error: &Error) {
+        match blames_node(error.kind()) {
+            true => self.failed(error),
+            false => self.succeeded(),
+        }
+    }
+}
+
+/// Borrows a connection of a picked node in the name of `site`, for what the node was when it was picked.
+pub(super) async fn lease(
+    pick: Pick<Handle>,
+    site: &'static Location<'static>,
+) -> Result<Lease, (Error, Pick<Handle>)> {
+    let borrowed = match pick.pool(pick.role()) {
+        Ok(pool) => pool.get_at(site, None).await,
+        Err(error) => Err(error),
+    };
+    match borrowed {
+        Ok(connection) => Ok(Lease { connection, pick }),
+        Err(error) => Err((error, pick)),
     }
 }
 
 /// A borrowed connection. Dropping it gives it back: as it is, or to be cleaned first.
-pub(super) struct Lease<'a> {
+pub(super) struct Lease {
     connection: Pooled<NodeManager>,
-    _counted: Counted<'a>,
+    pub(super) pick: Pick<Handle>,
 }
 
-impl Deref for Lease<'_> {
+impl Lease {
+    /// Gives the connection back and keeps the node.
+    pub(super) fn give_back(self) -> Pick<Handle> {
+        self.pick
+    }
+}
+
+impl Deref for Lease {
     type Target = dyn Connection;
 
     fn deref(&self) -> &Self::Target {
@@ -113,7 +255,7 @@ impl Deref for Lease<'_> {
     }
 }
 
-impl DerefMut for Lease<'_> {
+impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut **self.connection
     }
@@ -152,15 +294,5 @@ impl Manager for NodeManager {
 
     async fn close(&self, connection: Box<dyn Connection>) {
         connection.close().await;
-    }
-}
-
-impl fmt::Debug for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node")
-            .field("name", &self.target.name)
-            .field("role", &self.role)
-            .field("ejected", &self.health.is_ejected())
-            .finish_non_exhaustive()
     }
 }

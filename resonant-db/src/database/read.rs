@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::panic::Location;
+use std::time::Duration;
 
 use resonant_common::join::Position;
 use tracing::Instrument;
 
+use crate::replica_set::{Pick, Role, Wish};
 use crate::{Error, Param, Result, Rows};
 
 use super::Database;
-use super::node::{Node, Role};
+use super::node::{Handle, lease};
 use super::queries::query_methods;
 use super::session::Session;
 use super::tour::Tour;
@@ -18,7 +20,7 @@ use super::verdicts::Stage;
 /// Reads of a [`Database`]; made by [`Database::read`] and [`Session::read`].
 ///
 /// A read that fails because its node failed is sent to another node, each node at most once, within the database's
-/// retry budget (20 % of its calls).
+/// retry budget (10 % of its calls).
 ///
 /// # Cancel safety
 ///
@@ -27,11 +29,23 @@ use super::verdicts::Stage;
 pub struct Read<'a> {
     database: &'a Database,
     session: Option<&'a Session>,
+    max_staleness: Option<Duration>,
 }
 
 impl<'a> Read<'a> {
     pub(super) fn new(database: &'a Database, session: Option<&'a Session>) -> Self {
-        Self { database, session }
+        Self { database, session, max_staleness: None }
+    }
+
+    /// Reads that show everything that was committed up to `limit` before they are sent: on a replica that is known to, else
+    /// on the primary.
+    ///
+    /// How far a replica is behind at most is known from the last time the nodes were asked in the background, every
+    /// [`probe_interval`](crate::RoutingConfig::probe_interval), by this process's own clock. A replica of unknown age does not
+    /// answer. With limits below that interval the primary answers most of the time.
+    #[must_use]
+    pub fn max_staleness(self, limit: Duration) -> Self {
+        Self { max_staleness: Some(limit), ..self }
     }
 
     query_methods!(self: Self);
@@ -44,24 +58,30 @@ impl<'a> Read<'a> {
     ) -> Result<Rows> {
         let inner = &self.database.inner;
         let after = self.session.and_then(Session::position);
-        inner.budget.deposit();
-        let mut tour = Tour::new(inner, self.session.is_some_and(Session::is_pinned));
-        while let Some(node) = tour.next() {
+        inner.set.budget().deposit();
+        let fresh = inner.capabilities().commits_visible_at_once;
+        let wish = Wish {
+            // Every node is as fresh as the primary.
+            max_staleness: self.max_staleness.filter(|_| !fresh),
+            ..self.session.map(Session::wish).unwrap_or_default()
+        };
+        let mut tour = Tour::new(inner, wish);
+        while let Some(pick) = tour.next() {
             let span = tracing::debug_span!(
                 "db.query",
                 db.system.name = inner.backend.system(),
-                db.node = %node.target.name,
-                db.role = node.role.as_str(),
+                db.node = %pick.target.name,
+                db.role = pick.role().as_str(),
             );
-            let attempt = attempt(node, site, after, sql, params).instrument(span);
-            match attempt.await {
+            let (pick, answer) = attempt(pick, site, after, sql, params).instrument(span).await;
+            match answer {
                 Ok(Some(rows)) => {
-                    node.succeeded();
+                    pick.succeeded();
                     return Ok(rows);
                 }
                 // It works, but is behind what the session has written.
-                Ok(None) => node.succeeded(),
-                Err((stage, error)) => tour.failed(node, stage, error)?,
+                Ok(None) => pick.succeeded(),
+                Err((stage, error)) => tour.failed(&pick, stage, error)?,
             }
         }
         Err(tour.end())
@@ -70,20 +90,25 @@ impl<'a> Read<'a> {
 
 /// One attempt on one node; `None` when it is behind `after`.
 async fn attempt(
-    node: &Node,
+    pick: Pick<Handle>,
     site: &'static Location<'static>,
     after: Option<Position>,
     sql: &str,
     params: &[Param<'_>],
-) -> Result<Option<Rows>, (Stage, Error)> {
-    let mut lease = node.lease(site).await.map_err(|error| (Stage::Connecting, error))?;
+) -> (Pick<Handle>, Result<Option<Rows>, (Stage, Error)>) {
+    let mut lease = match lease(pick, site).await {
+        Ok(lease) => lease,
+        Err((error, pick)) => return (pick, Err((Stage::Connecting, error))),
+    };
     let rows = match after {
         None => lease.query(sql, params).await.map(Some),
         Some(after) => match lease.query_after(&after, sql, params).await {
             // The primary's state is the newest there is, whatever the token says.
-            Ok(None) if node.role == Role::Primary => lease.query(sql, params).await.map(Some),
+            Ok(None) if lease.pick.role() == Role::Primary => {
+                lease.query(sql, params).await.map(Some)
+            }
             answer => answer,
         },
     };
-    rows.map_err(|error| (Stage::Running, error))
+    (lease.give_back(), rows.map_err(|error| (Stage::Running, error)))
 }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use resonant_common::join::Position;
+use tokio::time::Instant;
 
 use crate::backend::Connection;
-use crate::{Error, ErrorKind, Result, Transaction, TransactionOptions};
+use crate::replica_set::{Wish, Written};
+use crate::{Result, Transaction, TransactionOptions};
 
 use super::Database;
 use super::read::Read;
@@ -26,35 +28,13 @@ pub struct Session {
     written: Arc<Mutex<Written>>,
 }
 
-/// What a session knows of its writes.
-#[derive(Clone, Copy, Default)]
-struct Written {
-    /// The furthest of those that are known.
-    position: Option<Position>,
-    /// How far one of them has come is not known: only the primary is sure to have it.
-    pinned: bool,
-}
-
-/// The token of a session that only the primary may answer.
-const PINNED: &str = "primary";
-
 impl Session {
     pub(super) fn new(database: Database) -> Self {
         Self { database, written: Arc::default() }
     }
 
     pub(super) fn from_token(database: Database, token: &str) -> Result<Self> {
-        let written = match token {
-            PINNED => Written { position: None, pinned: true },
-            token => {
-                let position = token.parse().map_err(|fault| {
-                    Error::new(ErrorKind::Config, "session", "the text is no session token")
-                        .with_source(fault)
-                })?;
-                Written { position: Some(position), pinned: false }
-            }
-        };
-        Ok(Self { database, written: Arc::new(Mutex::new(written)) })
+        Ok(Self { database, written: Arc::new(Mutex::new(Written::from_token(token)?)) })
     }
 
     /// Reads that see everything this session has written.
@@ -100,8 +80,7 @@ impl Session {
     /// How far the session's writes have come, as text that fits into a cookie or a header; `None` before the first
     /// write. Give it to [`Database::session_from`], also in another process.
     pub fn token(&self) -> Option<String> {
-        let Written { position, pinned } = *self.written();
-        if pinned { Some(PINNED.into()) } else { position.map(|position| position.to_string()) }
+        self.written().token()
     }
 
     /// How far the session's writes have come, as far as that is known.
@@ -109,9 +88,10 @@ impl Session {
         self.written().position
     }
 
-    /// Whether only the primary is sure to have what the session has written.
-    pub(super) fn is_pinned(&self) -> bool {
-        self.written().pinned
+    /// What its reads ask of a node, beside what is checked there.
+    pub(super) fn wish(&self) -> Wish {
+        let Written { pinned, at, .. } = *self.written();
+        Wish { only_primary: pinned, written_at: at, own_writes: true, ..Wish::default() }
     }
 
     /// Remembers how far a connection is that has just written.
@@ -125,13 +105,7 @@ impl Session {
                 return self.written().pinned = true;
             }
         };
-        let mut written = self.written();
-        // Concurrent writes of one session may end in any order: the furthest counts, a new history replaces an old one.
-        let behind =
-            written.position.is_some_and(|last| position.has_reached(&last) == Some(false));
-        if !behind {
-            written.position = Some(position);
-        }
+        self.written().reached(position, Instant::now());
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {

@@ -9,15 +9,16 @@ use resonant_common::backoff::Backoff;
 use tracing::Instrument;
 
 use crate::backend::{Access, BeginOptions, Connection, Isolation, ParamRows};
+use crate::replica_set::Wish;
 use crate::{Error, ErrorKind, Param, Result, Rows};
 
 use super::Database;
 use super::bulk::Chunks;
-use super::node::{Lease, Node};
+use super::node::{Lease, Report, lease};
 use super::queries::query_methods;
 use super::session::Session;
 use super::tour::Tour;
-use super::verdicts::{Stage, transaction_again};
+use super::verdicts::{Stage, transaction_again, write_elsewhere};
 
 /// How a transaction is run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -142,26 +143,35 @@ impl Database {
         F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T> + Clone,
     {
         let inner = &self.inner;
-        inner.budget.deposit();
+        inner.set.budget().deposit();
         let mut attempt: u32 = 0;
+        let mut may_move = options.access == Access::ReadWrite;
         loop {
             let span = tracing::debug_span!(
                 "db.transaction",
                 db.system.name = inner.backend.system(),
                 attempt = attempt + 1,
             );
-            let result = self.attempt(options, session, site, work.clone()).instrument(span).await;
+            let (node, result) =
+                self.attempt(options, session, site, work.clone()).instrument(span).await;
             attempt += 1;
             match result {
+                // Its node is not the primary any more, and nothing of it was applied.
+                Err(error) if may_move && write_elsewhere(&error, Stage::Running) => {
+                    may_move = false;
+                    if node.is_none() || !inner.set.moves_on_from(node).await {
+                        return Err(error);
+                    }
+                }
                 Err(error) if transaction_again(&error) => {
-                    if attempt >= options.max_attempts || !inner.budget.withdraw() {
+                    if attempt >= options.max_attempts || !inner.set.budget().withdraw() {
                         return Err(if attempt > 1 {
                             error.with_retries_exhausted()
                         } else {
                             error
                         });
                     }
-                    inner.meters.conflict_retries.increment(1);
+                    inner.conflict_retries.increment(1);
                     let pause = options.backoff.wait(attempt - 1, &mut rand::rng());
                     tokio::time::sleep(pause).await;
                 }
@@ -170,73 +180,99 @@ impl Database {
         }
     }
 
+    /// One attempt; with the node that it ran on, as far as it got to one.
     async fn attempt<T, F>(
         &self,
         options: TransactionOptions,
         session: Option<&Session>,
         site: &'static Location<'static>,
         work: F,
-    ) -> Result<T>
+    ) -> (Option<u64>, Result<T>)
     where
         F: AsyncFnOnce(&mut Transaction<'_>) -> Result<T>,
     {
-        let inner = &self.inner;
-        let (node, mut lease) = self.begin(options, session, site).await?;
+        let mut lease = match self.begin(options, session, site).await {
+            Ok(lease) => lease,
+            Err(error) => return (None, Err(error)),
+        };
         let mut transaction = Transaction { connection: &mut *lease, state: State::Open, depth: 0 };
         let result = work(&mut transaction).await;
         let result = transaction.finish(result).await;
         match &result {
             Ok(_) => {
-                node.succeeded();
+                lease.pick.succeeded();
                 if let Some(session) = session.filter(|_| options.access == Access::ReadWrite) {
                     session.wrote(&mut *lease).await;
                 }
             }
-            Err(error) => inner.note_failure(node, error),
+            Err(error) => lease.pick.note(error),
         }
-        result
+        (Some(lease.give_back().id()), result)
     }
-}
 
-impl Database {
-    /// A connection with the transaction begun on it. One that only reads may move on to another node, as nothing of it
-    /// has run yet.
+    /// A connection with the transaction begun on it. It may move on to another node, as nothing of it has run yet.
     async fn begin(
         &self,
         options: TransactionOptions,
         session: Option<&Session>,
         site: &'static Location<'static>,
-    ) -> Result<(&Node, Lease<'_>)> {
+    ) -> Result<Lease> {
+        match options.access {
+            Access::ReadWrite => self.begin_writing(options, site).await,
+            Access::ReadOnly => self.begin_reading(options, session, site).await,
+        }
+    }
+
+    async fn begin_writing(
+        &self,
+        options: TransactionOptions,
+        site: &'static Location<'static>,
+    ) -> Result<Lease> {
+        let inner = &*self.inner;
+        let begin = BeginOptions::new(options.isolation, options.access);
+        let mut again = true;
+        loop {
+            let mut lease = inner.lease_primary(site).await?;
+            let Err(error) = lease.begin(begin).await else { return Ok(lease) };
+            lease.pick.note(&error);
+            let failed = lease.give_back().id();
+            let moves = again && write_elsewhere(&error, Stage::Connecting);
+            again = false;
+            if !moves || !inner.set.moves_on_from(Some(failed)).await {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn begin_reading(
+        &self,
+        options: TransactionOptions,
+        session: Option<&Session>,
+        site: &'static Location<'static>,
+    ) -> Result<Lease> {
         let inner = &*self.inner;
         // What a session has written is read where it was written, unless every node has it.
         let anywhere = inner.capabilities().commits_visible_at_once
             || session.is_none_or(|session| session.token().is_none());
-        let only_primary = options.access == Access::ReadWrite || !anywhere;
-        let mut tour = Tour::new(inner, only_primary);
-        while let Some(node) = tour.next() {
-            match begin_on(node, options, site).await {
-                Ok(lease) => return Ok((node, lease)),
-                // All of it is run again, with a pause.
-                Err((_, error)) if error.kind() == ErrorKind::Conflict => {
-                    inner.note_failure(node, &error);
-                    return Err(error);
-                }
-                Err((stage, error)) => tour.failed(node, stage, error)?,
+        let mut tour = Tour::new(inner, Wish { only_primary: !anywhere, ..Wish::default() });
+        let begin = BeginOptions::new(options.isolation, options.access);
+        while let Some(pick) = tour.next() {
+            let (pick, stage, error) = match lease(pick, site).await {
+                Err((error, pick)) => (pick, Stage::Connecting, error),
+                Ok(mut lease) => match lease.begin(begin).await {
+                    Ok(()) => return Ok(lease),
+                    Err(error) => (lease.give_back(), Stage::Running, error),
+                },
+            };
+            // After a conflict all of it is run again, with a pause.
+            if error.kind() == ErrorKind::Conflict {
+                pick.note(&error);
+                return Err(error);
             }
+            tour.failed(&pick, stage, error)?;
         }
         Err(tour.end())
     }
-}
-
-async fn begin_on<'a>(
-    node: &'a Node,
-    options: TransactionOptions,
-    site: &'static Location<'static>,
-) -> Result<Lease<'a>, (Stage, Error)> {
-    let mut lease = node.lease(site).await.map_err(|error| (Stage::Connecting, error))?;
-    let begun = lease.begin(BeginOptions::new(options.isolation, options.access)).await;
-    begun.map_err(|error| (Stage::Running, error))?;
-    Ok(lease)
 }
 
 /// An open transaction; see [`Database::transaction`].

@@ -39,6 +39,22 @@ pub(super) fn transaction_again(error: &Error) -> bool {
     error.kind() == ErrorKind::Conflict && !error.may_have_applied() && !error.retries_exhausted()
 }
 
+/// Whether a write that failed may be sent to another node, once that is the primary: only when it provably was not
+/// applied, and the node is to blame.
+///
+/// | kind | waiting for a connection | running |
+/// |---|---|---|
+/// | `Unavailable` (a lost connection, a node that takes no writes any more) | to the new primary | to the new primary, unless it may have been applied |
+/// | `TimedOut` | to the new primary | given up |
+/// | others | given up | given up |
+pub(super) fn write_elsewhere(error: &Error, stage: Stage) -> bool {
+    let blamed = match stage {
+        Stage::Connecting => blames_node(error.kind()),
+        Stage::Running => error.kind() == ErrorKind::Unavailable,
+    };
+    blamed && !error.may_have_applied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +84,14 @@ mod tests {
             assert_eq!(blames_node(kind), matches!(kind, TimedOut | Unavailable), "{kind:?}");
             let error = Error::new(kind, "commit", "");
             assert_eq!(transaction_again(&error), kind == Conflict, "{kind:?}");
-            assert!(!transaction_again(&error.with_may_have_applied()), "{kind:?}");
+            let connecting = matches!(kind, TimedOut | Unavailable);
+            assert_eq!(write_elsewhere(&error, Stage::Connecting), connecting, "{kind:?}");
+            let running = kind == Unavailable;
+            assert_eq!(write_elsewhere(&error, Stage::Running), running, "{kind:?}");
+            let unknown = error.with_may_have_applied();
+            assert!(!transaction_again(&unknown), "{kind:?}");
+            assert!(!write_elsewhere(&unknown, Stage::Connecting), "{kind:?}");
+            assert!(!write_elsewhere(&unknown, Stage::Running), "{kind:?}");
         }
     }
 }

@@ -5,19 +5,24 @@ use std::panic::Location;
 
 use tracing::Instrument;
 
-use crate::backend::{Access, BeginOptions, Isolation};
+use crate::backend::{Access, BeginOptions, Connection, Isolation, RowsBuilder};
 use crate::{Param, Result, Rows};
 
 use super::Database;
 use super::bulk::Chunks;
-use super::node::Lease;
+use super::node::{Lease, Report};
 use super::queries::query_methods;
 use super::session::Session;
+use super::verdicts::{Stage, write_elsewhere};
 
 /// Writes of a [`Database`]; made by [`Database::write`] and [`Session::write`].
 ///
 /// Each call stands alone: it is applied as a whole or not at all, and is durable, as the engine is configured, once it
-/// has answered `Ok`. Nothing is sent twice. Use [`transaction`](Database::transaction) for calls that belong together.
+/// has answered `Ok`. Use [`transaction`](Database::transaction) for calls that belong together.
+///
+/// Nothing is applied twice. A write that provably was not applied, because its node could not be reached or takes no
+/// writes any more, is sent to the new primary once there is one, within
+/// [`failover_wait`](crate::RoutingConfig::failover_wait); any other failure is answered at once.
 ///
 /// # Cancel safety
 ///
@@ -26,6 +31,35 @@ use super::session::Session;
 pub struct Write<'a> {
     database: &'a Database,
     session: Option<&'a Session>,
+}
+
+/// A call that can be sent again as it is.
+#[derive(Clone, Copy)]
+enum Call<'a> {
+    Query(&'a str, &'a [Param<'a>]),
+    Execute(&'a str, &'a [Param<'a>]),
+    Batch(&'a str),
+}
+
+/// What a call answered: rows of a query, a count of an execute.
+type Answer = (Option<Rows>, u64);
+
+impl Call<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Call::Query(..) => "db.query",
+            Call::Execute(..) => "db.execute",
+            Call::Batch(..) => "db.batch",
+        }
+    }
+
+    async fn send(self, connection: &mut dyn Connection) -> Result<Answer> {
+        match self {
+            Call::Query(sql, params) => Ok((Some(connection.query(sql, params).await?), 0)),
+            Call::Execute(sql, params) => Ok((None, connection.execute(sql, params).await?)),
+            Call::Batch(sql) => connection.batch(sql).await.map(|()| (None, 0)),
+        }
+    }
 }
 
 impl<'a> Write<'a> {
@@ -47,11 +81,7 @@ impl<'a> Write<'a> {
         params: &[Param<'_>],
     ) -> impl Future<Output = Result<u64>> + Send {
         let site = Location::caller();
-        async move {
-            let mut lease = self.lease(site).await?;
-            let result = lease.execute(sql, params).instrument(self.span("db.execute")).await;
-            self.done(&mut lease, result).await
-        }
+        async move { Ok(self.call(site, Call::Execute(sql, params)).await?.1) }
     }
 
     /// Runs a statement once for each row of parameters, all in one transaction: the fast way to insert many rows. Answers
@@ -81,7 +111,9 @@ impl<'a> Write<'a> {
         let mut chunks = Chunks::new(rows.into_iter());
         async move {
             let Some(first) = chunks.next()? else { return Ok(0) };
+            // The rows are gone once they were sent, so only getting a connection is done again.
             let mut lease = self.lease(site).await?;
+            let span = self.span(&lease, "db.execute_many");
             let work = async {
                 if chunks.is_done() {
                     return lease.execute_many(sql, first).await;
@@ -95,7 +127,7 @@ impl<'a> Write<'a> {
                 lease.commit().await?;
                 Ok(affected)
             };
-            let result = work.instrument(self.span("db.execute_many")).await;
+            let result = work.instrument(span).await;
             self.done(&mut lease, result).await
         }
     }
@@ -108,11 +140,7 @@ impl<'a> Write<'a> {
     #[track_caller]
     pub fn batch(self, sql: &str) -> impl Future<Output = Result<()>> + Send {
         let site = Location::caller();
-        async move {
-            let mut lease = self.lease(site).await?;
-            let result = lease.batch(sql).instrument(self.span("db.batch")).await;
-            self.done(&mut lease, result).await
-        }
+        async move { self.call(site, Call::Batch(sql)).await.map(drop) }
     }
 
     async fn rows(
@@ -121,40 +149,57 @@ impl<'a> Write<'a> {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Rows> {
-        let mut lease = self.lease(site).await?;
-        let result = lease.query(sql, params).instrument(self.span("db.query")).await;
-        self.done(&mut lease, result).await
+        let (rows, _) = self.call(site, Call::Query(sql, params)).await?;
+        Ok(rows.unwrap_or_else(|| RowsBuilder::new(Vec::new()).finish()))
     }
 
-    async fn lease(self, site: &'static Location<'static>) -> Result<Lease<'a>> {
+    /// Sends a call to the primary; to the new one when the old one provably did not apply it.
+    async fn call(self, site: &'static Location<'static>, call: Call<'_>) -> Result<Answer> {
+        let mut again = true;
+        loop {
+            let mut lease = self.lease(site).await?;
+            let span = self.span(&lease, call.name());
+            let result = call.send(&mut *lease).instrument(span).await;
+            let result = self.done(&mut lease, result).await;
+            match result {
+                Err(error) if again && write_elsewhere(&error, Stage::Running) => {
+                    again = false;
+                    let failed = lease.give_back().id();
+                    if !self.database.inner.set.moves_on_from(Some(failed)).await {
+                        return Err(error);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn lease(self, site: &'static Location<'static>) -> Result<Lease> {
         let inner = &self.database.inner;
-        inner.budget.deposit();
-        let lease = inner.lease_primary(site).await;
-        lease.inspect_err(|error| inner.note_failure(&inner.primary, error))
+        inner.set.budget().deposit();
+        inner.lease_primary(site).await
     }
 
     /// Notes how the primary did and, after a success, how far the session has come.
-    async fn done<T>(self, lease: &mut Lease<'_>, result: Result<T>) -> Result<T> {
-        let inner = &self.database.inner;
+    async fn done<T>(self, lease: &mut Lease, result: Result<T>) -> Result<T> {
         match &result {
             Ok(_) => {
-                inner.primary.succeeded();
+                lease.pick.succeeded();
                 if let Some(session) = self.session {
                     session.wrote(&mut **lease).await;
                 }
             }
-            Err(error) => inner.note_failure(&inner.primary, error),
+            Err(error) => lease.pick.note(error),
         }
         result
     }
 
-    fn span(self, name: &'static str) -> tracing::Span {
-        let inner = &self.database.inner;
+    fn span(self, lease: &Lease, name: &'static str) -> tracing::Span {
         tracing::debug_span!(
             "db.write",
             otel.name = name,
-            db.system.name = inner.backend.system(),
-            db.node = %inner.primary.target.name,
+            db.system.name = self.database.inner.backend.system(),
+            db.node = %lease.pick.target.name,
             db.role = "primary",
         )
     }

@@ -7,7 +7,7 @@ use resonant_common::join::Position;
 
 use crate::backend::{Access, BeginOptions, Connection, Isolation, ParamRows};
 use crate::pool::Verdict;
-use crate::{Error, ErrorKind, Param, Result, Rows};
+use crate::{Error, ErrorKind, Param, Result, Role, Rows};
 
 use super::connection::{Answer, Ask, PostgresConnection, Work};
 use super::error::Trouble;
@@ -115,6 +115,17 @@ impl Connection for PostgresConnection {
         let mark = self.enter("position")?;
         let position = self.how_far().await;
         self.leave("position", mark, position).await
+    }
+
+    async fn role(&mut self) -> Result<Option<Role>> {
+        let mark = self.enter("role")?;
+        let asked = self.session.client.query_typed("SELECT pg_is_in_recovery()", &[]);
+        let rows = self.session.within(asked).await;
+        let role = rows.map(|rows| {
+            let standby = rows.first()?.try_get(0).ok()?;
+            Some(if standby { Role::Replica } else { Role::Primary })
+        });
+        self.leave("role", mark, role).await
     }
 
     async fn query_after(

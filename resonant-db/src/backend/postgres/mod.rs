@@ -189,6 +189,7 @@ impl Backend for Postgres {
             commits_visible_at_once: false,
             stops_statements: true,
             typed_columns: true,
+            roles_change: true,
         }
     }
 

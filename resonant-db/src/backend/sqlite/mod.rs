@@ -145,6 +145,7 @@ impl Backend for Sqlite {
             commits_visible_at_once: true,
             stops_statements: true,
             typed_columns: false,
+            roles_change: false,
         }
     }
 
