@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::backend::target::{name_of, scheme_of};
 use crate::backend::{Access, Backend, Target};
 use crate::pool::PoolConfig;
@@ -106,13 +104,12 @@ impl DatabaseBuilder {
     pub async fn connect(self) -> Result<Database> {
         let database = self.connect_lazy()?;
         let set = &database.inner.set;
-        let limit = set.write()?.pool(Role::Primary)?.config().acquire_timeout;
-        set.look_around(Instant::now() + limit).await;
-        // If none says that it is the primary, the one of the settings says why.
-        let primary = set.write().ok().or_else(|| set.read().ok());
-        if let Some(primary) = primary {
-            primary.pool(Role::Primary)?.warm_up().await?;
+        set.ready().await;
+        if set.write().is_err() {
+            // A failover may be under way.
+            set.moves_on_from(None).await;
         }
+        set.write()?.pool(Role::Primary)?.warm_up().await?;
         Ok(database)
     }
 

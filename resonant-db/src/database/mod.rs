@@ -181,6 +181,7 @@ impl Inner {
     /// Borrows a connection to the primary, for a write. If that fails, or takes until another node is the primary, the new
     /// primary's is borrowed: nothing was sent yet.
     async fn lease_primary(&self, site: &'static Location<'static>) -> Result<Lease> {
+        self.set.ready().await;
         let mut again = true;
         loop {
             let (error, failed) = match self.set.write() {

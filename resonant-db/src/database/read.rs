@@ -20,7 +20,7 @@ use super::verdicts::Stage;
 /// Reads of a [`Database`]; made by [`Database::read`] and [`Session::read`].
 ///
 /// A read that fails because its node failed is sent to another node, each node at most once, within the database's
-/// retry budget (10 % of its calls).
+/// retry budget (8 % of its calls).
 ///
 /// # Cancel safety
 ///

@@ -138,9 +138,8 @@ pub(super) fn apply<P: Clone + Send + Sync + 'static>(
 }
 
 fn is_same<P>(node: &Node<P>, wanted: &join::Node) -> bool {
-    *node.name == *wanted.name
-        || *node.url == *wanted.url
-        || (!wanted.url.is_empty() && *node.name == *name_of(&wanted.url))
+    let by_url = *node.url == *wanted.url || *node.name == *name_of(&wanted.url);
+    *node.name == *wanted.name || (!wanted.url.is_empty() && by_url)
 }
 
 fn open<P>(shared: &Shared<P>, wanted: &join::Node) -> Option<Arc<Node<P>>> {

@@ -20,6 +20,7 @@ mod written;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use resonant_common::budget::RetryBudget;
@@ -214,25 +215,26 @@ impl<P: Clone + Send + Sync + 'static> ReplicaSet<P> {
         timeout_at(Instant::now() + wait, moved).await.is_ok() && shared.budget.withdraw()
     }
 
-    /// Waits until a node has said that it is the primary, or each has been asked once, until `deadline`.
-    pub(crate) async fn look_around(&self, deadline: Instant) {
+    /// Waits until every node has been asked once what it is, which takes the probe timeout at most. Before that the roles are
+    /// those that were set: write after it, and nothing is written to a primary that was replaced while nobody looked. Free
+    /// from then on.
+    pub async fn ready(&self) {
         let shared = self.shared();
+        if shared.ready.load(Ordering::Acquire) {
+            return;
+        }
         probe::start(shared);
-        if shared.probe.is_none() || shared.view().nodes.len() < 2 {
+        if !shared.started.load(Ordering::Acquire) {
             return;
         }
         let mut probed = shared.probed.subscribe();
-        loop {
-            let view = shared.view();
-            let says = |node: &Arc<Node<P>>| node.seen().sighting.role == Some(Role::Primary);
-            let asked = usize::try_from(*probed.borrow_and_update()).unwrap_or(usize::MAX);
-            if view.primary().is_some_and(says) || asked >= view.nodes.len() * 2 {
-                return;
-            }
+        let deadline = Instant::now() + shared.config.probe_timeout * 2;
+        while !shared.view().nodes.iter().all(|node| node.asked.load(Ordering::Acquire)) {
             if timeout_at(deadline, probed.changed()).await.is_err() {
-                return;
+                break;
             }
         }
+        shared.ready.store(true, Ordering::Release);
     }
 }
 

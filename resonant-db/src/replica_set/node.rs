@@ -79,6 +79,8 @@ pub(super) struct Seen {
     pub(super) sighting: Sighting,
     /// It shows everything up to this instant.
     pub(super) fresh_as_of: Option<Instant>,
+    /// So far it was behind, at most, when it was asked.
+    pub(super) behind: Option<Duration>,
 }
 
 pub(crate) struct Node<P> {
@@ -92,6 +94,10 @@ pub(crate) struct Node<P> {
     /// Somebody has taken it out of rotation by hand.
     pub(super) held: AtomicBool,
     pub(super) gone: AtomicBool,
+    /// It has been asked what it is at least once, whether it answered or not.
+    pub(super) asked: AtomicBool,
+    /// It claims to be the primary and is not: its history has parted from the primary's.
+    pub(super) parted: AtomicBool,
     role: AtomicU8,
     latency: Mutex<PeakEwma>,
     seen: Mutex<Seen>,
@@ -117,6 +123,8 @@ impl<P> Node<P> {
             in_flight: AtomicUsize::new(0),
             held: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            parted: AtomicBool::new(false),
             role: AtomicU8::new(0),
             latency: Mutex::default(),
             seen: Mutex::default(),

@@ -166,7 +166,7 @@ fn spread<P>(
 
 /// Whether a node may be asked in a pass.
 fn is_fit<P>(shared: &Shared<P>, node: &Node<P>, wish: &Wish, pass: Pass, now: Instant) -> bool {
-    if node.is_held() {
+    if node.is_held() || node.parted.load(Ordering::Acquire) {
         return false;
     }
     if node.role() == Role::Primary {
@@ -208,9 +208,11 @@ fn is_fresh<P>(shared: &Shared<P>, node: &Node<P>, wish: &Wish, now: Instant) ->
     let reached = |after: Position| {
         seen.sighting.position.is_some_and(|position| position.has_reached(&after) == Some(true))
     };
-    // Within two rounds of questions nothing can be told.
+    // Who was far behind when it was asked is thought to be as far behind now. Less than two rounds of questions is not far.
     let slack = shared.config.probe_interval * 2;
-    let hopeless = |at: Instant| seen.fresh_as_of.is_some_and(|fresh| fresh + slack < at);
+    let hopeless = |at: Instant| {
+        seen.behind.is_some_and(|behind| now.saturating_duration_since(at) + slack < behind)
+    };
     wish.reached.is_none_or(reached) && !wish.written_at.is_some_and(hopeless)
 }
 

@@ -52,8 +52,6 @@ pub(super) struct Authority {
     pub(super) forced: Option<u64>,
     /// The epoch that is followed, and the node it names.
     pub(super) told: Option<(u64, Option<u64>)>,
-    /// Nodes that claimed to be the primary beside it.
-    pretenders: Vec<u64>,
 }
 
 pub(super) struct Meters {
@@ -82,9 +80,11 @@ pub(crate) struct Shared<P> {
     pub(super) kicks: watch::Sender<u64>,
     /// Counts answers of the primary, after which a replica's answer says the most.
     pub(super) samples: watch::Sender<u64>,
-    /// Counts answers and failures of probes.
+    /// Counts answers to probes, and probes without one.
     pub(super) probed: watch::Sender<u64>,
     pub(super) started: AtomicBool,
+    /// Every node has been asked what it is.
+    pub(super) ready: AtomicBool,
     pub(super) tasks: Mutex<JoinSet<()>>,
 }
 
@@ -124,8 +124,8 @@ impl<P> Shared<P> {
             open,
             on_role,
             turn: AtomicUsize::new(0),
-            // A tenth of the calls may be retries, ten are in reserve, at most a hundred are saved up.
-            budget: RetryBudget::new(0.1, 10, 100),
+            // So that an outage does not make a tenth more attempts of the calls, what is saved up included.
+            budget: RetryBudget::new(0.08, 10, 100),
             meters,
             view: RwLock::new(Arc::new(View { epoch: 0, nodes, primary })),
             authority: Mutex::default(),
@@ -134,6 +134,7 @@ impl<P> Shared<P> {
             samples: watch::Sender::new(0),
             probed: watch::Sender::new(0),
             started: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             tasks: Mutex::default(),
         }
     }
@@ -177,9 +178,12 @@ impl<P> Shared<P> {
                 (None, Some(lag)) => asked.checked_sub(lag),
                 (None, None) => None,
             };
-            node.seen().fresh_as_of = fresh;
+            let mut seen = node.seen();
+            seen.fresh_as_of = fresh;
+            seen.behind = fresh.map(|fresh| asked.saturating_duration_since(fresh));
         }
         drop(authority);
+        node.asked.store(true, Ordering::Release);
         self.announce(change);
         if is_primary {
             self.samples.send_modify(|samples| *samples += 1);
@@ -201,6 +205,7 @@ impl<P> Shared<P> {
             drop(authority);
             self.announce(change);
         }
+        node.asked.store(true, Ordering::Release);
         self.probed.send_modify(|probed| *probed += 1);
     }
 
@@ -241,7 +246,14 @@ impl<P> Shared<P> {
         let seen: Vec<_> = view.nodes.iter().map(|node| node.seen().sighting).collect();
         let (primary, fence) = roles::decide(view.primary, word, &seen, authority.fence);
         authority.fence = fence;
-        self.warn_of_pretenders(authority, &view, primary, &seen);
+        let parted =
+            if word == Word::None { roles::pretenders(primary, &seen) } else { Vec::new() };
+        for (place, node) in view.nodes.iter().enumerate() {
+            let parted = parted.contains(&place);
+            if node.parted.swap(parted, Ordering::AcqRel) != parted && parted {
+                tracing::warn!(node = %node.name, "the node takes writes, but is not the primary: it is sent nothing");
+            }
+        }
         (primary != view.primary)
             .then(|| self.publish(view.nodes.clone(), primary, view.epoch + 1, &view))
     }
@@ -261,7 +273,8 @@ impl<P> Shared<P> {
             if node.role() != role {
                 node.set_role(role);
                 // What was known of its age was known of another role.
-                node.seen().fresh_as_of = None;
+                let mut seen = node.seen();
+                (seen.fresh_as_of, seen.behind) = (None, None);
                 turned.push((Arc::clone(node), role));
             }
         }
@@ -292,26 +305,6 @@ impl<P> Shared<P> {
             );
         }
         self.changes.send_modify(|epoch| *epoch = (*epoch).max(change.epoch));
-    }
-
-    fn warn_of_pretenders(
-        &self,
-        authority: &mut Authority,
-        view: &View<P>,
-        primary: Option<usize>,
-        seen: &[roles::Sighting],
-    ) {
-        let pretenders: Vec<u64> = roles::pretenders(primary, seen)
-            .into_iter()
-            .filter_map(|place| view.nodes.get(place))
-            .map(|node| {
-                if !authority.pretenders.contains(&node.id) {
-                    tracing::warn!(node = %node.name, "the node takes writes, but is not the primary: it gets none from here");
-                }
-                node.id
-            })
-            .collect();
-        authority.pretenders = pretenders;
     }
 
     /// Resolves once the primary is another node than `id`.

@@ -9,5 +9,6 @@
 
 mod database;
 mod pool;
+mod replica_set;
 mod servers;
 mod sharding;

@@ -12,7 +12,7 @@ use resonant_db::backend::{
 };
 use resonant_db::pool::Verdict;
 use resonant_db::{
-    Database, DatabaseBuilder, Error, ErrorKind, Param, PoolConfig, Result, Rows, ValueRef,
+    Database, DatabaseBuilder, Error, ErrorKind, Param, PoolConfig, Result, Role, Rows, ValueRef,
 };
 
 /// The cluster behind the double: one history, and per node how far it is and what it does.
@@ -28,10 +28,14 @@ struct State {
     begins: Vec<ErrorKind>,
     commit_errors: Vec<(ErrorKind, bool)>,
     log: Vec<String>,
+    /// Nodes say what they are.
+    roles: bool,
 }
 
 #[derive(Debug, Default, Clone)]
 struct NodeState {
+    /// What it is, and in which history; what it is called, and in the first, unless a test says otherwise.
+    role: Option<(Role, u32)>,
     /// How many commits it lags behind.
     lag: u64,
     fails: Option<(Fails, ErrorKind)>,
@@ -49,6 +53,18 @@ pub(super) enum Fails {
 }
 
 impl Cluster {
+    /// One whose nodes say what they are.
+    pub(super) fn with_roles() -> Self {
+        let cluster = Self::default();
+        cluster.lock().roles = true;
+        cluster
+    }
+
+    /// A node is something else now, in a history of this number.
+    pub(super) fn turn(&self, node: &str, role: Role, timeline: u32) {
+        self.lock().nodes.entry(node.into()).or_default().role = Some((role, timeline));
+    }
+
     pub(super) fn builder(&self, replicas: &[&str]) -> DatabaseBuilder {
         let pool = PoolConfig::default().min_size(0).max_size(4).max_lifetime(Duration::MAX);
         Database::builder()
@@ -119,17 +135,25 @@ impl Backend for Cluster {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::none()
+        let mut capabilities = Capabilities::none();
+        capabilities.roles_change = self.lock().roles;
+        capabilities
     }
 
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
         let node = target.name.to_string();
         let state = self.lock().nodes.entry(node.clone()).or_default().clone();
-        if state.hangs == Some("connect") {
+        if matches!(state.hangs, Some("connect" | "anything")) {
             std::future::pending::<()>().await;
         }
         if let Some((Fails::Connecting, kind)) = state.fails {
             return Err(Error::new(kind, "connect", format!("{node} is scripted to fail")));
+        }
+        if (state.role(&node), target.access) == (Role::Replica, Access::ReadWrite)
+            && self.lock().roles
+        {
+            let message = format!("{node} is a replica and takes no writes");
+            return Err(Error::new(ErrorKind::Unavailable, "connect", message));
         }
         Ok(Box::new(Double {
             cluster: self.clone(),
@@ -138,6 +162,13 @@ impl Backend for Cluster {
             open: false,
             dirty: false,
         }))
+    }
+}
+
+impl NodeState {
+    fn role(&self, node: &str) -> Role {
+        let named = if node == "primary" { Role::Primary } else { Role::Replica };
+        self.role.map_or(named, |(role, _)| role)
     }
 }
 
@@ -156,7 +187,7 @@ impl Double {
             state.log.push(format!("{}:{what}", self.node));
             state.nodes.entry(self.node.clone()).or_default().clone()
         };
-        if state.hangs == Some(what) {
+        if [Some(what), Some("anything")].contains(&state.hangs) {
             self.dirty = true;
             std::future::pending::<()>().await;
         }
@@ -181,6 +212,11 @@ impl Connection for Double {
     async fn execute(&mut self, sql: &str, _params: &[Param<'_>]) -> Result<u64> {
         assert_eq!(self.access, Access::ReadWrite, "a write went to a reading connection");
         self.run(sql).await?;
+        let state = self.cluster.lock().nodes.entry(self.node.clone()).or_default().clone();
+        if self.cluster.lock().roles && state.role(&self.node) == Role::Replica {
+            let message = format!("{} takes no writes any more", self.node);
+            return Err(Error::new(ErrorKind::Unavailable, "execute", message));
+        }
         if !self.open {
             self.cluster.lock().commits += 1;
         }
@@ -229,11 +265,24 @@ impl Connection for Double {
     async fn position(&mut self) -> Result<Option<Position>> {
         let mut state = self.cluster.lock();
         let (node, commits) = (self.node.clone(), state.commits);
-        let NodeState { lag, lost, .. } = *state.nodes.entry(node).or_default();
+        let known = state.nodes.entry(node).or_default();
+        let timeline = known.role.map_or(1, |(_, timeline)| timeline);
+        let NodeState { lag, lost, .. } = *known;
         if lost {
             return Err(Error::new(ErrorKind::Unavailable, "position", "scripted"));
         }
-        Ok(Some(Position { system: 1, timeline: 1, offset: commits.saturating_sub(lag) }))
+        Ok(Some(Position { system: 1, timeline, offset: commits.saturating_sub(lag) }))
+    }
+
+    async fn role(&mut self) -> Result<Option<Role>> {
+        let state = self.cluster.lock().nodes.entry(self.node.clone()).or_default().clone();
+        if matches!(state.hangs, Some("role" | "anything")) {
+            std::future::pending::<()>().await;
+        }
+        match state.fails {
+            Some((_, kind)) => Err(Error::new(kind, "role", "scripted")),
+            None => Ok(Some(state.role(&self.node))),
+        }
     }
 
     fn verdict(&self) -> Verdict {

@@ -174,6 +174,8 @@ async fn a_replica_that_keeps_failing_is_ejected_and_comes_back() -> Result<()> 
     tokio::time::sleep(Duration::from_secs(2)).await;
     readers(&db, 4).await?;
     assert!(!db.status().nodes[1].ejected);
+    // It is back with a growing share.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.log();
     readers(&db, 10).await?;
     assert_eq!(cluster.log().iter().filter(|line| line.starts_with("a:")).count(), 5);
@@ -189,9 +191,9 @@ async fn retries_keep_to_the_budget() {
     for _ in 0..200 {
         let _ = db.read().query("read", params![]).await;
     }
-    // 10 in reserve and 20 % of the calls.
+    // 10 in reserve and 8 % of the calls.
     let attempts = cluster.log().len();
-    assert!((200..=250).contains(&attempts), "{attempts} attempts for 200 calls");
+    assert!((200..=230).contains(&attempts), "{attempts} attempts for 200 calls");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,9 @@
 
 mod commits;
 mod conformance;
+mod failover;
 mod faults;
+mod lag;
 mod refusals;
 mod replicas;
 mod sessions;
