@@ -44,6 +44,7 @@
 //!
 //! - [`Database`]: one primary, any number of replicas. [`read`](Database::read), [`write`](Database::write),
 //!   [`transaction`](Database::transaction), [`session`](Database::session).
+//! - [`ReplicaSet`]: its routing alone, over handles of a driver of your own.
 //! - [`ShardedDatabase`]: a statement goes to the shards it is proven to touch, or is refused.
 //! - [`ConnectionPool`]: the pool beneath, for any [`Manager`](pool::Manager) of connections.
 //!
@@ -51,7 +52,7 @@
 //!
 //! - It translates no SQL. Placeholders are `$1`, `$2`, … on every engine; the rest of a statement is the engine's own.
 //! - It is no ORM and no migration tool. Rows decode into anything `serde` can read.
-//! - It promotes no node: who the primary is, it is told.
+//! - It promotes no node: it finds the one that says it is the primary, or follows a topology it is given.
 //! - No transactions across shards or databases.
 //!
 //! # Guarantees
@@ -60,12 +61,19 @@
 //!   finds no replica runs on the primary's own connections.
 //! - **A session reads what it wrote**: its reads are answered only by a node that has come as far, in the end by the
 //!   primary. The [token](Session::token) carries that to other processes; a token of another database is refused.
-//! - **A write is sent once.** A read that fails with its node is sent to another, each node at most once, within a
-//!   budget of 20 % of the calls. A [transaction](Database::transaction) is run again as a whole, up to five times, when
+//! - **A write is applied once at most.** It is sent again only to a new primary, and only when the old one provably did
+//!   not apply it. A read that fails with its node is sent to another, each node at most once, within a budget of 8 % of
+//!   the calls. A [transaction](Database::transaction) is run again as a whole, up to five times, when
 //!   the engine reports a conflict and nothing of it was applied.
 //! - **An outcome that is unknown says so**: [`may_have_applied`](Error::may_have_applied).
-//! - **A node that keeps failing is left out** until it answers again: after five failures in a row, then probed by one
-//!   call at a time. The last node is never left out.
+//! - **A node that fails or hangs is left out** until it answers again: after five failed calls in a row, or when it does
+//!   not answer the background within half a second. It comes back with a share that grows over two seconds. The last
+//!   node is never left out.
+//! - **A failover needs no change of settings.** Nodes are asked every 250 ms what they are; of several that say they are
+//!   the primary the one with the newest history is. One that was replaced and comes back as it was is sent nothing. A
+//!   [topology](Database::follow) that is followed decides instead, and never goes back.
+//! - **A bound on age is kept or not promised**: [`max_staleness`](Read::max_staleness) reads only from nodes that are
+//!   known to be as fresh, by this process's own clock.
 //! - **Nothing waits for ever**: connecting, waiting for a connection, statements, checks and closing have limits with
 //!   defaults. A server that is down stops no start.
 //! - **First come, first served**: a connection goes to the caller who has waited longest.
@@ -77,6 +85,23 @@
 //! Any future may be dropped at any await. A statement is stopped where the engine can do that, a transaction is rolled
 //! back, and the connection comes back clean before anybody else gets it, off the caller's path. Of a dropped write it is
 //! unknown whether it took effect, but never half of it did.
+//!
+//! # Routing
+//!
+//! [`RoutingConfig`] and the [builder](DatabaseBuilder) set it; each default is what most services want.
+//!
+//! | setting | default | meaning |
+//! |---|---|---|
+//! | `read_strategy` | round robin | who answers reads; [`choose_with`](DatabaseBuilder::choose_with) takes a closure |
+//! | `primary_reads` | fallback | whether the primary answers reads: when no replica is fit, as one of them, never |
+//! | `probe_interval` | 250 ms | how often each node is asked what it is and how far, on a connection of its own |
+//! | `probe_timeout` | 500 ms | a node that answers nothing for so long is left out |
+//! | `slow_start` | 2 s | until a node that is back has its full share |
+//! | `failover_wait` | 1 s | how long a write that was not applied waits for another primary |
+//! | `zone`, `zones` | none | for [`ReadStrategy::ZoneFirst`] |
+//!
+//! In an incident: [`eject`](Database::eject), [`restore`](Database::restore),
+//! [`force_primary`](Database::force_primary), [`resize`](Database::resize). Each change of state is one line in the log.
 //!
 //! # Engines
 //!
@@ -108,7 +133,8 @@
 //!
 //! `db_client_connection_…` of each pool as OpenTelemetry names them, and `resonant_db_routed_total`,
 //! `resonant_db_retries_total`, `resonant_db_ejections_total` and `resonant_db_shard_routes_total`. Pools are labelled
-//! `<database>/primary`, `<database>/replica-1`, … Statements never appear in metrics.
+//! `<database>/primary`, `<database>/replica-1`, … by the settings; the pool for a role that a node got later ends in
+//! `/writes` or `/reads`. Statements never appear in metrics.
 
 #![cfg_attr(
     not(all(feature = "postgres", feature = "sharding", feature = "sqlite", feature = "testing")),

@@ -18,7 +18,7 @@ use super::verdicts::blames_node;
 pub(super) struct Pools {
     pub(super) target: Target,
     backend: Arc<dyn Backend>,
-    label: String,
+    pub(super) label: String,
     /// What it was when it was named; a pool made later, for the other role, says so in its name.
     first: Role,
     reads: Slot,
@@ -184,8 +184,10 @@ impl Pools {
 
     async fn ask(&self, mut connection: Box<dyn Connection>) -> Result<Observation> {
         // Dropped in between, the connection goes with it.
-        let role = connection.role().await?;
-        let position = connection.position().await?;
+        let role = connection.role().await;
+        let role = known(&*connection, role)?;
+        let position = connection.position().await;
+        let position = known(&*connection, position)?;
         if !self.closed.load(Ordering::Acquire) {
             *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
@@ -195,6 +197,16 @@ impl Pools {
 
     fn take_probe(&self) -> Option<Box<dyn Connection>> {
         self.probe.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What a connection says of its node; nothing where the node refuses to say, but works.
+fn known<T>(connection: &dyn Connection, said: Result<Option<T>>) -> Result<Option<T>> {
+    match said {
+        Err(error) if !blames_node(error.kind()) && connection.verdict() == Verdict::Reuse => {
+            Ok(None)
+        }
+        said => said,
     }
 }
 

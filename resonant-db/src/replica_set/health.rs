@@ -30,8 +30,10 @@ struct State {
     breaker: Breaker,
     /// A probe was not answered.
     down: bool,
-    /// When it came back.
-    back: Option<Instant>,
+    /// When it left.
+    left: Option<Instant>,
+    /// When it came back, and how long it was out.
+    back: Option<(Instant, Duration)>,
     /// Somebody asks the node in the background: no call has to find out whether it is back.
     probed: bool,
 }
@@ -45,7 +47,7 @@ impl State {
 impl Health {
     pub(super) fn new(probed: bool) -> Self {
         let breaker = Breaker::new(BreakerConfig::default());
-        let state = State { breaker, down: false, back: None, probed };
+        let state = State { breaker, down: false, left: None, back: None, probed };
         Self { troubled: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
@@ -68,8 +70,10 @@ impl Health {
             return 1.0;
         }
         let mut state = self.state();
-        let Some(back) = state.back else { return 1.0 };
+        let Some((back, out)) = state.back else { return 1.0 };
         let elapsed = now.saturating_duration_since(back);
+        // Who was gone for a moment has not gone cold.
+        let slow_start = slow_start.min(out);
         if elapsed >= slow_start {
             state.back = None;
             return 1.0;
@@ -99,7 +103,8 @@ impl Health {
         state.down = false;
         state.breaker.succeeded();
         if was {
-            state.back = Some(now);
+            let left = state.left.take().unwrap_or(now);
+            state.back = Some((now, now.saturating_duration_since(left)));
         }
         self.troubled.store(state.back.is_some(), Ordering::Release);
         was
@@ -111,15 +116,21 @@ impl Health {
         self.troubled.store(true, Ordering::Release);
         let was = state.ejected();
         state.breaker.failed(now);
+        if !was && state.ejected() {
+            state.left = Some(now);
+        }
         !was && state.ejected()
     }
 
     /// The node did not answer a probe. True when that took it out of rotation.
-    pub(super) fn lost(&self) -> bool {
+    pub(super) fn lost(&self, now: Instant) -> bool {
         let mut state = self.state();
         self.troubled.store(true, Ordering::Release);
         let was = state.ejected();
         state.down = true;
+        if !was {
+            state.left = Some(now);
+        }
         !was
     }
 
@@ -161,7 +172,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lost_probe_ejects_at_once_and_no_call_has_to_try() {
         let (health, now) = (Health::new(true), Instant::now());
-        assert!(health.lost() && !health.lost(), "once");
+        assert!(health.lost(now) && !health.lost(now), "once");
         assert!(health.is_ejected());
         let long = now + Duration::from_secs(3600);
         assert!(!health.is_usable(long), "only an answer brings it back");
@@ -172,7 +183,7 @@ mod tests {
     async fn who_comes_back_starts_slowly() {
         let (health, now) = (Health::new(true), Instant::now());
         assert_eq!(health.share(now, SLOW), 1.0);
-        health.lost();
+        health.lost(now - SLOW);
         health.succeeded(now);
         assert_eq!(health.share(now, SLOW), LEAST_SHARE);
         assert_eq!(health.share(now + SLOW / 2, SLOW), 0.5);
@@ -180,5 +191,10 @@ mod tests {
         health.succeeded(now + SLOW);
         assert!(!health.is_troubled(), "nothing is left to look at");
         assert_eq!(health.share(now, Duration::ZERO), 1.0);
+        // Who was gone for a moment has its full share after a moment.
+        health.lost(now);
+        health.succeeded(now + SLOW / 10);
+        assert_eq!(health.share(now + SLOW / 10, SLOW), LEAST_SHARE);
+        assert_eq!(health.share(now + SLOW / 5, SLOW), 1.0);
     }
 }

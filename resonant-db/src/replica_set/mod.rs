@@ -260,6 +260,11 @@ impl<P> ReplicaSet<P> {
     /// What the set says of its own health, without asking anybody: `db.replica.ejected` and `db.replica.held` for a
     /// replica out of rotation, `db.primary.none` while no node takes writes.
     pub fn findings(&self) -> Vec<Finding> {
+        self.findings_as(|node| node.name.to_string())
+    }
+
+    /// The same, with the nodes under names of the caller's.
+    pub(crate) fn findings_as(&self, name: impl Fn(&Node<P>) -> String) -> Vec<Finding> {
         let view = self.shared().view();
         let mut findings = Vec::new();
         if view.primary.is_none() {
@@ -275,7 +280,7 @@ impl<P> ReplicaSet<P> {
                 (node.is_held(), "db.replica.held"),
             ];
             for (_, code) in facts.iter().filter(|(holds, _)| *holds) {
-                findings.push(Finding::new(node.name.to_string(), Severity::Warn, code));
+                findings.push(Finding::new(name(node), Severity::Warn, code));
             }
         }
         findings

@@ -125,7 +125,7 @@ impl<P> Shared<P> {
             on_role,
             turn: AtomicUsize::new(0),
             // So that an outage does not make a tenth more attempts of the calls, what is saved up included.
-            budget: RetryBudget::new(0.08, 10, 100),
+            budget: RetryBudget::new(0.08, 20, 100),
             meters,
             view: RwLock::new(Arc::new(View { epoch: 0, nodes, primary })),
             authority: Mutex::default(),
@@ -196,7 +196,7 @@ impl<P> Shared<P> {
         // Calls that it has answered meanwhile prove that it works; the probe was unlucky.
         let answers = node.latency().last().is_some_and(|last| last > asked);
         if !answers {
-            if node.health.lost() {
+            if node.health.lost(Instant::now()) {
                 self.ejected(node, cause);
             }
             let mut authority = self.authority();

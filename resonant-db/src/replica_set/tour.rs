@@ -7,7 +7,7 @@ use super::pick::{Pick, Wish, choose};
 use super::shared::Shared;
 
 /// The nodes a read is sent to, one after the other: each at most once, as the strategy chooses, and after a failure
-/// within the retry budget (8 % of the calls, ten in reserve). Made by [`ReplicaSet::tour`](crate::ReplicaSet::tour).
+/// within the retry budget (8 % of the calls, twenty in reserve). Made by [`ReplicaSet::tour`](crate::ReplicaSet::tour).
 pub struct Tour<P> {
     shared: Arc<Shared<P>>,
     wish: Wish,

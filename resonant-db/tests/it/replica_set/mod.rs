@@ -139,15 +139,33 @@ async fn sessions_read_where_their_writes_are_known_to_be() -> Result<(), Error>
             assert_eq!(reader.read()?.name(), "b", "a has not come as far");
         }
     }
-    // Where nobody says how far it is, and while nobody has yet, it is the primary.
-    let dropped = set.session();
-    drop(Box::pin(dropped.wrote(&primary)));
+    // Where nobody says how far it is it is the primary.
     let unknown = set.session();
     pools[0].change("p", |server| server.down = true);
     unknown.wrote(&primary).await;
     assert_eq!(unknown.token().as_deref(), Some("primary"));
     assert_eq!(unknown.read()?.name(), "p");
     assert_eq!(set.session_from("nonsense").expect_err("no token").kind(), ErrorKind::Config);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_never_learned_how_far_its_write_came_reads_from_the_primary()
+-> Result<(), Error> {
+    let set = ReplicaSet::builder()
+        .primary("p", ())
+        .replica("a", ())
+        .probe(|()| std::future::pending::<Result<Observation, Error>>())
+        .build()?;
+    let session = set.session();
+    let primary = set.write()?;
+    {
+        let mut wrote = std::pin::pin!(session.wrote(&primary));
+        assert!(futures::poll!(wrote.as_mut()).is_pending());
+        // Dropped while the primary is being asked.
+    }
+    assert_eq!(session.read()?.name(), "p");
+    assert_eq!(session.token().as_deref(), Some("primary"));
     Ok(())
 }
 

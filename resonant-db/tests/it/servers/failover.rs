@@ -144,6 +144,7 @@ async fn connections_to_a_frozen_and_replaced_primary_go_and_a_topology_leads() 
     let write = async |n: i64| db.write().execute("INSERT INTO t VALUES ($1)", params![n]).await;
     let burst = futures::future::join_all((0..8).map(write)).await;
     assert!(burst.into_iter().all(|written| written.is_ok()));
+    assert!(sessions_at(&nodes[0]).await > 2, "there are idle connections");
     nodes[0].freeze().expect("frozen");
     nodes[1].promote().await.expect("promoted");
     let start = Instant::now();
