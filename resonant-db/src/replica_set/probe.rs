@@ -19,6 +19,9 @@ use super::shared::{Probe, Shared};
 /// However many kicks there are, a node is not asked more often than this.
 const LEAST_PAUSE: Duration = Duration::from_millis(25);
 
+/// For so many limits more an answer is waited for that is late.
+const LATE: u32 = 2;
+
 /// Starts asking, once there is a runtime and somebody to ask. Free when that was done.
 pub(super) fn start<P: Clone + Send + Sync + 'static>(shared: &Arc<Shared<P>>) {
     if shared.started.load(Ordering::Acquire) {
@@ -58,20 +61,24 @@ async fn keep_asking<P: Clone + Send + Sync + 'static>(
         kicks.borrow_and_update();
         samples.borrow_and_update();
         let asked = Instant::now();
-        match timeout(shared.config.probe_timeout, probe(node.handle.clone())).await {
+        let limit = shared.config.probe_timeout;
+        let mut answer = probe(node.handle.clone());
+        match timeout(limit, &mut answer).await {
             Ok(Ok(said)) => shared.observed(&node, asked, said),
             Ok(Err(error)) => shared.missed(&node, asked, &error),
-            // This process was held up itself: that says nothing of the node, if it is not the rule.
-            Err(_) if !excused && is_late(asked, shared.config.probe_timeout) => {
-                excused = true;
-                continue;
-            }
             Err(_) => {
-                let limit = shared.config.probe_timeout;
-                shared.missed(&node, asked, &format_args!("no sign of life for {limit:?}"));
+                // This process was held up itself: that says nothing of the node, if it is not the rule.
+                excused = !excused && is_late(asked, limit);
+                if !excused {
+                    shared.missed(&node, asked, &format_args!("no sign of life for {limit:?}"));
+                }
+                // A late answer brings the node back sooner than another question, which would need another login.
+                match timeout(limit * LATE, answer).await {
+                    Ok(Ok(said)) => shared.observed(&node, asked, said),
+                    _ => shared.missed(&node, asked, &"still no sign of life"),
+                }
             }
         }
-        excused = false;
         sleep_until(asked + LEAST_PAUSE).await;
         pause(&shared, &node, asked, &mut kicks, &mut samples).await;
     }

@@ -126,7 +126,7 @@ async fn a_slow_probe_ejects_nobody_who_answers_calls() -> Result<()> {
         sleep(millis(50)).await;
     }
     assert!(!db.status().nodes[1].ejected);
-    sleep(millis(1000)).await;
+    sleep(millis(2500)).await;
     assert!(db.status().nodes[1].ejected, "nothing speaks for it any more");
     Ok(())
 }
