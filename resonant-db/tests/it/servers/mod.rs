@@ -9,6 +9,7 @@ mod lag;
 mod refusals;
 mod replicas;
 mod sessions;
+mod sharding;
 mod statements;
 mod tls;
 mod traps;

@@ -5,10 +5,11 @@
 mod coverage;
 mod faults;
 mod formats;
-mod oracle;
+pub(crate) mod oracle;
 mod routing;
-mod sceptic;
+pub(crate) mod sceptic;
 mod shards;
+pub(crate) mod twins;
 
 use resonant_db::{KeyType, ShardedDatabase};
 

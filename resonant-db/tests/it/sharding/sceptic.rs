@@ -1,133 +1,11 @@
 //! Statements made to mislead a router, each run on three shards and on one database: the answers agree, or it is refused.
 
-use resonant_db::{Database, ErrorKind, Param, Rows, ValueRef, params};
+use resonant_db::params;
 
-use super::{Cluster, SCHEMA, cluster};
-
-pub(super) const ORGS: i64 = 12;
-
-/// Three shards and one database that hold the same rows.
-pub(super) struct Twins {
-    pub(super) sharded: Cluster,
-    pub(super) single: Database,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Answered,
-    Refused,
-    /// The engine itself refused it, on both.
-    Rejected,
-}
-
-/// How a statement is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
-    Query,
-    QueryAll,
-    Execute,
-    ExecuteSplit,
-}
-
-impl Twins {
-    pub(super) async fn new() -> Self {
-        let sharded = cluster(3).await;
-        let url = format!("sqlite:{}", sharded.folder.path().join("single.db").display());
-        let single = Database::connect(url).await.expect("a database");
-        single.write().batch(SCHEMA).await.expect("the schema");
-        let twins = Self { sharded, single };
-        for n in 0..ORGS {
-            let org = format!("org_{n}");
-            for id in 0..4_i64 {
-                let name = [Some("pl"), Some("ke"), None][(id % 3) as usize];
-                let sql = "INSERT INTO agents (org_id, id, name, score) VALUES ($1, $2, $3, $4)";
-                twins.agree(By::Execute, sql, params![org, id, name, n * id]).await;
-                let sql = "INSERT INTO tasks (org_id, agent_id, goal) VALUES ($1, $2, $3)";
-                twins.agree(By::Execute, sql, params![org, id / 2, name]).await;
-            }
-        }
-        twins
-    }
-
-    /// Two keys of different shards.
-    pub(super) fn apart(&self) -> (String, String) {
-        let home = |org: &str| self.sharded.db.shard_for(org).expect("a shard").to_owned();
-        let first = "org_0".to_owned();
-        let other = (1..ORGS).map(|n| format!("org_{n}")).find(|org| home(org) != home(&first));
-        (first, other.expect("not all keys live on one shard"))
-    }
-
-    /// Sends a statement to both and panics when they disagree. A refused one is sent to neither.
-    pub(super) async fn agree(&self, by: By, sql: &str, params: &[Param<'_>]) -> Outcome {
-        let db = &self.sharded.db;
-        let sharded = match by {
-            By::Query => db.query(sql, params).await.map(|rows| shown(&rows)),
-            By::QueryAll => db.query_all(sql, params).await.map(|rows| shown(&rows)),
-            By::Execute => db.execute(sql, params).await.map(counted),
-            By::ExecuteSplit => db.execute_split(sql, params).await.map(counted),
-        };
-        if let Err(error) = &sharded
-            && error.kind() == ErrorKind::Refused
-        {
-            let message = error.message();
-            assert!(message.contains("; "), "no rewrite: {sql}: {message}");
-            return Outcome::Refused;
-        }
-        let single = match by {
-            By::Query | By::QueryAll => {
-                self.single.write().query(sql, params).await.map(|rows| shown(&rows))
-            }
-            By::Execute | By::ExecuteSplit => {
-                self.single.write().execute(sql, params).await.map(counted)
-            }
-        };
-        match (sharded, single) {
-            (Ok(sharded), Ok(single)) => {
-                assert_eq!(sharded, single, "{by:?} {sql} {params:?}");
-                Outcome::Answered
-            }
-            (Err(sharded), Err(single)) if sharded.kind() == single.kind() => Outcome::Rejected,
-            (sharded, single) => panic!("{by:?} {sql}: {sharded:?} but alone {single:?}"),
-        }
-    }
-
-    /// Every row of both.
-    pub(super) async fn same_rows(&self) {
-        for sql in [
-            "SELECT org_id, id, name, score FROM agents",
-            "SELECT org_id, agent_id, goal FROM tasks",
-        ] {
-            assert_eq!(self.agree(By::QueryAll, sql, params![]).await, Outcome::Answered);
-        }
-    }
-}
-
-fn counted(rows: u64) -> Vec<String> {
-    vec![rows.to_string()]
-}
-
-/// Rows as text, sorted: without ORDER BY their order is nobody's promise.
-fn shown(rows: &Rows) -> Vec<String> {
-    let value = |value: ValueRef<'_>| match value {
-        ValueRef::Null => "null".to_owned(),
-        ValueRef::Int(number) => number.to_string(),
-        ValueRef::Float(number) => format!("{number:?}"),
-        ValueRef::Text(text) => format!("{text:?}"),
-        other => format!("{other:?}"),
-    };
-    let line = |row: resonant_db::Row| {
-        let values = (0..rows.columns().len()).map(|at| value(row.value(at).expect("a value")));
-        values.collect::<Vec<_>>().join("|")
-    };
-    let mut lines: Vec<String> = rows.iter().map(line).collect();
-    lines.sort();
-    lines
-}
+use super::twins::{By, Outcome, Twins};
 
 /// `$1` and `$2` are keys of two shards.
-#[tokio::test]
-async fn reads_that_mislead() {
-    let twins = Twins::new().await;
+pub(crate) async fn reads_that_mislead(twins: &Twins) {
     let (here, there) = twins.apart();
     for sql in [
         // An aggregate whose arguments are all of the outer query belongs to that one.
@@ -261,9 +139,7 @@ async fn reads_that_mislead() {
     }
 }
 
-#[tokio::test]
-async fn reads_of_every_shard_that_mislead() {
-    let twins = Twins::new().await;
+pub(crate) async fn reads_of_every_shard_that_mislead(twins: &Twins) {
     let mut answered = 0;
     for sql in [
         "SELECT org_id, id FROM agents",
@@ -310,9 +186,7 @@ async fn reads_of_every_shard_that_mislead() {
     assert!(answered >= 18, "only {answered} were answered");
 }
 
-#[tokio::test]
-async fn writes_that_mislead() {
-    let twins = Twins::new().await;
+pub(crate) async fn writes_that_mislead(twins: &Twins) {
     let (here, there) = twins.apart();
     let mut answered = 0;
     for sql in [
@@ -383,9 +257,7 @@ async fn writes_that_mislead() {
     assert!(answered >= 30, "only {answered} were answered");
 }
 
-#[tokio::test]
-async fn returned_rows_are_those_of_one_database() {
-    let twins = Twins::new().await;
+pub(crate) async fn returned_rows_are_those_of_one_database(twins: &Twins) {
     let (here, there) = twins.apart();
     for sql in [
         "INSERT INTO agents (org_id, id) VALUES ($1, 20) RETURNING org_id, id",
@@ -398,5 +270,29 @@ async fn returned_rows_are_those_of_one_database() {
         let needed = if sql.contains("$2") { 2 } else { 1 };
         twins.agree(By::Query, sql, &params[..needed]).await;
         twins.same_rows().await;
+    }
+}
+
+mod on_sqlite {
+    use super::Twins;
+
+    #[tokio::test]
+    async fn reads_that_mislead() {
+        super::reads_that_mislead(&Twins::sqlite().await).await;
+    }
+
+    #[tokio::test]
+    async fn reads_of_every_shard_that_mislead() {
+        super::reads_of_every_shard_that_mislead(&Twins::sqlite().await).await;
+    }
+
+    #[tokio::test]
+    async fn writes_that_mislead() {
+        super::writes_that_mislead(&Twins::sqlite().await).await;
+    }
+
+    #[tokio::test]
+    async fn returned_rows_are_those_of_one_database() {
+        super::returned_rows_are_those_of_one_database(&Twins::sqlite().await).await;
     }
 }
