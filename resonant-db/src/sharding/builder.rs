@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use futures::future::select_ok;
 use resonant_common::telemetry::{Counter, names};
 
+use super::catalogue::{self, Catalogue};
 use super::config::ShardedConfig;
 use super::database::{Inner, ShardedDatabase};
 use super::function::{BucketMap, Pinned, ShardFunction};
 use super::guard::{Guard, Place};
+use super::inspect::{Declared, Inspection, State};
 use super::key::{KeyType, OwnedKey};
 use super::route::Access;
 use super::router::{RouteKind, ShardRouter};
-use super::schema::Schema;
+use super::schema::{Engine, Schema};
 use super::shard::Shard;
 use super::{ShardConfig, TableConfig};
+use crate::backend::target::scheme_of;
 use crate::{Database, Error, ErrorKind, PoolConfig, Result};
 
 const ROUTE_CACHE_BYTES: usize = 16 << 20;
@@ -35,6 +39,7 @@ pub struct ShardedDatabaseBuilder {
     route_cache_bytes: Option<usize>,
     pool: Option<PoolConfig>,
     guard: bool,
+    learn: bool,
 }
 
 impl ShardedDatabaseBuilder {
@@ -65,6 +70,7 @@ impl ShardedDatabaseBuilder {
             route_cache_bytes: config.route_cache_bytes,
             pool: None,
             guard: config.guard,
+            learn: config.learn,
         }
     }
 
@@ -165,21 +171,35 @@ impl ShardedDatabaseBuilder {
         self
     }
 
+    /// Whether [`connect`](ShardedDatabaseBuilder::connect) reads the catalogue of a shard for the tables that have the
+    /// column of [`shard_key`](ShardedDatabaseBuilder::shard_key), with its type. What is declared stays as it is; tables
+    /// without that column still have to be declared. Default `false`. PostgreSQL only.
+    ///
+    /// The first shard that answers is believed; each other one is refused, with the reason, if it turns out to differ.
+    pub fn learn(mut self, learn: bool) -> Self {
+        self.learn = learn;
+        self
+    }
+
     /// The router alone, without any connection: for checking the statements of a program in its own tests.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] that names the broken rule.
     pub fn router(&self) -> Result<ShardRouter> {
-        let refused = |message: String| Error::new(ErrorKind::Config, "connect", message);
-        let names: Vec<String> = self.shards.iter().map(|(name, _)| name.clone()).collect();
-        if names.is_empty() {
+        self.router_over(self.schema()?)
+    }
+
+    /// What is declared.
+    fn schema(&self) -> Result<Schema> {
+        if self.shards.is_empty() {
             return Err(refused(
                 "no shard is declared; add at least one with shard(name, url)".into(),
             ));
         }
+        let names = || self.shards.iter().map(|(name, _)| name);
         if let Some((at, name)) =
-            names.iter().enumerate().find(|(at, name)| names[..*at].contains(name))
+            names().enumerate().find(|(at, name)| names().take(*at).any(|other| other == *name))
         {
             return Err(refused(format!(
                 "shard {} has the name {name:?} of an earlier one",
@@ -197,6 +217,11 @@ impl ShardedDatabaseBuilder {
         for function in &self.functions {
             schema.add_function(function).map_err(refused)?;
         }
+        Ok(schema)
+    }
+
+    fn router_over(&self, schema: Schema) -> Result<ShardRouter> {
+        let names: Vec<String> = self.shards.iter().map(|(name, _)| name.clone()).collect();
         let function = self.function.bind(&names, self.bucket_map.as_ref()).map_err(refused)?;
         let function =
             Pinned::over(function, &self.pins, &schema.key_types(), &names).map_err(refused)?;
@@ -204,36 +229,72 @@ impl ShardedDatabaseBuilder {
             schema,
             function,
             names,
+            self.engine()?,
             self.route_cache_bytes.unwrap_or(ROUTE_CACHE_BYTES),
         )
     }
 
+    /// The engine of the shards, which has to be one.
+    fn engine(&self) -> Result<Engine> {
+        let mut engines = self.shards.iter().map(|(_, config)| match scheme_of(config.urls().0) {
+            "postgresql" | "postgres" => Engine::Postgres,
+            _ => Engine::Sqlite,
+        });
+        let first = engines.next().unwrap_or(Engine::Sqlite);
+        if engines.any(|engine| engine != first) {
+            return Err(refused(
+                "the shards are of several engines; they have to be of one".into(),
+            ));
+        }
+        Ok(first)
+    }
+
     /// Makes the database. Shards are connected to when they are first used, so one that is down does not stop the start.
+    ///
+    /// On PostgreSQL each shard's catalogue is compared with what is declared before its first statement, and again after
+    /// [`on_all`](ShardedDatabase::on_all); a shard that contradicts it is refused as [`ErrorKind::Config`] with the reason.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] that names the broken rule; [`ErrorKind::Unsupported`] for a URL whose engine is not compiled
-    /// in.
+    /// in. With [`learn`](ShardedDatabaseBuilder::learn) also the first shard's error when none answers.
     pub async fn connect(self) -> Result<ShardedDatabase> {
-        let router = self.router()?;
-        let mut shards = Vec::with_capacity(self.shards.len());
-        for (position, (name, config)) in self.shards.iter().enumerate() {
+        let schema = self.schema()?;
+        let engine = self.engine()?;
+        let mut databases = Vec::with_capacity(self.shards.len());
+        for (name, config) in &self.shards {
             let (primary, replicas) = config.urls();
             let mut builder =
                 Database::builder().name(name.clone()).primary(primary).replicas(replicas);
             if let Some(pool) = &self.pool {
                 builder = builder.pool(pool.clone());
             }
+            databases.push(builder.connect_lazy()?);
+        }
+        let schema =
+            if self.learn { self.learned(schema, engine, &databases).await? } else { schema };
+        let router = self.router_over(schema)?;
+        let shared = Arc::new(Catalogue::default());
+        let mut shards = Vec::with_capacity(databases.len());
+        for (position, ((name, _), database)) in (0_u32..).zip(self.shards.iter().zip(databases)) {
             let guard = self.guard.then(|| {
                 Guard::new(Place {
                     name: name.clone(),
-                    position: position as i64,
+                    position: i64::from(position),
                     shards: self.shards.len() as i64,
                     shard_function: router.function_name().to_owned(),
                     epoch: self.bucket_map.as_ref().map_or(0, |map| map.epoch() as i64),
                 })
             });
-            shards.push(Shard::new(name.clone(), builder.connect_lazy()?, guard));
+            let catalogue = (engine == Engine::Postgres).then(|| Declared {
+                shard: position,
+                name: name.clone(),
+                schema: Arc::clone(router.schema()),
+                shared: Arc::clone(&shared),
+                hashes: router.function_name() == "postgres_hash",
+            });
+            let inspection = Inspection { guard, catalogue, state: State::default() };
+            shards.push(Shard::new(name.clone(), database, inspection));
         }
         let name = self.name.unwrap_or_else(|| "sharded".to_owned());
         let routed =
@@ -246,6 +307,7 @@ impl ShardedDatabaseBuilder {
             inner: Arc::new(Inner {
                 router,
                 shards,
+                catalogue: shared,
                 any,
                 single,
                 split,
@@ -254,6 +316,35 @@ impl ShardedDatabaseBuilder {
             }),
         })
     }
+
+    /// What is declared, and what the catalogue of the first shard to answer adds.
+    async fn learned(
+        &self,
+        mut schema: Schema,
+        engine: Engine,
+        databases: &[Database],
+    ) -> Result<Schema> {
+        if engine != Engine::Postgres {
+            let message = "only PostgreSQL shards are learned from; declare the tables";
+            return Err(Error::new(ErrorKind::Unsupported, "connect", message));
+        }
+        if self.shard_key.is_empty() {
+            return Err(refused("to learn the tables, name the column with shard_key".into()));
+        }
+        let key = self.shard_key.as_str();
+        let asked = databases
+            .iter()
+            .map(|database| Box::pin(catalogue::read(database, &schema, Some(key))));
+        let (snapshot, _) = select_ok(asked).await?;
+        for (table, found) in snapshot.keyed(key) {
+            schema.learn(table, key, found);
+        }
+        Ok(schema)
+    }
+}
+
+fn refused(message: String) -> Error {
+    Error::new(ErrorKind::Config, "connect", message)
 }
 
 /// Whether reads of a statement may go to replicas.

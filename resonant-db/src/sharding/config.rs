@@ -49,6 +49,8 @@ pub struct ShardedConfig {
     /// Whether each shard remembers its name and the shard function in a table of its own, and is refused when they do
     /// not fit. Default `false`: nothing is created in a database unless asked.
     pub guard: bool,
+    /// Whether the tables with the column `shard_key` are read from the catalogue. Default `false`.
+    pub learn: bool,
 }
 
 /// A shard: its URL, or its URL with replicas.

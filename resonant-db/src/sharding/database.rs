@@ -11,6 +11,7 @@ use resonant_common::telemetry::Counter;
 use serde::de::DeserializeOwned;
 
 use super::builder::{ShardedDatabaseBuilder, reads};
+use super::catalogue::Catalogue;
 use super::config::ShardedConfig;
 use super::merge::merged;
 use super::route::{Program, Split, Target};
@@ -47,6 +48,7 @@ pub struct ShardedDatabase {
 pub(super) struct Inner {
     pub(super) router: ShardRouter,
     pub(super) shards: Vec<Shard>,
+    pub(super) catalogue: Arc<Catalogue>,
     pub(super) any: Counter,
     pub(super) single: Counter,
     pub(super) split: Counter,
@@ -207,7 +209,7 @@ impl ShardedDatabase {
     pub async fn on_all(&self, sql: &str) -> Result<()> {
         let each = self.inner.shards.iter().map(|shard| {
             let work = shard.database.write().batch(sql);
-            shard.run("on_all", work)
+            shard.change("on_all", work)
         });
         let results = join_all(each).await.into_iter().map(|result| result.map(|()| 0));
         let names = self.inner.shards.iter().map(|shard| shard.name.as_str());

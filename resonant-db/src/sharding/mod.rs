@@ -6,10 +6,12 @@
 
 mod builder;
 mod bulk;
+mod catalogue;
 mod config;
 mod database;
 mod function;
 mod guard;
+mod inspect;
 mod key;
 mod merge;
 mod refusal;

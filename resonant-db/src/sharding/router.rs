@@ -9,7 +9,7 @@ use super::refusal::{Refusal, refuse};
 use super::route::{
     Access, Compiled, Goal, KeySource, Program, RouteCache, RowSplit, Split, Target, compile, place,
 };
-use super::schema::Schema;
+use super::schema::{Engine, Schema};
 use crate::{Error, ErrorKind, Param, Result, ToParam};
 
 /// Decides which shards a statement goes to, and proves it; needs no connection.
@@ -17,9 +17,10 @@ use crate::{Error, ErrorKind, Param, Result, ToParam};
 /// Get one from [`ShardedDatabaseBuilder::router`](super::ShardedDatabaseBuilder::router) to check the statements of a
 /// program in its own tests.
 pub struct ShardRouter {
-    schema: Schema,
+    schema: Arc<Schema>,
     function: Arc<dyn ShardBy>,
     names: Box<[String]>,
+    engine: Engine,
     /// The one type of all keys, where there is one.
     key_types: Box<[KeyType]>,
     cache: RouteCache,
@@ -107,6 +108,7 @@ impl ShardRouter {
         schema: Schema,
         function: Arc<dyn ShardBy>,
         names: Vec<String>,
+        engine: Engine,
         cache_bytes: usize,
     ) -> Result<Self> {
         let key_types = schema.key_types();
@@ -120,9 +122,10 @@ impl ShardRouter {
             }
         }
         Ok(Self {
-            schema,
+            schema: Arc::new(schema),
             function,
             names: names.into(),
+            engine,
             key_types: key_types.into(),
             cache: RouteCache::new(cache_bytes),
         })
@@ -299,6 +302,14 @@ impl ShardRouter {
 
     pub(crate) fn name(&self, shard: u32) -> &str {
         self.names.get(shard as usize).map_or("", String::as_str)
+    }
+
+    pub(super) fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    pub(super) fn schema(&self) -> &Arc<Schema> {
+        &self.schema
     }
 
     pub(crate) fn function_name(&self) -> &str {

@@ -4,6 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::KeyType;
 
+/// What speaks on the shards: engines differ on where NULLs are in an order, and on what an average is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Postgres,
+    Sqlite,
+}
+
 /// A table that carries the shard key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
@@ -18,6 +25,8 @@ pub(crate) struct Schema {
     tables: BTreeMap<Box<str>, Table>,
     references: BTreeSet<Box<str>>,
     functions: BTreeSet<Box<str>>,
+    /// Tables the catalogue has with the key's column, and why they cannot be sharded by it.
+    unfit: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl Schema {
@@ -65,6 +74,40 @@ impl Schema {
     pub(crate) fn key_types(&self) -> Vec<KeyType> {
         let types: BTreeSet<_> = self.tables.values().map(|table| table.key_type).collect();
         types.into_iter().collect()
+    }
+
+    /// Adds a table the catalogue has, unless it is declared.
+    pub(crate) fn learn(&mut self, name: &str, key: &str, found: Result<KeyType, String>) {
+        let Ok(name) = folded(name).and_then(|folded| {
+            if *folded == *name { Ok(folded) } else { Err("capitals".to_owned()) }
+        }) else {
+            return;
+        };
+        if self.tables.contains_key(&name) || self.references.contains(&name) {
+            return;
+        }
+        match found {
+            Ok(key_type) => {
+                self.tables.insert(name, Table { key: key.into(), key_type });
+            }
+            Err(reason) => {
+                self.unfit.insert(name, reason.into());
+            }
+        }
+    }
+
+    /// Why a table of the catalogue is not among the sharded ones.
+    pub(crate) fn unfit(&self, name: &str) -> Option<&str> {
+        self.unfit.get(name).map(|reason| &**reason)
+    }
+
+    pub(crate) fn references(&self) -> impl Iterator<Item = &str> {
+        self.references.iter().map(|name| &**name)
+    }
+
+    /// The names of all declared tables.
+    pub(crate) fn all_tables(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().chain(&self.references).map(|name| &**name)
     }
 
     pub(crate) fn tables(&self) -> impl Iterator<Item = (&str, &Table)> {

@@ -8,7 +8,7 @@ use resonant_common::breaker::{Admit, Breaker, BreakerConfig};
 use resonant_common::join::{Finding, Severity};
 use tokio::time::Instant;
 
-use super::guard::Guard;
+use super::inspect::Inspection;
 use crate::{Database, Error, ErrorKind, Result};
 
 /// A named database of a [`ShardedDatabase`](super::ShardedDatabase).
@@ -16,13 +16,13 @@ use crate::{Database, Error, ErrorKind, Result};
 pub(super) struct Shard {
     pub(super) name: String,
     pub(super) database: Database,
-    guard: Option<Guard>,
+    inspection: Inspection,
     gate: Gate,
 }
 
 impl Shard {
-    pub(super) fn new(name: String, database: Database, guard: Option<Guard>) -> Self {
-        Self { name, database, guard, gate: Gate::default() }
+    pub(super) fn new(name: String, database: Database, inspection: Inspection) -> Self {
+        Self { name, database, inspection, gate: Gate::default() }
     }
 
     /// Awaits `work`, which talks to this shard's database, unless the shard is known to be down.
@@ -32,13 +32,25 @@ impl Shard {
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         self.gate.admit(operation, &self.name)?;
-        let result = match &self.guard {
-            None => work.await,
-            Some(guard) => match guard.check(&self.database).await {
-                Ok(()) => work.await,
-                Err(error) => Err(error),
-            },
+        let result = match self.inspection.check(&self.database).await {
+            Ok(()) => work.await,
+            Err(error) => Err(error),
         };
+        self.noted(result)
+    }
+
+    /// As [`run`](Shard::run) for work that may create or change the tables themselves: they are looked at again afterwards.
+    pub(super) async fn change<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.gate.admit(operation, &self.name)?;
+        let result = match self.inspection.known(&self.database).await {
+            Ok(()) => work.await,
+            Err(error) => Err(error),
+        };
+        self.inspection.changed();
         self.noted(result)
     }
 

@@ -24,6 +24,7 @@ pub use self::directory::Directory;
 pub(crate) use self::directory::Pinned;
 use self::hashed::{Bucketed, ByShardCount};
 pub use self::postgres::postgres_hash;
+pub(crate) use self::postgres::postgres_value_hash;
 use super::key::{KeyType, ShardKey};
 
 /// Decides the shard of a key.

@@ -22,13 +22,17 @@ const COMBINE: u64 = 0x49A0_F4DD_15E5_A8E3;
 /// assert_eq!(postgres_hash(&ShardKey::Int(42)), 0xafd3_0d9a_116a_5a62);
 /// ```
 pub fn postgres_hash(key: &ShardKey<'_>) -> u64 {
-    let value = match key {
+    postgres_value_hash(key).wrapping_add(COMBINE)
+}
+
+/// What the type's own hash function answers with the seed of partitions.
+pub(crate) fn postgres_value_hash(key: &ShardKey<'_>) -> u64 {
+    match key {
         ShardKey::Int(number) => hash_int(*number),
         ShardKey::Text(text) => hash_bytes(text.as_bytes()),
         ShardKey::Uuid(bytes) => hash_bytes(bytes),
         ShardKey::Bytes(bytes) => hash_bytes(bytes),
-    };
-    value.wrapping_add(COMBINE)
+    }
 }
 
 /// All integer types hash alike: the high half is folded into the low one so that small values of every width agree.

@@ -10,6 +10,8 @@ mod refusals;
 mod replicas;
 mod sessions;
 mod sharding;
+mod sharding_catalogue;
+mod sharding_hash;
 mod statements;
 mod tls;
 mod traps;

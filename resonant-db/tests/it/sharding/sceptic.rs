@@ -183,7 +183,7 @@ pub(crate) async fn reads_of_every_shard_that_mislead(twins: &Twins) {
         answered +=
             usize::from(twins.agree(By::QueryAll, sql, params![]).await == Outcome::Answered);
     }
-    assert!(answered >= 18, "only {answered} were answered");
+    assert!(answered >= 17, "only {answered} were answered");
 }
 
 pub(crate) async fn writes_that_mislead(twins: &Twins) {

@@ -127,6 +127,12 @@ impl Analyser<'_> {
             return opaque(alias, Some(&name), Vec::new());
         }
         let Some(table) = self.schema.table(&name) else {
+            if let Some(reason) = self.schema.unfit(&name) {
+                return refuse(
+                    reason.to_owned(),
+                    "change the table, or declare another key for it",
+                );
+            }
             return refuse(
                 format!("the table {name} is not declared"),
                 "declare it with .table(name, key, type), or with .reference(name) if every shard holds all of it",

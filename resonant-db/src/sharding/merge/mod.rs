@@ -1,5 +1,8 @@
 //! One answer from the answers of several shards.
 
+mod decimal;
+mod order;
+
 use std::cmp::Ordering;
 
 use super::route::Fold;
