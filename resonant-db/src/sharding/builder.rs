@@ -40,6 +40,7 @@ pub struct ShardedDatabaseBuilder {
     pool: Option<PoolConfig>,
     guard: bool,
     learn: bool,
+    merge_rows: Option<usize>,
 }
 
 impl ShardedDatabaseBuilder {
@@ -71,6 +72,7 @@ impl ShardedDatabaseBuilder {
             pool: None,
             guard: config.guard,
             learn: config.learn,
+            merge_rows: config.merge_rows,
         }
     }
 
@@ -157,6 +159,13 @@ impl ShardedDatabaseBuilder {
         self
     }
 
+    /// The most rows of an answer that is made of several shards, and the most that is held of each of them meanwhile; a
+    /// statement that needs more is refused once that shows, and no shard is asked for more. Default 1,000,000.
+    pub fn merge_rows(mut self, most: usize) -> Self {
+        self.merge_rows = Some(most);
+        self
+    }
+
     /// The pool of each node of each shard. Default: what the engine does best with.
     pub fn pool(mut self, config: PoolConfig) -> Self {
         self.pool = Some(config);
@@ -216,6 +225,9 @@ impl ShardedDatabaseBuilder {
         }
         for function in &self.functions {
             schema.add_function(function).map_err(refused)?;
+        }
+        if let Some(most) = self.merge_rows {
+            schema.set_merge_rows(most);
         }
         Ok(schema)
     }

@@ -51,6 +51,8 @@ pub struct ShardedConfig {
     pub guard: bool,
     /// Whether the tables with the column `shard_key` are read from the catalogue. Default `false`.
     pub learn: bool,
+    /// The most rows of an answer that is made of several shards. Default 1,000,000.
+    pub merge_rows: Option<usize>,
 }
 
 /// A shard: its URL, or its URL with replicas.

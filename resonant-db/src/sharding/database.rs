@@ -2,18 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use resonant_common::join::Finding;
 use resonant_common::telemetry::Counter;
 use serde::de::DeserializeOwned;
 
-use super::builder::{ShardedDatabaseBuilder, reads};
+use super::builder::ShardedDatabaseBuilder;
 use super::catalogue::Catalogue;
 use super::config::ShardedConfig;
-use super::merge::merged;
+use super::gather::Ask;
 use super::route::{Program, Split, Target};
 use super::router::{RouteExplanation, ShardRouter, program, several};
 use super::shard::Shard;
@@ -102,37 +102,13 @@ impl ShardedDatabase {
     }
 
     /// Runs a statement on the shard of its key and answers its rows. A read whose keys live on several shards is sent to
-    /// each of them and the answers follow one another in the order of the shards; one row of `count`, `sum`, `min` and `max` is
-    /// folded into one.
+    /// each of them, and their answers are made one as [`query_all`](ShardedDatabase::query_all) says.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Refused`] with the reason and a rewrite; else as [`Read::query`](crate::Read::query).
     pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
-        const OPERATION: &str = "query";
-        let compiled = self.inner.router.compiled(sql);
-        let program = self.counted(program(&compiled, OPERATION))?;
-        match self.counted(self.inner.router.target(program, params, OPERATION))? {
-            Target::One(shard) => {
-                self.inner.single.increment(1);
-                self.on(shard, program, sql, params).await
-            }
-            Target::Any | Target::Every => {
-                self.inner.any.increment(1);
-                self.on_any(program, sql, params).await
-            }
-            Target::Several => {
-                if !reads(program.access) {
-                    return self.counted(Err(split_write(OPERATION)));
-                }
-                let parts = self.counted(self.key_parts(program, params, OPERATION))?;
-                self.inner.split.increment(1);
-                let answers =
-                    parts.iter().map(|(shard, params)| self.on(*shard, program, sql, params));
-                let answers = try_join_all(answers).await?;
-                self.counted(merged(OPERATION, program.folds.as_deref(), answers))
-            }
-        }
+        self.by_key(Ask { operation: "query", sql, params, sessions: None }).await
     }
 
     /// As [`query`](ShardedDatabase::query), each row as a value of yours.
@@ -158,7 +134,8 @@ impl ShardedDatabase {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<T> {
-        self.only("query_one_as", sql, params).await?.map_or_else(
+        let rows = self.query(sql, params).await?;
+        only("query_one_as", &rows)?.map_or_else(
             || {
                 Err(Error::new(
                     ErrorKind::NotFound,
@@ -180,7 +157,8 @@ impl ShardedDatabase {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Option<T>> {
-        self.only("query_opt_as", sql, params).await?.map(|row| row.decode()).transpose()
+        let rows = self.query(sql, params).await?;
+        only("query_opt_as", &rows)?.map(|row| row.decode()).transpose()
     }
 
     /// Runs a statement on the shard of its key and answers how many rows it inserted, updated or deleted.
@@ -276,42 +254,6 @@ impl ShardedDatabase {
         routed
     }
 
-    async fn on(
-        &self,
-        shard: u32,
-        program: &Program,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> Result<Rows> {
-        let shard = self.at(shard);
-        if reads(program.access) {
-            shard.run("query", shard.database.read().query(sql, params)).await
-        } else {
-            shard.run("query", shard.database.write().query(sql, params)).await
-        }
-    }
-
-    /// Any shard answers the same; one that cannot be reached hands on to the next.
-    async fn on_any(&self, program: &Program, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
-        if !reads(program.access) {
-            self.inner.refused.increment(1);
-            return Err(reference_write("query"));
-        }
-        let (count, turn) =
-            (self.inner.router.count(), self.inner.turn.fetch_add(1, Ordering::Relaxed));
-        let mut answer = self.on(turn % count, program, sql, params).await;
-        for further in 1..count {
-            match &answer {
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    let shard = turn.wrapping_add(further) % count;
-                    answer = self.on(shard, program, sql, params).await;
-                }
-                _ => break,
-            }
-        }
-        answer
-    }
-
     /// A statement cut up: each shard with its parameters. Keys of other shards are nulled where they stand in the key list
     /// alone, so that a shard looks for its own keys only.
     pub(super) fn key_parts<'p>(
@@ -342,23 +284,6 @@ impl ShardedDatabase {
         });
         Ok(parts.collect())
     }
-
-    async fn only(
-        &self,
-        operation: &'static str,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> Result<Option<Row>> {
-        let rows = self.query(sql, params).await?;
-        match rows.len() {
-            0 | 1 => Ok(rows.first()),
-            count => {
-                let message =
-                    format!("one row was asked for and there are {count}; add a condition");
-                Err(Error::new(ErrorKind::Rejected, operation, message))
-            }
-        }
-    }
 }
 
 impl Inner {
@@ -376,6 +301,17 @@ impl Inner {
                 Split::No(reason) => several(reason).error(operation),
                 _ => split_write(operation),
             }),
+        }
+    }
+}
+
+/// The only row, if there is one.
+pub(super) fn only(operation: &'static str, rows: &Rows) -> Result<Option<Row>> {
+    match rows.len() {
+        0 | 1 => Ok(rows.first()),
+        count => {
+            let message = format!("one row was asked for and there are {count}; add a condition");
+            Err(Error::new(ErrorKind::Rejected, operation, message))
         }
     }
 }
@@ -402,12 +338,12 @@ pub(super) fn summed<'n>(
     Err(if unknown { error.with_may_have_applied() } else { error })
 }
 
-fn reference_write(operation: &'static str) -> Error {
+pub(super) fn reference_write(operation: &'static str) -> Error {
     let message = "the statement names no key, so every shard would have to run it; use on_all for what all shards share";
     Error::new(ErrorKind::Refused, operation, message)
 }
 
-fn split_write(operation: &'static str) -> Error {
+pub(super) fn split_write(operation: &'static str) -> Error {
     let message = "the keys live on several shards and a write to several is not atomic; \
                    send one for each key, or use execute_split where that is good enough";
     Error::new(ErrorKind::Refused, operation, message)

@@ -10,6 +10,7 @@ mod catalogue;
 mod config;
 mod database;
 mod function;
+mod gather;
 mod guard;
 mod inspect;
 mod key;
@@ -18,6 +19,7 @@ mod refusal;
 mod route;
 mod router;
 mod schema;
+mod session;
 mod shard;
 mod spread;
 mod sql;
@@ -29,7 +31,9 @@ pub use self::database::ShardedDatabase;
 pub use self::function::{
     BUCKETS, BucketMap, BucketMove, BucketPlan, Directory, ShardBy, ShardFunction, postgres_hash,
 };
+pub use self::gather::{MissingShard, Partial};
 pub use self::key::{KeyType, ShardKey};
 pub use self::route::Access;
 pub use self::router::{Route, RouteExplanation, RouteKind, RoutePlan, ShardRouter};
+pub use self::session::ShardedSession;
 pub use self::transaction::ShardTransaction;

@@ -12,6 +12,9 @@ use super::route::{
 use super::schema::{Engine, Schema};
 use crate::{Error, ErrorKind, Param, Result, ToParam};
 
+/// What part of the cache is for statements that read all shards.
+const EVERYWHERE_SHARE: usize = 4;
+
 /// Decides which shards a statement goes to, and proves it; needs no connection.
 ///
 /// Get one from [`ShardedDatabaseBuilder::router`](super::ShardedDatabaseBuilder::router) to check the statements of a
@@ -24,6 +27,8 @@ pub struct ShardRouter {
     /// The one type of all keys, where there is one.
     key_types: Box<[KeyType]>,
     cache: RouteCache,
+    /// Of those that read all shards.
+    everywhere: RouteCache,
 }
 
 /// What a statement needs, before its parameters are known.
@@ -127,7 +132,8 @@ impl ShardRouter {
             names: names.into(),
             engine,
             key_types: key_types.into(),
-            cache: RouteCache::new(cache_bytes),
+            cache: RouteCache::new(cache_bytes - cache_bytes / EVERYWHERE_SHARE),
+            everywhere: RouteCache::new(cache_bytes / EVERYWHERE_SHARE),
         })
     }
 
@@ -227,9 +233,14 @@ impl ShardRouter {
         route
     }
 
-    /// The route of a statement whose answers are put one after the other over all shards.
-    pub(crate) fn everywhere(&self, sql: &str, operation: &'static str) -> Result<Program> {
-        compile(sql, &self.schema, Goal::Everywhere).map_err(|refusal| refusal.error(operation))
+    /// The route of a statement that reads all shards, from the cache where it is there.
+    pub(crate) fn everywhere(&self, sql: &str) -> Arc<Compiled> {
+        if let Some(route) = self.everywhere.get(sql) {
+            return route;
+        }
+        let route = Arc::new(compile(sql, &self.schema, Goal::Everywhere));
+        self.everywhere.insert(sql, Arc::clone(&route));
+        route
     }
 
     pub(crate) fn target(
@@ -323,7 +334,7 @@ impl ShardRouter {
 
     /// The bytes compiled routes occupy now, by the cache's own reckoning.
     pub fn cached_bytes(&self) -> usize {
-        self.cache.bytes()
+        self.cache.bytes() + self.everywhere.bytes()
     }
 
     /// Whether a key type is in use; for tests of shard functions.

@@ -20,13 +20,29 @@ pub(crate) struct Table {
 }
 
 /// The declared tables and functions. Names are held as the engines fold them: in lower case.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Schema {
     tables: BTreeMap<Box<str>, Table>,
     references: BTreeSet<Box<str>>,
     functions: BTreeSet<Box<str>>,
     /// Tables the catalogue has with the key's column, and why they cannot be sharded by it.
     unfit: BTreeMap<Box<str>, Box<str>>,
+    merge_rows: usize,
+}
+
+/// How many rows of several shards are held to be made one, unless told otherwise.
+const MERGE_ROWS: usize = 1_000_000;
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self {
+            tables: BTreeMap::new(),
+            references: BTreeSet::new(),
+            functions: BTreeSet::new(),
+            unfit: BTreeMap::new(),
+            merge_rows: MERGE_ROWS,
+        }
+    }
 }
 
 impl Schema {
@@ -94,6 +110,15 @@ impl Schema {
                 self.unfit.insert(name, reason.into());
             }
         }
+    }
+
+    pub(crate) fn set_merge_rows(&mut self, most: usize) {
+        self.merge_rows = most;
+    }
+
+    /// How many rows of several shards are held to be made one.
+    pub(crate) fn merge_rows(&self) -> usize {
+        self.merge_rows
     }
 
     /// Why a table of the catalogue is not among the sharded ones.

@@ -1,12 +1,12 @@
 //! What goes to several shards, by explicit request.
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 
 use super::database::{ShardedDatabase, summed};
-use super::merge::merged;
+use super::gather::Ask;
 use super::route::{Split, Target};
 use super::router::program;
-use crate::{Error, ErrorKind, Param, Result, Rows};
+use crate::{Param, Result, Rows};
 
 impl ShardedDatabase {
     /// Runs a write whose keys may live on several shards: each shard gets its own rows or keys, all at the same time.
@@ -42,32 +42,22 @@ impl ShardedDatabase {
         summed(OPERATION, names.zip(join_all(work).await))
     }
 
-    /// Reads every shard and answers all rows, one shard after the other in the order of declaration. An answer of one row
-    /// of `count`, `sum`, `min` and `max` is folded into one row.
+    /// Reads every shard, all at the same time, and makes their answers one.
+    ///
+    /// - Without ORDER BY the rows follow one another, shard by shard in the order of declaration.
+    /// - ORDER BY holds over all shards, by numbers, dates, timestamps, UUIDs, bytes, and by text whose collation is known to
+    ///   order by bytes: `COLLATE "C"` in the statement or, on PostgreSQL, in the catalogue. With it LIMIT and OFFSET cut the
+    ///   whole, and no shard sends more rows than could be needed.
+    /// - `count`, `sum`, `avg`, `min` and `max` are exact, also in groups that reach over shards: sums and averages of whole
+    ///   and decimal numbers. DISTINCT holds over all shards.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] for joins that are not on the key, and for what would need merging: ORDER BY, LIMIT, other
-    /// aggregates, and GROUP BY, DISTINCT and windows that do not hold the key. Sums of anything but whole numbers and
-    /// minima and maxima of anything but numbers are refused once they are seen. Else the first shard's error.
+    /// [`ErrorKind::Refused`] for joins that are not on the key, and for what cannot be made one from parts: other aggregates,
+    /// HAVING over groups without the key, windows that are not partitioned by the key, LIMIT without ORDER BY, sums of binary
+    /// fractions, text whose order or equality is unknown, and more rows than
+    /// [`merge_rows`](super::ShardedDatabaseBuilder::merge_rows). Else the first shard's error.
     pub async fn query_all(&self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
-        const OPERATION: &str = "query_all";
-        let program = self.counted(self.inner.router.everywhere(sql, OPERATION))?;
-        if !super::builder::reads(program.access) {
-            let message = "the statement writes; use on_all, or execute with a key";
-            return self.counted(Err(Error::new(ErrorKind::Refused, OPERATION, message)));
-        }
-        let target = self.counted(self.inner.router.target(&program, params, OPERATION))?;
-        if target != Target::Every {
-            return self.query(sql, params).await;
-        }
-        self.inner.split.increment(1);
-        let answers = self
-            .inner
-            .shards
-            .iter()
-            .map(|shard| shard.run(OPERATION, shard.database.read().query(sql, params)));
-        let answers = try_join_all(answers).await?;
-        self.counted(merged(OPERATION, program.folds.as_deref(), answers))
+        self.everywhere(Ask { operation: "query_all", sql, params, sessions: None }).await
     }
 }

@@ -1,42 +1,173 @@
 //! One answer from the answers of several shards.
+//!
+//! Nothing is guessed: values whose order or equality the engine alone knows are refused, and so is an answer of a shard that
+//! does not come in the order the program knows.
 
 mod decimal;
+mod group;
 mod order;
+mod value;
 
 use std::cmp::Ordering;
 
-use super::route::Fold;
-use crate::backend::RowsBuilder;
-use crate::{Error, ErrorKind, Result, Rows, ValueRef};
+use self::order::compare;
+use super::catalogue::{Catalogue, Kind};
+use super::route::{By, Count, Merge, Place, Proof};
+use super::schema::Engine;
+use crate::backend::{Column, RowsBuilder};
+use crate::{Error, ErrorKind, Param, Result, Row, Rows, ValueRef};
 
-/// Puts the answers one after the other, or folds their one row each into one.
-pub(super) fn merged(
-    operation: &'static str,
-    folds: Option<&[Fold]>,
-    answers: Vec<Rows>,
-) -> Result<Rows> {
-    let columns = answers.first().map(|rows| rows.columns().to_vec()).unwrap_or_default();
-    let Some(folds) = folds else { return Ok(concatenated(columns, &answers)) };
-    let rows = || answers.iter().flat_map(Rows::iter);
-    if answers.iter().any(|rows| rows.len() != 1) || columns.len() != folds.len() {
-        return Err(refused(operation, "a shard answered something else than one row"));
-    }
-    let mut one = RowsBuilder::new(columns);
-    for (column, fold) in folds.iter().enumerate() {
-        let rows: Vec<_> = rows().collect();
-        let mut sum = ValueRef::Null;
-        for row in &rows {
-            sum = folded(operation, *fold, sum, row.value(column)?)?;
-        }
-        one.push(sum);
-    }
-    Ok(one.finish())
+/// What a merge goes by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) operation: &'static str,
+    pub(super) engine: Engine,
+    pub(super) catalogue: &'a Catalogue,
+    /// The shards that answer.
+    pub(super) shards: &'a [u32],
+    /// How many rows may be held of each shard, and answered.
+    pub(super) most: usize,
 }
 
-fn concatenated(columns: Vec<crate::backend::Column>, answers: &[Rows]) -> Rows {
-    let width = columns.len();
+/// Which rows of the ordered whole are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    skip: usize,
+    take: Option<usize>,
+}
+
+impl Window {
+    /// Reads LIMIT and OFFSET, before anything is sent.
+    pub(super) fn of(merge: &Merge, params: &[Param<'_>], context: &Context<'_>) -> Result<Self> {
+        let skip = context.count(merge.offset, params)?.unwrap_or(0);
+        let take = context.count(merge.limit, params)?;
+        if merge.columns.is_none()
+            && take.is_some_and(|take| take.saturating_add(skip) > context.most)
+        {
+            return Err(context.too_many());
+        }
+        Ok(Self { skip, take })
+    }
+
+    fn cut<T>(self, rows: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        rows.skip(self.skip).take(self.take.unwrap_or(usize::MAX))
+    }
+}
+
+impl Context<'_> {
+    fn refused(&self, reason: &str) -> Error {
+        let message = format!("{reason}; ask each key or each shard, and combine in the program");
+        Error::new(ErrorKind::Refused, self.operation, message)
+    }
+
+    fn too_many(&self) -> Error {
+        let message = format!(
+            "more than {} rows of several shards would be made one; add a condition or a LIMIT, or raise merge_rows",
+            self.most
+        );
+        Error::new(ErrorKind::Refused, self.operation, message)
+    }
+
+    fn count(&self, count: Option<Count>, params: &[Param<'_>]) -> Result<Option<usize>> {
+        let given = match count {
+            None => return Ok(None),
+            Some(Count::Literal(number)) => usize::try_from(number).ok(),
+            Some(Count::Param(index)) => match params.get(index) {
+                Some(Param::Int(number)) => usize::try_from(*number).ok(),
+                _ => None,
+            },
+        };
+        given.map(Some).ok_or_else(|| {
+            self.refused("LIMIT or OFFSET over several shards is no whole number from 0")
+        })
+    }
+
+    /// What text of a column stands for.
+    fn kind(&self, proof: &Proof) -> Option<Kind> {
+        match proof {
+            Proof::Bytewise => Some(Kind::Bytewise),
+            Proof::Column { table, column } => self.catalogue.kind(self.shards, table, column),
+            Proof::None => None,
+        }
+    }
+
+    /// Compares two values under an entry of ORDER BY.
+    fn under(&self, by: &Sorted, a: ValueRef<'_>, b: ValueRef<'_>) -> Result<Ordering> {
+        let nulls_first = by.nulls_first.unwrap_or(match self.engine {
+            // To PostgreSQL NULL is larger than everything, to SQLite smaller.
+            Engine::Postgres => by.descending,
+            Engine::Sqlite => !by.descending,
+        });
+        let null = if nulls_first { Ordering::Less } else { Ordering::Greater };
+        Ok(match (a, b) {
+            (ValueRef::Null, ValueRef::Null) => Ordering::Equal,
+            (ValueRef::Null, _) => null,
+            (_, ValueRef::Null) => null.reverse(),
+            (a, b) => {
+                let order = compare(a, b, by.kind).ok_or_else(|| self.unordered())?;
+                if by.descending { order.reverse() } else { order }
+            }
+        })
+    }
+
+    fn unordered(&self) -> Error {
+        let message = "the order of a column over several shards is not known to the program: it is text of an unknown type \
+                       or collation; order by COLLATE \"C\", by a number or a timestamp, or ask each shard";
+        Error::new(ErrorKind::Refused, self.operation, message)
+    }
+}
+
+/// An entry of ORDER BY, with the column and what is known of it.
+#[derive(Debug, Clone, Copy)]
+struct Sorted {
+    column: usize,
+    descending: bool,
+    nulls_first: Option<bool>,
+    kind: Option<Kind>,
+}
+
+/// Makes the answers one.
+pub(super) fn merged(
+    context: &Context<'_>,
+    merge: &Merge,
+    window: Window,
+    answers: &[Rows],
+) -> Result<Rows> {
+    if answers.iter().any(|rows| rows.len() > context.most.saturating_add(window.skip)) {
+        return Err(context.too_many());
+    }
+    let columns = answers.first().map(|rows| rows.columns().to_vec()).unwrap_or_default();
+    if answers.iter().any(|rows| rows.columns().len() != columns.len()) {
+        return Err(context.refused("the shards answer different columns"));
+    }
+    let Some(width) = columns.len().checked_sub(merge.hidden) else {
+        return Err(context.refused("a shard answered fewer columns than it was asked for"));
+    };
+    let sorted = |by: &By| Sorted {
+        column: match by.place {
+            Place::Column(column) => column,
+            Place::Hidden(at) => width + at,
+        },
+        descending: by.descending,
+        nulls_first: by.nulls_first,
+        kind: context.kind(&by.proof),
+    };
+    let order: Vec<Sorted> = merge.order.iter().map(sorted).collect();
+    let columns: Vec<Column> = columns.into_iter().take(width).collect();
+    if let Some(parts) = &merge.columns {
+        return group::folded(context, merge, parts, columns, &order, window, answers);
+    }
+    let rows = if order.is_empty() {
+        answers.iter().flat_map(Rows::iter).collect()
+    } else {
+        interleaved(context, &order, window, answers)?
+    };
+    let rows: Vec<Row> = window.cut(rows.into_iter()).collect();
+    if rows.len() > context.most {
+        return Err(context.too_many());
+    }
     let mut all = RowsBuilder::new(columns);
-    for row in answers.iter().flat_map(Rows::iter) {
+    for row in &rows {
         for column in 0..width {
             match row.value(column) {
                 Ok(value) => all.push(value),
@@ -44,73 +175,64 @@ fn concatenated(columns: Vec<crate::backend::Column>, answers: &[Rows]) -> Rows 
             }
         }
     }
-    all.finish()
+    Ok(all.finish())
 }
 
-/// Only whole numbers are summed, and only numbers of one kind compared: sums of fractions depend on their order, and the
-/// order of text on a collation that the engine knows and the program does not.
-fn folded<'v>(
-    operation: &'static str,
-    fold: Fold,
-    so_far: ValueRef<'v>,
-    next: ValueRef<'v>,
-) -> Result<ValueRef<'v>> {
-    use ValueRef::{Float, Int, Null};
-    let keep = |order: Ordering| match fold {
-        Fold::Min => order == Ordering::Less,
-        _ => order == Ordering::Greater,
+/// The rows of ordered answers in order, as far as they are wanted.
+fn interleaved(
+    context: &Context<'_>,
+    order: &[Sorted],
+    window: Window,
+    answers: &[Rows],
+) -> Result<Vec<Row>> {
+    let before = |a: &Row, b: &Row| -> Result<Ordering> {
+        for by in order {
+            let order = context.under(by, a.value(by.column)?, b.value(by.column)?)?;
+            if order != Ordering::Equal {
+                return Ok(order);
+            }
+        }
+        Ok(Ordering::Equal)
     };
-    match (fold, so_far, next) {
-        (_, Null, value @ (Null | Int(_))) | (_, value, Null) => Ok(value),
-        (Fold::Min | Fold::Max, Null, value @ Float(_)) => Ok(value),
-        (Fold::Count | Fold::Sum, Int(a), Int(b)) => a.checked_add(b).map(Int).ok_or_else(|| {
-            Error::new(ErrorKind::Rejected, operation, "the sum over the shards exceeds 64 bits")
-        }),
-        (Fold::Min | Fold::Max, Int(a), Int(b)) => Ok(if keep(b.cmp(&a)) { next } else { so_far }),
-        (Fold::Min | Fold::Max, Float(a), Float(b)) => {
-            Ok(if keep(b.total_cmp(&a)) { next } else { so_far })
+    let wanted = window.take.map_or(usize::MAX, |take| take.saturating_add(window.skip));
+    let mut fronts: Vec<_> = answers.iter().map(|rows| rows.iter().peekable()).collect();
+    let mut rows: Vec<Row> = Vec::new();
+    while rows.len() < wanted {
+        let mut first: Option<(usize, Row)> = None;
+        for (at, front) in fronts.iter_mut().enumerate() {
+            let Some(row) = front.peek() else { continue };
+            let earlier = match &first {
+                Some((_, best)) => before(row, best)? == Ordering::Less,
+                None => true,
+            };
+            if earlier {
+                first = Some((at, row.clone()));
+            }
         }
-        (Fold::Count | Fold::Sum, ..) => Err(refused(
-            operation,
-            "a sum over several shards is of something else than whole numbers",
-        )),
-        (Fold::Min | Fold::Max, ..) => Err(refused(
-            operation,
-            "a minimum or maximum over several shards is of something else than numbers of one kind",
-        )),
+        let Some((at, row)) = first else { break };
+        if let Some(front) = fronts.get_mut(at) {
+            front.next();
+        }
+        // Of what each shard sends in its order, a later row that should have come earlier shows that its order is another.
+        if let Some(last) = rows.last()
+            && before(&row, last)? == Ordering::Less
+        {
+            return Err(context.unordered());
+        }
+        known(context, order, &row)?;
+        rows.push(row);
     }
+    Ok(rows)
 }
 
-fn refused(operation: &'static str, reason: &str) -> Error {
-    let message = format!("{reason}; ask each key or each shard, and combine in the program");
-    Error::new(ErrorKind::Refused, operation, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folds_are_exact_or_refused() {
-        use ValueRef::{Float, Int, Null, Text};
-        let all = |fold, values: &[ValueRef<'static>]| {
-            values.iter().try_fold(Null, |sum, next| folded("query", fold, sum, *next))
-        };
-        assert_eq!(all(Fold::Count, &[Int(0), Int(3)]).ok(), Some(Int(3)));
-        assert_eq!(all(Fold::Sum, &[Null, Int(3), Null, Int(-4)]).ok(), Some(Int(-1)));
-        assert_eq!(all(Fold::Sum, &[Null, Null]).ok(), Some(Null));
-        assert_eq!(all(Fold::Min, &[Int(3), Null, Int(-4), Int(0)]).ok(), Some(Int(-4)));
-        assert_eq!(all(Fold::Max, &[Null, Float(0.5), Float(2.5)]).ok(), Some(Float(2.5)));
-        for (fold, values, kind) in [
-            (Fold::Sum, [Int(i64::MAX), Int(1)], ErrorKind::Rejected),
-            (Fold::Sum, [Float(0.1), Float(0.2)], ErrorKind::Refused),
-            (Fold::Sum, [Null, Float(0.2)], ErrorKind::Refused),
-            (Fold::Max, [Int(1), Float(0.5)], ErrorKind::Refused),
-            (Fold::Min, [Text("a"), Text("B")], ErrorKind::Refused),
-            (Fold::Min, [Null, Text("B")], ErrorKind::Refused),
-        ] {
-            let error = all(fold, &values).expect_err("not exact");
-            assert_eq!(error.kind(), kind, "{fold:?} {values:?}");
+/// Refuses text whose order is unknown also where there is nothing to compare it with, so that an answer does not depend on
+/// how many rows there are.
+fn known(context: &Context<'_>, order: &[Sorted], row: &Row) -> Result<()> {
+    for by in order {
+        let value = row.value(by.column)?;
+        if !matches!(value, ValueRef::Null) && compare(value, value, by.kind).is_none() {
+            return Err(context.unordered());
         }
     }
+    Ok(())
 }

@@ -9,7 +9,9 @@ mod rows;
 pub(crate) use self::analyse::Goal;
 pub(crate) use self::cache::{Compiled, RouteCache};
 pub use self::program::Access;
-pub(crate) use self::program::{Fold, KeySource, Program, Split, Target, place};
+pub(crate) use self::program::{
+    By, Count, Fold, KeySource, Merge, Part, Place, Program, Proof, Split, Target, place,
+};
 pub(crate) use self::rows::RowSplit;
 
 use super::refusal::Checked;

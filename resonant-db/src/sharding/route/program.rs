@@ -25,8 +25,75 @@ pub(crate) struct Program {
     /// Every key value the proof rests on. None: the statement reads no sharded table.
     pub(crate) keys: Box<[KeyUse]>,
     pub(crate) split: Split,
-    /// Where several shards answer: how their one row each becomes one, if it is not row after row.
-    pub(crate) folds: Option<Box<[Fold]>>,
+    /// Where several shards answer: what they are asked, and how their answers become one.
+    pub(crate) merge: Box<Merge>,
+}
+
+/// How the answers of several shards become one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Merge {
+    /// What each shard is sent, where that is not the statement itself.
+    pub(crate) sql: Option<Box<str>>,
+    /// What becomes of each column, where rows are folded.
+    pub(crate) columns: Option<Box<[Part]>>,
+    pub(crate) order: Box<[By]>,
+    pub(crate) limit: Option<Count>,
+    pub(crate) offset: Option<Count>,
+    /// How many columns at the end were not asked for by the user.
+    pub(crate) hidden: usize,
+    /// Whether all rows are one group, which is there even when it is empty.
+    pub(crate) single: bool,
+}
+
+/// A column of rows that are folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Its sum, over the hidden column that counts.
+    Average {
+        count: usize,
+        /// What the statement calls it, where it gives it no name.
+        text: Option<Box<str>>,
+    },
+    Fold(Fold, Proof),
+    /// What rows have in common.
+    Group(Proof),
+}
+
+/// An entry of ORDER BY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct By {
+    pub(crate) place: Place,
+    pub(crate) descending: bool,
+    pub(crate) nulls_first: Option<bool>,
+    pub(crate) proof: Proof,
+}
+
+/// Which column of a shard's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Column(usize),
+    Hidden(usize),
+}
+
+/// Where it may be known from what the text of a column stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// The statement asks for the order of bytes.
+    Bytewise,
+    /// The catalogue may know.
+    Column {
+        table: Box<str>,
+        column: Box<str>,
+    },
+    None,
+}
+
+/// A number of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    Literal(u64),
+    /// The parameter at this index.
+    Param(usize),
 }
 
 /// How a column of the answers of several shards becomes one value.
@@ -111,7 +178,26 @@ impl Program {
             Split::Keys { alone } => size_of_val(&**alone),
             Split::No(_) | Split::Everywhere => 0,
         };
-        size_of::<Self>() + keys + split + self.folds.as_ref().map_or(0, |folds| folds.len())
+        size_of::<Self>() + keys + split + self.merge.heap_bytes()
+    }
+}
+
+impl Merge {
+    fn heap_bytes(&self) -> usize {
+        let name = |proof: &Proof| match proof {
+            Proof::Column { table, column } => table.len() + column.len(),
+            Proof::Bytewise | Proof::None => 0,
+        };
+        let columns = self.columns.iter().flatten().map(|part| {
+            size_of::<Part>()
+                + match part {
+                    Part::Fold(_, proof) | Part::Group(proof) => name(proof),
+                    Part::Average { text, .. } => text.as_ref().map_or(0, |text| text.len()),
+                }
+        });
+        let order = self.order.iter().map(|by| size_of::<By>() + name(&by.proof));
+        let text = self.sql.as_ref().map_or(0, |sql| sql.len());
+        size_of::<Self>() + text + columns.sum::<usize>() + order.sum::<usize>()
     }
 }
 

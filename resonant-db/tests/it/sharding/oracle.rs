@@ -207,14 +207,44 @@ impl Maker {
         let (one, two) = (self.one(&entries), self.one(&entries));
         let (int, text) = (self.int(one), format!("{}.{}", two.alias, two.text));
         let body = format!("FROM {from} WHERE {condition}");
-        match self.below(14) {
+        match self.below(17) {
+            14 => format!(
+                "SELECT {text}, count(*), sum({int}), avg({int}), min({int}) {body} GROUP BY {text}"
+            ),
+            15 => format!("SELECT avg({int}), count({text}), max({text}) {body}"),
+            16 => {
+                let by = self.one(&["1, 2", "2 DESC, 1", "2, 1 DESC NULLS LAST"]);
+                let window = self.one(&["", " LIMIT 2", " LIMIT 3 OFFSET 1"]);
+                format!("SELECT {text}, count(*) {body} GROUP BY 1 ORDER BY {by}{window}")
+            }
             0 => format!("SELECT count(*), max({int}) {body}"),
             1 => format!("SELECT {text}, count(*) {body} GROUP BY {text}"),
             2 => format!("SELECT {text}, sum({int}) {body} GROUP BY {text} HAVING count(*) > 1"),
             3 => format!("SELECT DISTINCT {text}, {int} {body}"),
             4 => format!("SELECT count(*) FILTER (WHERE {int} > 1), min({text}) {body}"),
             5 => format!("SELECT {int}, rank() OVER (PARTITION BY {text} ORDER BY {int}) {body}"),
-            6 => format!("SELECT {int}, {text} {body} ORDER BY 1, 2 LIMIT {}", 1 + self.below(4)),
+            6 => {
+                let what = self.one(&["", "", "DISTINCT "]);
+                let column = if one.keyed() && what.is_empty() && self.chance.random_bool(0.4) {
+                    format!("{}.org_id AS k", one.alias)
+                } else {
+                    int
+                };
+                let by = self.one(&[
+                    "1, 2",
+                    "1 DESC, 2",
+                    "1, 2 NULLS FIRST",
+                    "1 DESC NULLS LAST, 2 DESC",
+                    "2 DESC NULLS FIRST, 1",
+                ]);
+                let window = match self.below(4) {
+                    0 => String::new(),
+                    1 => format!(" LIMIT {} OFFSET {}", self.below(6), self.below(5)),
+                    2 if self.engine == Engine::Postgres => format!(" OFFSET {}", self.below(5)),
+                    _ => format!(" LIMIT {}", self.below(8)),
+                };
+                format!("SELECT {what}{column}, {text} {body} ORDER BY {by}{window}")
+            }
             7 => {
                 let inner = self.entry("z");
                 let condition = self.condition(&[inner, one], 1);
@@ -251,11 +281,12 @@ impl Maker {
                 let op = self.one(&["UNION", "UNION ALL", "EXCEPT", "INTERSECT"]);
                 let left = self.select(["a", "b", "c"]);
                 let right = self.select(["d", "e", "f"]);
-                if left.contains("LIMIT") {
+                if left.contains(" ORDER BY 1") || left.contains(" ORDER BY 2") {
                     left
                 } else {
                     format!("{left} {op} {right}")
-                        .split(" ORDER BY 1, 2")
+                        .split(" ORDER BY 1")
+                        .flat_map(|part| part.split(" ORDER BY 2"))
                         .next()
                         .unwrap_or_default()
                         .to_owned()

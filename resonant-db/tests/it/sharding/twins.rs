@@ -82,8 +82,8 @@ impl Twins {
     pub(crate) async fn agree(&self, by: By, sql: &str, params: &[Param<'_>]) -> Outcome {
         let db = &self.db;
         let sharded = match by {
-            By::Query => db.query(sql, params).await.map(|rows| shown(&rows)),
-            By::QueryAll => db.query_all(sql, params).await.map(|rows| shown(&rows)),
+            By::Query => db.query(sql, params).await.map(|rows| self.shown(sql, &rows)),
+            By::QueryAll => db.query_all(sql, params).await.map(|rows| self.shown(sql, &rows)),
             By::Execute => db.execute(sql, params).await.map(counted),
             By::ExecuteSplit => db.execute_split(sql, params).await.map(counted),
         };
@@ -96,7 +96,7 @@ impl Twins {
         }
         let single = match by {
             By::Query | By::QueryAll => {
-                self.single.write().query(sql, params).await.map(|rows| shown(&rows))
+                self.single.write().query(sql, params).await.map(|rows| self.shown(sql, &rows))
             }
             By::Execute | By::ExecuteSplit => {
                 self.single.write().execute(sql, params).await.map(counted)
@@ -121,28 +121,37 @@ impl Twins {
             assert_eq!(self.agree(By::QueryAll, sql, params![]).await, Outcome::Answered);
         }
     }
+
+    /// Rows as text, sorted where the statement has no order over all columns: their order is nobody's promise then.
+    fn shown(&self, sql: &str, rows: &Rows) -> Vec<String> {
+        let value = |value: ValueRef<'_>| match value {
+            ValueRef::Null => "null".to_owned(),
+            ValueRef::Int(number) => number.to_string(),
+            ValueRef::Float(number) => format!("{number:?}"),
+            ValueRef::Decimal(digits) => digits.to_owned(),
+            ValueRef::Text(text) => format!("{text:?}"),
+            ValueRef::Bool(value) => value.to_string(),
+            other => panic!("nobody compares {other:?}"),
+        };
+        let line = |row: resonant_db::Row| {
+            let values = (0..rows.columns().len()).map(|at| value(row.value(at).expect("a value")));
+            values.collect::<Vec<_>>().join("|")
+        };
+        let mut lines: Vec<String> = rows.iter().map(line).collect();
+        let ordered = [" ORDER BY 1", " ORDER BY 2"].iter().any(|by| sql.contains(by));
+        if !ordered || rows.columns().len() > 2 {
+            lines.sort();
+        }
+        // SQLite names a column without a name by the very text of the statement, and promises nothing of it.
+        if self.engine == Engine::Postgres {
+            let names: Vec<_> =
+                rows.columns().iter().map(resonant_db::backend::Column::name).collect();
+            lines.insert(0, names.join("|"));
+        }
+        lines
+    }
 }
 
 fn counted(rows: u64) -> Vec<String> {
     vec![rows.to_string()]
-}
-
-/// Rows as text, sorted: without ORDER BY their order is nobody's promise.
-fn shown(rows: &Rows) -> Vec<String> {
-    let value = |value: ValueRef<'_>| match value {
-        ValueRef::Null => "null".to_owned(),
-        ValueRef::Int(number) => number.to_string(),
-        ValueRef::Float(number) => format!("{number:?}"),
-        ValueRef::Decimal(digits) => digits.to_owned(),
-        ValueRef::Text(text) => format!("{text:?}"),
-        ValueRef::Bool(value) => value.to_string(),
-        other => panic!("nobody compares {other:?}"),
-    };
-    let line = |row: resonant_db::Row| {
-        let values = (0..rows.columns().len()).map(|at| value(row.value(at).expect("a value")));
-        values.collect::<Vec<_>>().join("|")
-    };
-    let mut lines: Vec<String> = rows.iter().map(line).collect();
-    lines.sort();
-    lines
 }

@@ -124,7 +124,9 @@ impl Analyser<'_> {
             };
         }
         if self.schema.is_reference(&name) {
-            return opaque(alias, Some(&name), Vec::new());
+            let renamed = alias.is_some_and(|alias| !alias.columns.is_empty());
+            let relation = opaque(alias, Some(&name), Vec::new())?;
+            return Ok(Relation { table: (!renamed).then(|| name.into()), ..relation });
         }
         let Some(table) = self.schema.table(&name) else {
             if let Some(reason) = self.schema.unfit(&name) {
@@ -151,7 +153,8 @@ impl Analyser<'_> {
             label: label.into(),
             binding: None,
         };
-        Ok(Relation { name: qualifier(alias, Some(&name))?, kind, nullable: false })
+        let qualifier = qualifier(alias, Some(&name))?;
+        Ok(Relation { name: qualifier, kind, table: Some(name.into()), nullable: false })
     }
 
     /// A function that makes rows of its arguments.
@@ -283,7 +286,8 @@ fn opaque(
     if alias.is_some_and(|alias| !alias.columns.is_empty()) {
         keys.clear();
     }
-    Ok(Relation { name: qualifier(alias, name)?, kind: Kind::Opaque { keys }, nullable: false })
+    let kind = Kind::Opaque { keys };
+    Ok(Relation { name: qualifier(alias, name)?, kind, table: None, nullable: false })
 }
 
 pub(super) fn unknown<T>(what: &'static str) -> Checked<T> {

@@ -1,17 +1,16 @@
 //! Whether the answers of several shards make one answer.
 //!
-//! They can be put one after the other when no group, no set of distinct rows and no window reaches over two shards: when
-//! each holds the shard key. An answer of one row of counts, sums, minima and maxima is folded column by column. Everything
-//! else is left to one shard.
+//! They can be put together as rows when no group, no set of distinct rows and no window reaches over two shards: when
+//! each holds the shard key. Other groups and sets are folded where all that is answered of them can be: the columns they are
+//! grouped by, counts, sums, averages, minima and maxima. Everything else is left to one shard.
 
-use sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr,
-    ObjectNamePart, Query, Select, SelectItem, SetExpr,
-};
+use sqlparser::ast::{Distinct, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr};
 
+use super::finish::{Finish, Tail};
 use super::folded;
 use super::scope::{Block, Column, Kind};
-use crate::sharding::route::program::Fold;
+use crate::sharding::refusal::{Checked, Refusal};
+use crate::sharding::route::program::Merge;
 
 /// What stands in the way, and what clears it.
 #[derive(Debug, Default)]
@@ -24,7 +23,8 @@ pub(super) struct Merging {
     distinct: Option<&'static str>,
     groups_hold_key: bool,
     rows_hold_key: bool,
-    folds: Option<Box<[Fold]>>,
+    tail: Tail,
+    finish: Option<Finish>,
 }
 
 impl Merging {
@@ -45,8 +45,7 @@ impl Merging {
         Self {
             never: first(&[
                 (query.with.is_some(), "it has WITH"),
-                (query.order_by.is_some(), "it has ORDER BY"),
-                (query.limit_clause.is_some() || query.fetch.is_some(), "it has LIMIT"),
+                (query.fetch.is_some(), "it has FETCH"),
                 (!query.locks.is_empty(), "it locks rows"),
                 (distinct_on, "it has DISTINCT ON"),
                 (select.from.is_empty(), "it reads no table"),
@@ -56,9 +55,7 @@ impl Merging {
                 (select.having.is_some(), "it has HAVING"),
             ]),
             distinct: distinct.then_some("it has DISTINCT without the shard key"),
-            folds: (!grouped && !distinct && select.having.is_none())
-                .then(|| folds(select))
-                .flatten(),
+            tail: Tail::of(query, distinct),
             ..Self::default()
         }
     }
@@ -82,6 +79,7 @@ impl Merging {
             self.groups_hold_key = modifiers.is_empty()
                 && by.iter().any(|expr| holds_key(block, expr) && !shadowed(expr));
         }
+        self.finish = Some(Finish::of(&self.tail, select, block));
         self.rows_hold_key = select.projection.iter().any(|item| match item {
             SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
                 holds_key(block, expr)
@@ -108,16 +106,32 @@ impl Merging {
         self.never.get_or_insert("an aggregate in a subquery may belong to the query around it");
     }
 
-    /// Why the answers make no single one.
-    pub(super) fn obstacle(&self) -> Option<&'static str> {
-        let cleared = self.groups_hold_key || self.folds.is_some();
-        let grouped = self.grouped.filter(|_| !cleared);
-        self.never.or(grouped).or(self.distinct.filter(|_| !self.rows_hold_key))
+    /// Whether rows of several shards become one.
+    fn folds(&self) -> bool {
+        self.grouped.is_some() && !self.groups_hold_key
+            || self.distinct.is_some() && !self.rows_hold_key
     }
 
-    /// How the columns are folded, if they have to be.
-    pub(super) fn into_folds(self) -> Option<Box<[Fold]>> {
-        self.folds
+    /// Why the answers make no single one.
+    pub(super) fn obstacle(&self) -> Option<&'static str> {
+        let Some(finish) = &self.finish else { return Some(self.never.unwrap_or("it is unclear")) };
+        let further = if !self.folds() {
+            finish.rows_obstacle()
+        } else if self.distinct.is_some() && self.grouped.is_some() {
+            self.grouped
+        } else {
+            finish.groups_obstacle()
+        };
+        self.never.or(further)
+    }
+
+    /// What each shard is asked and what is done with the answers. At most `most` rows are held.
+    pub(super) fn plan(self, query: &Query, most: usize) -> Checked<Merge> {
+        let fold = self.folds();
+        match self.finish {
+            Some(finish) => finish.plan(fold, query, most),
+            None => Err(Refusal::new("it is unclear", "ask each shard")),
+        }
     }
 }
 
@@ -128,32 +142,5 @@ pub(super) fn holds_key(block: &Block<'_>, expr: &Expr) -> bool {
             block.relations.get(index).is_some_and(|relation| !relation.nullable)
         }
         _ => false,
-    }
-}
-
-/// The folds of a select list that consists of foldable aggregates alone.
-fn folds(select: &Select) -> Option<Box<[Fold]>> {
-    let fold = |item: &SelectItem| match item {
-        SelectItem::UnnamedExpr(Expr::Function(function))
-        | SelectItem::ExprWithAlias { expr: Expr::Function(function), .. } => fold_of(function),
-        _ => None,
-    };
-    select.projection.iter().map(fold).collect()
-}
-
-fn fold_of(function: &Function) -> Option<Fold> {
-    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return None };
-    let FunctionArguments::List(list) = &function.args else { return None };
-    let plain = function.over.is_none()
-        && function.within_group.is_empty()
-        && list.duplicate_treatment.is_none()
-        && list.clauses.is_empty();
-    let (true, [FunctionArg::Unnamed(arg)]) = (plain, list.args.as_slice()) else { return None };
-    match (folded(name).as_str(), arg) {
-        ("count", _) => Some(Fold::Count),
-        ("sum", FunctionArgExpr::Expr(_)) => Some(Fold::Sum),
-        ("min", FunctionArgExpr::Expr(_)) => Some(Fold::Min),
-        ("max", FunctionArgExpr::Expr(_)) => Some(Fold::Max),
-        _ => None,
     }
 }

@@ -21,6 +21,7 @@
 
 mod bind;
 mod expr;
+mod finish;
 mod from;
 mod merging;
 mod scope;
@@ -30,11 +31,11 @@ mod write;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlparser::ast::{Ident, Statement};
+use sqlparser::ast::{Ident, Query, Statement};
 
 use self::merging::Merging;
 use self::scope::{Binding, Scope};
-use super::program::{Access, KeySource, KeyUse, Program, Split};
+use super::program::{Access, KeySource, KeyUse, Merge, Program, Split};
 use super::rows::RowSplit;
 use crate::sharding::key::KeyType;
 use crate::sharding::refusal::{Checked, refuse};
@@ -87,7 +88,11 @@ pub(super) fn analyse(
             );
         }
     }
-    analyser.program(sql, scan)
+    let query = match statement {
+        Statement::Query(query) => Some(&**query),
+        _ => None,
+    };
+    analyser.program(sql, scan, query)
 }
 
 /// Where an expression or a subquery stands.
@@ -178,7 +183,7 @@ impl<'s> Analyser<'s> {
         Binding { root: self.roots.len() - 1, key_type }
     }
 
-    fn program(mut self, sql: &str, scan: &Scan) -> Checked<Program> {
+    fn program(mut self, sql: &str, scan: &Scan, query: Option<&Query>) -> Checked<Program> {
         if self.locks {
             if self.roots.is_empty() {
                 return refuse(
@@ -189,9 +194,20 @@ impl<'s> Analyser<'s> {
             self.access = Access::Write;
         }
         if self.goal == Goal::Everywhere {
-            return self.everywhere();
+            return self.everywhere(query);
         }
-        let split = self.split(sql, scan);
+        let mut split = self.split(sql, scan);
+        let mut merge = Merge::default();
+        // One key is one shard: nothing will be merged.
+        if let (Split::Keys { .. }, Some(query), [Root { values: Values::These(values), .. }]) =
+            (&split, query, self.roots.as_slice())
+            && values.len() > 1
+        {
+            match std::mem::take(&mut self.merging).plan(query, self.schema.merge_rows()) {
+                Ok(plan) => merge = plan,
+                Err(_) => split = Split::No("the router cannot say what to ask each shard"),
+            }
+        }
         let mut keys: Vec<KeyUse> = Vec::new();
         let mut add = |key: KeyUse| {
             // Lists are long and rarely repeat; the few keys of a join do.
@@ -207,8 +223,7 @@ impl<'s> Analyser<'s> {
             }
         }
         self.rows.into_iter().for_each(add);
-        let folds = self.merging.into_folds();
-        Ok(Program { access: self.access, keys: keys.into(), split, folds })
+        Ok(Program { access: self.access, keys: keys.into(), split, merge: Box::new(merge) })
     }
 
     /// Whether and how the statement can be cut into one per shard.
@@ -252,7 +267,7 @@ impl<'s> Analyser<'s> {
         Split::Keys { alone: alone.into() }
     }
 
-    fn everywhere(self) -> Checked<Program> {
+    fn everywhere(self, query: Option<&Query>) -> Checked<Program> {
         let rewrite = "merge in the program, or name the key";
         if self.access == Access::Write {
             return refuse(
@@ -271,13 +286,16 @@ impl<'s> Analyser<'s> {
                 access: self.access,
                 keys: Box::new([]),
                 split: Split::No("it reads no sharded table"),
-                folds: None,
+                merge: Box::default(),
             }),
             [Root { values: Values::All, .. }] => Ok(Program {
                 access: self.access,
                 keys: Box::new([]),
                 split: Split::Everywhere,
-                folds: self.merging.into_folds(),
+                merge: match query {
+                    Some(query) => Box::new(self.merging.plan(query, self.schema.merge_rows())?),
+                    None => Box::default(),
+                },
             }),
             [Root { values: Values::These(_), .. }, ..] => refuse(
                 "the statement names its keys",

@@ -21,6 +21,8 @@ pub(super) struct Relation {
     /// What qualifies its columns.
     pub(super) name: String,
     pub(super) kind: Kind,
+    /// The table it is, if it is one whose columns have their own names.
+    pub(super) table: Option<Box<str>>,
     /// Whether an outer join can put NULLs in place of its rows.
     pub(super) nullable: bool,
 }

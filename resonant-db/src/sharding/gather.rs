@@ -1,0 +1,232 @@
+//! Asking the shards of a statement and making their answers one.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use tokio::time::timeout;
+
+use super::builder::reads;
+use super::database::{ShardedDatabase, reference_write, split_write};
+use super::merge::{Context, Window, merged};
+use super::route::{Access, Merge, Program, Target};
+use super::router::program;
+use crate::{Error, ErrorKind, Param, Result, Rows, Session};
+
+/// What of an answer over all shards there is; made by
+/// [`ShardedDatabase::query_all_within`](ShardedDatabase::query_all_within).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Partial {
+    /// The rows of the shards that answered, made one as [`query_all`](ShardedDatabase::query_all) does.
+    pub rows: Rows,
+    /// The shards that did not, in the order of declaration. Empty: the answer is whole.
+    pub missing: Vec<MissingShard>,
+}
+
+/// A shard whose rows are not in an answer.
+#[non_exhaustive]
+pub struct MissingShard {
+    /// Its name.
+    pub name: String,
+    /// Why: its own error, or [`TimedOut`](ErrorKind::TimedOut) where the deadline came first.
+    pub error: Error,
+}
+
+impl fmt::Debug for MissingShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.error)
+    }
+}
+
+/// A statement on its way: who asks, for what.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) operation: &'static str,
+    pub(super) sql: &'a str,
+    pub(super) params: &'a [Param<'a>],
+    /// One for each shard, for those who read what they have written.
+    pub(super) sessions: Option<&'a [Session]>,
+}
+
+impl ShardedDatabase {
+    /// As [`query_all`](ShardedDatabase::query_all), but answers with what there is: a shard that fails, or has not answered
+    /// within `limit`, is listed and left out.
+    ///
+    /// Counts and sums are then those of the other shards, and LIMIT takes from their rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`query_all`](ShardedDatabase::query_all) for a statement that is refused; the first shard's error when none
+    /// answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// As a read: it has no effect when it is dropped. Statements that are still running at the deadline are stopped where the
+    /// engine can do that.
+    pub async fn query_all_within(
+        &self,
+        limit: Duration,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Partial> {
+        let ask = Ask { operation: "query_all_within", sql, params, sessions: None };
+        let compiled = self.inner.router.everywhere(sql);
+        let program = self.readable(ask, &compiled)?;
+        let target = self.counted(self.inner.router.target(program, params, ask.operation))?;
+        if target != Target::Every {
+            return Ok(Partial { rows: self.query(sql, params).await?, missing: Vec::new() });
+        }
+        let shards: Vec<u32> = (0..self.inner.router.count()).collect();
+        let window =
+            self.counted(Window::of(&program.merge, params, &self.context(ask, &shards)))?;
+        self.inner.split.increment(1);
+        let text = program.merge.sql.as_deref().unwrap_or(sql);
+        let each = shards.iter().map(|shard| async {
+            let answer = self.on(ask, *shard, program.access, text, params);
+            match timeout(limit, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let message = format!("no answer within {limit:?}");
+                    Err(Error::new(ErrorKind::TimedOut, ask.operation, message))
+                }
+            }
+        });
+        let (mut present, mut rows, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        for (shard, answer) in shards.iter().zip(join_all(each).await) {
+            match answer {
+                Ok(answer) => {
+                    present.push(*shard);
+                    rows.push(answer);
+                }
+                Err(error) => {
+                    let name = self.inner.router.name(*shard).to_owned();
+                    missing.push(MissingShard { name, error });
+                }
+            }
+        }
+        if rows.is_empty() && !missing.is_empty() {
+            return Err(missing.swap_remove(0).error);
+        }
+        let merged = merged(&self.context(ask, &present), &program.merge, window, &rows);
+        Ok(Partial { rows: self.counted(merged)?, missing })
+    }
+
+    /// Runs a statement by its keys.
+    pub(super) async fn by_key(&self, ask: Ask<'_>) -> Result<Rows> {
+        let Ask { operation, sql, params, .. } = ask;
+        let compiled = self.inner.router.compiled(sql);
+        let program = self.counted(program(&compiled, operation))?;
+        match self.counted(self.inner.router.target(program, params, operation))? {
+            Target::One(shard) => {
+                self.inner.single.increment(1);
+                self.on(ask, shard, program.access, sql, params).await
+            }
+            Target::Any | Target::Every => {
+                self.inner.any.increment(1);
+                self.on_any(ask, program).await
+            }
+            Target::Several => {
+                if !reads(program.access) {
+                    return self.counted(Err(split_write(operation)));
+                }
+                let parts = self.counted(self.key_parts(program, params, operation))?;
+                self.gather(ask, program, parts).await
+            }
+        }
+    }
+
+    /// Runs a read on all shards, unless fewer are enough.
+    pub(super) async fn everywhere(&self, ask: Ask<'_>) -> Result<Rows> {
+        let compiled = self.inner.router.everywhere(ask.sql);
+        let program = self.readable(ask, &compiled)?;
+        let target = self.inner.router.target(program, ask.params, ask.operation);
+        if self.counted(target)? != Target::Every {
+            return self.by_key(ask).await;
+        }
+        let parts = (0..self.inner.router.count()).map(|shard| (shard, ask.params.to_vec()));
+        self.gather(ask, program, parts.collect()).await
+    }
+
+    fn readable<'c>(
+        &self,
+        ask: Ask<'_>,
+        compiled: &'c super::route::Compiled,
+    ) -> Result<&'c Program> {
+        let program = self.counted(program(compiled, ask.operation))?;
+        if !reads(program.access) {
+            let message = "the statement writes; use on_all, or execute with a key";
+            return self.counted(Err(Error::new(ErrorKind::Refused, ask.operation, message)));
+        }
+        Ok(program)
+    }
+
+    /// Asks each shard its part, all at the same time, and fails with the first that fails.
+    async fn gather(
+        &self,
+        ask: Ask<'_>,
+        program: &Program,
+        parts: Vec<(u32, Vec<Param<'_>>)>,
+    ) -> Result<Rows> {
+        let merge: &Merge = &program.merge;
+        let shards: Vec<u32> = parts.iter().map(|(shard, _)| *shard).collect();
+        let context = self.context(ask, &shards);
+        let window = self.counted(Window::of(merge, ask.params, &context))?;
+        self.inner.split.increment(1);
+        let text = merge.sql.as_deref().unwrap_or(ask.sql);
+        let answers =
+            parts.iter().map(|(shard, params)| self.on(ask, *shard, program.access, text, params));
+        let answers = try_join_all(answers).await?;
+        self.counted(merged(&context, merge, window, &answers))
+    }
+
+    fn context<'a>(&'a self, ask: Ask<'_>, shards: &'a [u32]) -> Context<'a> {
+        Context {
+            operation: ask.operation,
+            engine: self.inner.router.engine(),
+            catalogue: &self.inner.catalogue,
+            shards,
+            most: self.inner.router.schema().merge_rows(),
+        }
+    }
+
+    async fn on(
+        &self,
+        ask: Ask<'_>,
+        shard: u32,
+        access: Access,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Rows> {
+        let session = ask.sessions.and_then(|sessions| sessions.get(shard as usize));
+        let shard = self.at(shard);
+        match (session, reads(access)) {
+            (None, true) => shard.run("query", shard.database.read().query(sql, params)).await,
+            (None, false) => shard.run("query", shard.database.write().query(sql, params)).await,
+            (Some(session), true) => shard.run("query", session.read().query(sql, params)).await,
+            (Some(session), false) => shard.run("query", session.write().query(sql, params)).await,
+        }
+    }
+
+    /// Any shard answers the same; one that cannot be reached hands on to the next.
+    async fn on_any(&self, ask: Ask<'_>, program: &Program) -> Result<Rows> {
+        if !reads(program.access) {
+            self.inner.refused.increment(1);
+            return Err(reference_write(ask.operation));
+        }
+        let (count, turn) =
+            (self.inner.router.count(), self.inner.turn.fetch_add(1, Ordering::Relaxed));
+        let mut answer = self.on(ask, turn % count, program.access, ask.sql, ask.params).await;
+        for further in 1..count {
+            match &answer {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    let shard = turn.wrapping_add(further) % count;
+                    answer = self.on(ask, shard, program.access, ask.sql, ask.params).await;
+                }
+                _ => break,
+            }
+        }
+        answer
+    }
+}
