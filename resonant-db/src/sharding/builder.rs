@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use futures::future::select_ok;
 use resonant_common::telemetry::{Counter, names};
@@ -41,6 +42,7 @@ pub struct ShardedDatabaseBuilder {
     guard: bool,
     learn: bool,
     merge_rows: Option<usize>,
+    statement_timeout: Option<Option<Duration>>,
 }
 
 impl ShardedDatabaseBuilder {
@@ -73,6 +75,7 @@ impl ShardedDatabaseBuilder {
             guard: config.guard,
             learn: config.learn,
             merge_rows: config.merge_rows,
+            statement_timeout: None,
         }
     }
 
@@ -169,6 +172,12 @@ impl ShardedDatabaseBuilder {
     /// The pool of each node of each shard. Default: what the engine does best with.
     pub fn pool(mut self, config: PoolConfig) -> Self {
         self.pool = Some(config);
+        self
+    }
+
+    /// How long one statement may run on a shard before it is stopped; `None` is for ever. Default 30 s.
+    pub fn statement_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.statement_timeout = Some(limit.into());
         self
     }
 
@@ -280,6 +289,9 @@ impl ShardedDatabaseBuilder {
                 Database::builder().name(name.clone()).primary(primary).replicas(replicas);
             if let Some(pool) = &self.pool {
                 builder = builder.pool(pool.clone());
+            }
+            if let Some(limit) = self.statement_timeout {
+                builder = builder.statement_timeout(limit);
             }
             databases.push(builder.connect_lazy()?);
         }

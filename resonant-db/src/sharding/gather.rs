@@ -76,7 +76,9 @@ impl ShardedDatabase {
         let program = self.readable(ask, &compiled)?;
         let target = self.counted(self.inner.router.target(program, params, ask.operation))?;
         if target != Target::Every {
-            return Ok(Partial { rows: self.query(sql, params).await?, missing: Vec::new() });
+            let rows = timeout(limit, self.by_key(ask)).await;
+            let rows = rows.unwrap_or_else(|_| Err(late(ask.operation, limit)))?;
+            return Ok(Partial { rows, missing: Vec::new() });
         }
         let shards: Vec<u32> = (0..self.inner.router.count()).collect();
         let window =
@@ -87,10 +89,7 @@ impl ShardedDatabase {
             let answer = self.on(ask, *shard, program.access, text, params);
             match timeout(limit, answer).await {
                 Ok(answer) => answer,
-                Err(_) => {
-                    let message = format!("no answer within {limit:?}");
-                    Err(Error::new(ErrorKind::TimedOut, ask.operation, message))
-                }
+                Err(_) => Err(late(ask.operation, limit)),
             }
         });
         let (mut present, mut rows, mut missing) = (Vec::new(), Vec::new(), Vec::new());
@@ -229,4 +228,8 @@ impl ShardedDatabase {
         }
         answer
     }
+}
+
+fn late(operation: &'static str, limit: Duration) -> Error {
+    Error::new(ErrorKind::TimedOut, operation, format!("no answer within {limit:?}"))
 }

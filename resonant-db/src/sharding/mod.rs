@@ -2,7 +2,10 @@
 //!
 //! Routing is sound by construction: the router parses a statement, proves which keys its rows can have, and refuses what
 //! it cannot prove, with the reason and a rewrite. Unknown syntax is refused, never ignored. Tables are declared with
-//! their key and its type; undeclared tables, views and functions off a list are refused.
+//! their key and its type, or learned from the catalogue; undeclared tables, views and functions off a list are refused.
+//!
+//! On PostgreSQL each shard's catalogue is compared with what is declared before its first statement and after
+//! [`ShardedDatabase::on_all`]. What other programs change in the meantime is not seen until then.
 
 mod builder;
 mod bulk;

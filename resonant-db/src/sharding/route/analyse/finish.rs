@@ -205,8 +205,15 @@ fn rows(tail: &Tail, select: &Select, block: &Block<'_>) -> Result<Work, Reason>
                 (Place::Hidden(work.hidden.len() - 1), Some(column))
             }
         };
-        let proof =
-            if collated { Proof::Bytewise } else { of.map_or(Proof::None, |of| proof(of, block)) };
+        let (of, by_bytes) = of.map_or((None, false), |of| {
+            let (of, by_bytes) = uncollated(of);
+            (Some(of), by_bytes)
+        });
+        let proof = match of {
+            _ if collated || by_bytes => Proof::Bytewise,
+            Some(of) => proof(of, block),
+            None => Proof::None,
+        };
         work.order.push(directed(by, place, proof));
     }
     Ok(work)

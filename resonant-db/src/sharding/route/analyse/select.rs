@@ -95,7 +95,24 @@ impl Analyser<'_> {
             if interpolate.is_some() {
                 return unknown("INTERPOLATE");
             }
-            self.order_by(by, None)?;
+            // What stands in the select list was looked at there.
+            let listed = |expr: &Expr| match &**body {
+                SetExpr::Select(select) => select.projection.iter().any(|item| match item {
+                    SelectItem::UnnamedExpr(item)
+                    | SelectItem::ExprWithAlias { expr: item, .. } => item == expr,
+                    _ => false,
+                }),
+                _ => false,
+            };
+            for entry in by {
+                if entry.with_fill.is_none()
+                    && !matches!(entry.options.sort, Some(OrderBySort::Using(_)))
+                    && listed(&entry.expr)
+                {
+                    continue;
+                }
+                self.order_by(std::slice::from_ref(entry), None)?;
+            }
         }
         if let Some(limit) = limit_clause {
             let LimitClause::LimitOffset { limit, offset, limit_by } = limit else {
