@@ -48,12 +48,12 @@ pub(super) fn statements(few: usize) -> usize {
 
 #[tokio::test]
 async fn reads_answer_as_one_database_would() {
-    oracle::reads(&twins().await, 20_011, statements(1_500)).await;
+    oracle::reads(&twins().await, 20_011, statements(800)).await;
 }
 
 #[tokio::test]
 async fn writes_leave_the_rows_of_one_database() {
-    oracle::writes(&twins().await, 4_711, statements(400)).await;
+    oracle::writes(&twins().await, 4_711, statements(300)).await;
 }
 
 #[tokio::test]

@@ -135,8 +135,8 @@ async fn order_limit_and_offset_hold_over_all_shards() {
         "small",
         "word COLLATE \"C\"",
     ] {
-        for by in ["", " DESC", " NULLS FIRST", " DESC NULLS LAST"] {
-            for window in ["", " LIMIT 9", " LIMIT 20 OFFSET 30", " LIMIT 5 OFFSET 500"] {
+        for by in ["", " DESC", " DESC NULLS LAST"] {
+            for window in ["", " LIMIT 20 OFFSET 30"] {
                 let sql = format!("SELECT id FROM events ORDER BY {column}{by}, id DESC{window}");
                 let ours = db
                     .query_all(&sql, params![])
