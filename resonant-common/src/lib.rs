@@ -13,6 +13,8 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `process` | no | [`telemetry`]: `cpu_usage` and `memory_usage` of the process, by its control group |
+//! | `prometheus` | no | [`telemetry`]: a recorder for services that have none |
 //! | `testing` | no | the conformance suite of [`join::LeaseStore`] |
 
 pub mod backoff;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use metrics::{Key, Label, Level, Metadata, Recorder, Unit};
 
 use super::names::{Instrument, Metric};
+use super::series;
 
-static METADATA: Metadata<'static> = Metadata::new("resonant", Level::INFO, None);
+pub(super) static METADATA: Metadata<'static> = Metadata::new("resonant", Level::INFO, None);
 
 /// A counter that may be made before a recorder is installed.
 pub struct Counter(Late<metrics::Counter>);
@@ -20,9 +21,12 @@ pub struct Gauge(Late<metrics::Gauge>);
 pub struct Histogram(Late<metrics::Histogram>);
 
 impl Counter {
-    /// A handle for `metric` with the values of its labels.
+    /// A handle for `metric` with the values of its labels. If a recorder is installed already, the series stands at zero
+    /// from now on, so that a rate sees the first count, too.
     pub fn new(metric: &'static Metric, labels: &[(&'static str, &str)]) -> Self {
-        Self(Late::new(metric, labels))
+        let counter = Self(Late::new(metric, labels));
+        counter.increment(0);
+        counter
     }
 
     /// Adds to the count. About 5 ns once bound.
@@ -69,6 +73,12 @@ impl Histogram {
     }
 }
 
+/// Whether this is a recorder to bind to. The one that stands in while none is installed has no size. A real one of no size
+/// is still served, only without being bound.
+pub(super) fn is_real(recorder: &dyn Recorder) -> bool {
+    size_of_val(recorder) != 0
+}
+
 /// A handle of type `H`, bound when first used after a recorder exists.
 struct Late<H> {
     metric: &'static Metric,
@@ -84,8 +94,11 @@ impl<H> Late<H> {
             metric.name,
             metric.labels
         );
-        let labels: Vec<_> =
-            labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+        let admit = |name: &'static str, value: &str| match series::admits(name, value) {
+            true => Label::new(name, value.to_owned()),
+            false => Label::new(name, series::OTHER),
+        };
+        let labels: Vec<_> = labels.iter().map(|(name, value)| admit(name, value)).collect();
         Self { metric, key: Key::from_parts(metric.name, labels), bound: OnceLock::new() }
     }
 
@@ -94,9 +107,7 @@ impl<H> Late<H> {
             return apply(handle);
         }
         metrics::with_recorder(|recorder| {
-            // The recorder that stands in while none is installed has no size. A real one of no size is still served,
-            // only without being bound.
-            if size_of_val(recorder) == 0 {
+            if !is_real(recorder) {
                 return apply(&register(recorder, &self.key));
             }
             self.describe(recorder);

@@ -5,10 +5,21 @@
 //!
 //! A handle of the `metrics` crate that was made before a recorder was installed counts nothing, for ever. Primitives
 //! are often built before a service sets up telemetry, so ours bind on first use *after* a recorder exists.
-//! We never install a recorder.
+//! We never install a recorder unasked.
+//!
+//! Series are bounded: a label whose values are names given in code takes 64 of them (checks 256, endpoints 128), and what
+//! comes after is `other`, counted by `resonant_telemetry_overflow_total`.
 
 mod handle;
 pub mod names;
+#[cfg(feature = "process")]
+pub mod process;
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
+mod requests;
+mod series;
+pub mod trace;
 
 pub use self::handle::{Counter, Gauge, Histogram};
 pub use self::names::{Instrument, Metric};
+pub use self::requests::Requests;
