@@ -19,6 +19,7 @@ use crate::metrics::{Metrics, Reject};
 use crate::process::Runner;
 use crate::state::{Pause, State, Step};
 use crate::sync::{Mutex, MutexGuard};
+use crate::trace;
 use crate::tray::{Copy, Tray};
 use crate::worker::Worker;
 
@@ -84,14 +85,17 @@ where
         key: K,
         item: I,
     ) -> Result<Request<K, I>, (I, crate::Error)> {
-        let Some(weigh) = &self.settings.weigh else { return Ok(Request { key, item, weight: 0 }) };
+        let caller = trace::caller();
+        let Some(weigh) = &self.settings.weigh else {
+            return Ok(Request { key, item, weight: 0, caller });
+        };
         let (weight, limit) =
             (weigh(&item), self.settings.config.max_batch_weight.unwrap_or(u64::MAX));
         if weight > limit {
             self.settings.metrics.rejected(Reject::TooHeavy, 1);
             return Err((item, too_heavy(operation, weight, limit)));
         }
-        Ok(Request { key, item, weight })
+        Ok(Request { key, item, weight, caller })
     }
 
     /// Accepts an item or puts it in line.

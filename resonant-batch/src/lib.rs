@@ -61,6 +61,10 @@
 //!
 //! None. Metrics are emitted through the `metrics` crate (`resonant_batch_…`), spans and state changes through `tracing`
 //! (target `resonant::batch`).
+//!
+//! A batch runs in a span `batch.process` (debug). It is a child of the submitter's span where there is one item, else a
+//! root that follows from the submitters' spans: from 128 of them at most, the number of the others in
+//! `resonant.batch.links_dropped`. OpenTelemetry shows these as links.
 
 mod builder;
 mod config;
@@ -83,6 +87,7 @@ mod state;
 mod submit;
 mod submitted;
 mod sync;
+mod trace;
 mod tray;
 mod worker;
 

@@ -80,7 +80,7 @@ impl Shell {
     /// Accepts an item, or puts it in line.
     fn enter(&self, item: u64) -> Result<Place<u64>, Arc<Door<u64>>> {
         let (place, call) = self.with(|state| {
-            let request = Request { key: (), item, weight: 0 };
+            let request = Request { key: (), item, weight: 0, caller: None };
             let place = match state.core.offer(request, tokio::time::Instant::now) {
                 Ok(seat) => Ok(Place::new(seat)),
                 Err(request) => {

@@ -77,15 +77,11 @@ where
     }
 
     async fn run(&self, batch: TakenBatch<K, I, O>) -> Option<Ticket> {
-        let TakenBatch { key, items, lot, trigger, opened, weight, ticket, places } = batch;
+        let TakenBatch { key, items, lot, trigger, opened, weight, callers, ticket, places } = batch;
         let settings = &self.desk.settings;
         let size = items.len();
         let started = Instant::now();
-        let name = settings.metrics.name();
-        let span = tracing::debug_span!(
-            target: "resonant::batch", parent: None, "batch.process",
-            resonant.batch.name = name, resonant.batch.size = size, resonant.batch.trigger = trigger.name(), weight,
-        );
+        let span = callers.span(settings.metrics.name(), size, trigger, weight);
         settings.metrics.started(trigger, size, started.duration_since(opened));
 
         let running = Running { desk: &self.desk, lot, size, ended: Some((ticket, places)) };

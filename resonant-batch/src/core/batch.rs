@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::Lot;
+use crate::trace::{Caller, Callers};
 
 /// An item on its way in.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(crate) struct Request<K, I> {
     pub(crate) key: K,
     pub(crate) item: I,
     pub(crate) weight: u64,
+    /// Who submits it, where somebody traces.
+    pub(crate) caller: Caller,
 }
 
 /// Where an accepted item (or several in a row) is: the lot that will hold its outcome, and how to find it in the queue.
@@ -59,6 +62,7 @@ pub(super) struct Entry<I> {
     /// How many submitters wait for it: more than one only when equal items share a flight.
     interest: usize,
     flight: Option<u64>,
+    caller: Caller,
 }
 
 /// What `leave` took out of a batch.
@@ -82,6 +86,7 @@ pub(super) struct Batch<I, C> {
     entries: Vec<Option<Entry<I>>>,
     weight: u64,
     has_flights: bool,
+    has_callers: bool,
 }
 
 impl<I, C: Lot> Batch<I, C> {
@@ -103,6 +108,7 @@ impl<I, C: Lot> Batch<I, C> {
             entries: Vec::with_capacity(hint),
             weight: 0,
             has_flights: false,
+            has_callers: false,
         }
     }
 
@@ -115,9 +121,10 @@ impl<I, C: Lot> Batch<I, C> {
     }
 
     /// Adds an item; its place is the length before.
-    pub(super) fn push(&mut self, item: I, weight: u64, flight: Option<u64>) {
+    pub(super) fn push(&mut self, item: I, weight: u64, flight: Option<u64>, caller: Caller) {
         self.has_flights |= flight.is_some();
-        self.entries.push(Some(Entry { item, weight, interest: 1, flight }));
+        self.has_callers |= caller.is_some();
+        self.entries.push(Some(Entry { item, weight, interest: 1, flight, caller }));
         self.live += 1;
         self.weight += weight;
     }
@@ -147,7 +154,7 @@ impl<I, C: Lot> Batch<I, C> {
         Some(Left { item, flight })
     }
 
-    pub(super) fn into_taken<K>(self, key: K, slot: usize, trigger: Trigger) -> Taken<K, I, C> {
+    pub(super) fn into_taken<K>(mut self, key: K, slot: usize, trigger: Trigger) -> Taken<K, I, C> {
         let len = self.entries.len();
         let places = (self.live < len).then(|| {
             let present =
@@ -158,6 +165,11 @@ impl<I, C: Lot> Batch<I, C> {
             true => self.entries.iter().flatten().filter_map(|entry| entry.flight).collect(),
             false => Vec::new(),
         };
+        let mut callers = Callers::default();
+        if self.has_callers {
+            let entries = self.entries.iter_mut().flatten();
+            entries.filter_map(|entry| entry.caller.take()).for_each(|caller| callers.add(caller));
+        }
         // Collects in place, which `flatten` would not: for most items no allocation and no second copy.
         let items = self.entries.into_iter().filter_map(|entry| Some(entry?.item)).collect();
         Taken {
@@ -167,6 +179,7 @@ impl<I, C: Lot> Batch<I, C> {
             trigger,
             opened: self.opened,
             weight: self.weight,
+            callers,
             ticket: Ticket { slot, epoch: self.epoch, flights },
             places: Places { len, places },
         }
@@ -182,6 +195,7 @@ pub(crate) struct Taken<K, I, C> {
     pub(crate) trigger: Trigger,
     pub(crate) opened: Instant,
     pub(crate) weight: u64,
+    pub(crate) callers: Callers,
     pub(crate) ticket: Ticket,
     pub(crate) places: Places,
 }

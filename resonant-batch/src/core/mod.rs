@@ -311,7 +311,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
 
     /// Puts an item into the youngest batch of its key, or opens the next.
     fn enter(&mut self, request: Request<K, I>, clock: impl Fn() -> Instant) -> Seat<C> {
-        let Request { key, item, weight } = request;
+        let Request { key, item, weight, caller } = request;
         let limits = self.limits;
         let current = self.epochs.current();
         let (slot, queue) = self.keys.queue(key);
@@ -348,7 +348,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
         let seat =
             Seat { lot: batch.lot.clone(), slot, batch: batch.id, start: batch.len(), len: 1 };
         let flight = self.flights.as_mut().map(|flights| flights.start(&queue.key, &item, &seat));
-        batch.push(item, weight, flight);
+        batch.push(item, weight, flight, caller);
         if batch.len() == limits.items || batch.weight() == limits.weight {
             let trigger = if batch.len() == limits.items { Trigger::Full } else { Trigger::Weight };
             batch.trigger = batch.trigger.or(Some(trigger));

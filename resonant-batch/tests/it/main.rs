@@ -12,3 +12,4 @@ mod regressions;
 mod sharing;
 mod support;
 mod telemetry;
+mod traces;
