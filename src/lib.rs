@@ -1,7 +1,7 @@
 //! The primitives a Rust service needs to scale, from one dependency.
 //!
-//! Each module is a crate of its own that can be added alone; this crate only gathers them behind features and holds
-//! no logic.
+//! Each module is a crate of its own that can be added alone; this crate gathers them behind features. What it adds is
+//! [`telemetry`]: the joint between what the crates count and trace and what a service exports.
 //!
 //! | module | feature | crate | what it gives |
 //! |---|---|---|---|
@@ -44,3 +44,5 @@ pub use resonant_health as health;
 pub use resonant_queue as queue;
 
 pub use resonant_common::join;
+
+pub mod telemetry;

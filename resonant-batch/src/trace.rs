@@ -30,9 +30,9 @@ pub(crate) fn caller() -> Caller {
 }
 
 impl Callers {
-    pub(crate) fn add(&mut self, caller: Box<Span>) {
+    pub(crate) fn add(&mut self, caller: Span) {
         if self.spans.len() < MOST {
-            self.spans.push(*caller);
+            self.spans.push(caller);
         } else {
             self.dropped += 1;
         }

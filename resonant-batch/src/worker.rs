@@ -77,7 +77,8 @@ where
     }
 
     async fn run(&self, batch: TakenBatch<K, I, O>) -> Option<Ticket> {
-        let TakenBatch { key, items, lot, trigger, opened, weight, callers, ticket, places } = batch;
+        let TakenBatch { key, items, lot, trigger, opened, weight, callers, ticket, places } =
+            batch;
         let settings = &self.desk.settings;
         let size = items.len();
         let started = Instant::now();

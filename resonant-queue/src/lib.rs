@@ -105,6 +105,7 @@ mod queue;
 mod sequence;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 mod worker;
 
 pub use resonant_common::backoff::Backoff;

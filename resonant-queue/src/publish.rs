@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::message::{KeyChoice, Outgoing, PublishOptions, Receipt};
 use crate::queue::{Core, PartitionedQueue};
+use crate::trace;
 
 /// How long a publisher waits for a sign of room before it asks again: another process may have made it.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -163,7 +164,7 @@ impl<T: Serialize> PartitionedQueue<T> {
             partition,
             key,
             body: Bytes::from(body),
-            headers: (!options.headers.is_empty()).then(|| Arc::new(options.headers.clone())),
+            headers: trace::stamped(&options.headers),
             delay: options.delay,
             unique_id: options.unique_id.clone(),
         })

@@ -168,7 +168,7 @@ impl<I, C: Lot> Batch<I, C> {
         let mut callers = Callers::default();
         if self.has_callers {
             let entries = self.entries.iter_mut().flatten();
-            entries.filter_map(|entry| entry.caller.take()).for_each(|caller| callers.add(caller));
+            entries.filter_map(|entry| entry.caller.take()).for_each(|caller| callers.add(*caller));
         }
         // Collects in place, which `flatten` would not: for most items no allocation and no second copy.
         let items = self.entries.into_iter().filter_map(|entry| Some(entry?.item)).collect();

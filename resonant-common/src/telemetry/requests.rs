@@ -28,10 +28,13 @@ pub struct Requests {
     shared: Arc<Shared>,
 }
 
+/// Method, endpoint and, for answers, status.
+type Kept<K, H> = RwLock<HashMap<K, Arc<H>>>;
+
 #[derive(Default)]
 struct Shared {
-    answers: RwLock<HashMap<(&'static str, String, u16), Arc<Counter>>>,
-    times: RwLock<HashMap<(&'static str, String), Arc<Histogram>>>,
+    answers: Kept<(&'static str, String, u16), Counter>,
+    times: Kept<(&'static str, String), Histogram>,
 }
 
 impl Requests {
@@ -70,7 +73,7 @@ impl fmt::Debug for Requests {
 
 /// What is kept under the key; past the limit one made without a key, which is not kept.
 fn find_or_make<K: Eq + std::hash::Hash, H>(
-    kept: &RwLock<HashMap<K, Arc<H>>>,
+    kept: &Kept<K, H>,
     key: K,
     make: impl FnOnce(Option<&K>) -> H,
 ) -> Arc<H> {

@@ -10,10 +10,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
 use crate::delivery::{Delivery, HandlerError, Progress, Run, line};
 use crate::lanes::{Failure, Outcome, Verdict};
 use crate::message::Message;
+use crate::trace;
 
 /// Where a job comes from.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +81,7 @@ where
                 Ok(delivery) => {
                     // The closure itself may panic before it returns a future.
                     let call = async { (self.handler.clone())(delivery).await };
+                    let call = call.instrument(trace::process(&messages[..1], origin));
                     match guarded(call, self.timeout).await {
                         Ok(()) => Outcome { done: 1, failure: None },
                         Err(failure) => Outcome { done: 0, failure: Some(failure) },
@@ -113,6 +116,7 @@ where
             let progress = Progress::default();
             let run = Run::new(deliveries, progress.clone());
             let call = async { (self.handler.clone())(run).await };
+            let call = call.instrument(trace::process(&messages[..count], origin));
             match guarded(call, self.timeout).await {
                 Ok(()) => Outcome { done: count, failure: None },
                 Err(failure) => {

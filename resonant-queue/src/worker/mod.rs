@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub(crate) use self::handler::Origin;
 pub use self::report::DrainReport;
 
 use self::handler::{Handle, Runs, Single};
