@@ -3,3 +3,6 @@
 
 #[path = "../snippets/mod.rs"]
 mod snippets;
+
+mod servers;
+mod telemetry;

@@ -1,0 +1,4 @@
+//! Tests that start servers or need their tools. Where they are missing, these fail; `scripts/setup` installs them.
+
+mod alerts;
+mod drain;
