@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::Outcome;
 use crate::areas::ALL;
+use crate::report::Plot;
 
 const HEAD: &str = "# Benchmarks
 
@@ -24,6 +25,16 @@ into a `metrics` recorder all the time, as they do in a service; peers that can 
 pub(crate) fn put(path: &Path, section: &str) -> Outcome {
     let before = fs::read_to_string(path).unwrap_or_default();
     fs::write(path, merge(&before, section))?;
+    Ok(())
+}
+
+/// Writes pictures where the section looks for them.
+pub(crate) fn draw(path: &Path, plots: &[Plot]) -> Outcome {
+    let folder = path.parent().unwrap_or(Path::new("")).join("docs/plots");
+    for Plot { file, svg, .. } in plots {
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(file), svg)?;
+    }
     Ok(())
 }
 

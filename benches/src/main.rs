@@ -7,6 +7,7 @@ mod areas;
 mod document;
 mod harness;
 mod machine;
+mod plot;
 mod recorder;
 mod report;
 
@@ -55,6 +56,7 @@ fn run() -> Outcome {
         // Written after each area, so that an interrupted run keeps what it has.
         if let Some(document) = &document {
             document::put(document, &report.section())?;
+            document::draw(document, report.plots())?;
         }
     }
     Ok(())

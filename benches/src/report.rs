@@ -36,6 +36,15 @@ pub(crate) struct Report {
     rows: String,
     /// How the names of the cases that run begin.
     only: String,
+    plots: Vec<Plot>,
+}
+
+/// A picture beside the tables: its file in `docs/plots`, what it shows, and itself.
+#[derive(Debug)]
+pub(crate) struct Plot {
+    pub(crate) file: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) svg: String,
 }
 
 impl Report {
@@ -47,7 +56,15 @@ impl Report {
     ) -> Self {
         println!("\n== {area}");
         let load_before = machine::load();
-        Self { area, about, peers, load_before, rows: String::new(), only: only.to_owned() }
+        Self {
+            area,
+            about,
+            peers,
+            load_before,
+            rows: String::new(),
+            only: only.to_owned(),
+            plots: Vec::new(),
+        }
     }
 
     /// Whether the case of that name runs.
@@ -108,6 +125,16 @@ impl Report {
         }
     }
 
+    /// Takes in a picture.
+    pub(crate) fn plot(&mut self, plot: Plot) {
+        self.plots.push(plot);
+    }
+
+    /// The pictures, to be written beside the document.
+    pub(crate) fn plots(&self) -> &[Plot] {
+        &self.plots
+    }
+
     /// The area's section of the document.
     pub(crate) fn section(&self) -> String {
         let Self { area, about, peers, load_before, rows, .. } = self;
@@ -121,7 +148,11 @@ impl Report {
         let head =
             "| case | contender | median | least to most | ours / theirs |\n|---|---|---|---|---|";
         let text = text.trim_end();
-        format!("{text}\n\n{head}\n{rows}")
+        let mut section = format!("{text}\n\n{head}\n{rows}");
+        for Plot { file, about, .. } in &self.plots {
+            let _ = write!(section, "\n![{about}](docs/plots/{file})\n\n{about}\n");
+        }
+        section
     }
 }
 

@@ -123,6 +123,13 @@ impl<T> QueueBuilder<T> {
         self
     }
 
+    /// How old the oldest unfinished message may be before [`findings`](PartitionedQueue::findings) warn. Default 5 min.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.config.max_age = age;
+        self
+    }
+
     /// Opens the queue, creating it in the engine if there is none.
     ///
     /// # Errors

@@ -52,6 +52,9 @@ pub struct QueueConfig {
     /// How long a drain waits for handlers that run. Default 30 s.
     #[serde(with = "resonant_common::duration")]
     pub drain_timeout: Duration,
+    /// How old the oldest unfinished message may be before the queue's findings warn of it. Default 5 min.
+    #[serde(with = "resonant_common::duration")]
+    pub max_age: Duration,
 }
 
 impl Default for QueueConfig {
@@ -71,6 +74,7 @@ impl Default for QueueConfig {
             prefetch: 2048,
             prefetch_bytes: 16 << 20,
             drain_timeout: Duration::from_secs(30),
+            max_age: Duration::from_secs(300),
         }
     }
 }

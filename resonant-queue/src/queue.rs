@@ -226,6 +226,7 @@ impl<T> PartitionedQueue<T> {
     /// | `queue.unavailable` | fail | the engine does not answer |
     /// | `queue.full` | fail | `max_depth` is reached, publishes wait |
     /// | `queue.filling` | warn | nine tenths of `max_depth` are reached |
+    /// | `queue.old` | warn | the oldest message is older than `max_age` |
     /// | `queue.paused` | warn | somebody paused it |
     /// | `queue.parked` | warn | keys wait for somebody to look at them |
     /// | `queue.dead_letters` | warn | there are dead letters |
@@ -246,6 +247,9 @@ impl<T> PartitionedQueue<T> {
                     findings.push(finding(Severity::Fail, "queue.full"));
                 } else if stored >= most - most / 10 {
                     findings.push(finding(Severity::Warn, "queue.filling"));
+                }
+                if depth.oldest_age.is_some_and(|age| age > core.config.max_age) {
+                    findings.push(finding(Severity::Warn, "queue.old"));
                 }
                 if depth.parked_keys > 0 {
                     findings.push(finding(Severity::Warn, "queue.parked"));

@@ -4,5 +4,6 @@
 #[path = "../snippets/mod.rs"]
 mod snippets;
 
+mod findings;
 mod servers;
 mod telemetry;

@@ -5,6 +5,7 @@ mod cache;
 mod hash;
 mod pool;
 mod queue;
+mod telemetry;
 
 use crate::Outcome;
 use crate::report::Report;
@@ -18,7 +19,8 @@ pub(crate) struct Area {
 }
 
 /// All areas, in the order of the document.
-pub(crate) const ALL: [Area; 5] = [pool::AREA, batch::AREA, cache::AREA, queue::AREA, hash::AREA];
+pub(crate) const ALL: [Area; 6] =
+    [pool::AREA, batch::AREA, cache::AREA, queue::AREA, hash::AREA, telemetry::AREA];
 
 /// The area of that name.
 pub(crate) fn find(name: &str) -> Outcome<&'static Area> {

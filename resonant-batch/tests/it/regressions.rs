@@ -1,6 +1,11 @@
 //! Mistakes other batchers made, one test each.
+//!
+//! Others of their kind are tested where they belong: the last handle aborting what runs and deadlocks after a panic (`ending`,
+//! `failures`), deadlines noticed only when a slot frees and overflow instead of back-pressure (`pressure`), a load that goes on
+//! although everybody has left (`cancel`), idle wake-ups and memory of keys long gone (the core's own tests).
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use resonant_batch::{BatchProcessor, ErrorKind, Policy};
@@ -157,6 +162,30 @@ async fn batches_overlap() {
     script.release(2);
     first.await.unwrap();
     second.await.unwrap();
+}
+
+/// Spawning tasks for each batch is what makes small ones slow.
+#[tokio::test(start_paused = true)]
+async fn no_task_is_spawned_for_a_batch() {
+    let ids = Arc::new(Mutex::new(HashSet::new()));
+    let batch = BatchProcessor::builder({
+        let ids = Arc::clone(&ids);
+        async move |items: Vec<u64>| {
+            ids.lock().unwrap().insert(tokio::task::id());
+            Ok::<_, std::io::Error>(items)
+        }
+    });
+    let batch = batch.max_in_flight(4).build().unwrap();
+    let own = tokio::spawn(async move {
+        for item in 0..100 {
+            batch.submit(item).await.unwrap();
+        }
+        tokio::task::id()
+    });
+    let own = own.await.unwrap();
+    let ids = ids.lock().unwrap();
+    assert!(ids.len() <= 4, "{ids:?}");
+    assert!(!ids.contains(&own), "nor does a batch run in its submitter");
 }
 
 /// A drain that keeps accepting never ends under traffic.

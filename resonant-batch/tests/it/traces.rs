@@ -36,7 +36,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Watch {
     }
 
     fn on_follows_from(&self, span: &Id, follows: &Id, context: Context<'_, S>) {
-        let name = context.span(follows).expect("it was kept until now").name().to_owned();
+        let name = context.span(follows).unwrap().name().to_owned();
         let mut all = self.0.lock().unwrap();
         all.iter_mut().find(|seen| seen.id == span.into_u64()).unwrap().follows.push(name);
     }

@@ -1,12 +1,15 @@
 //! The same processor under each batcher.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_graphql::dataloader::{DataLoader, Loader as GraphqlLoader};
 use batch_aint_one::{Batcher, BatchingPolicy, Limits, Processor};
 use dataloader::BatchFn;
 use dataloader::non_cached::Loader;
 use resonant_batch::BatchProcessor;
+use ultra_batch::{BatchExecutor, Executor};
 
 use crate::Outcome;
 
@@ -99,6 +102,55 @@ impl BatchFn<u64, u64> for Adder {
 impl Adds for Load {
     async fn add(&self, item: u64) -> Option<u64> {
         self.try_load(item).await.ok()
+    }
+}
+
+pub(super) type Ultra = BatchExecutor<Adder>;
+
+/// Without the delay it has by default, 10 ms.
+pub(super) fn ultra(wait: bool) -> Ultra {
+    let builder = BatchExecutor::build(Adder { wait }).delay_duration(Duration::ZERO);
+    builder.eager_batch_size(Some(SIZE)).finish()
+}
+
+impl Executor for Adder {
+    type Value = u64;
+    type Result = u64;
+    type Error = String;
+
+    async fn execute(&self, values: Vec<u64>) -> Result<Vec<u64>, String> {
+        rest(self.wait).await;
+        Ok(values.into_iter().map(|value| value + 1).collect())
+    }
+}
+
+impl Adds for Ultra {
+    async fn add(&self, item: u64) -> Option<u64> {
+        self.execute(item).await.ok().flatten()
+    }
+}
+
+pub(super) type Graphql = Arc<DataLoader<Adder>>;
+
+/// Without the delay it has by default, 1 ms.
+pub(super) fn graphql(wait: bool) -> Graphql {
+    let loader = DataLoader::new(Adder { wait }, tokio::spawn);
+    Arc::new(loader.max_batch_size(SIZE).delay(Duration::ZERO))
+}
+
+impl GraphqlLoader<u64> for Adder {
+    type Value = u64;
+    type Error = String;
+
+    async fn load(&self, keys: &[u64]) -> Result<HashMap<u64, u64>, String> {
+        rest(self.wait).await;
+        Ok(keys.iter().map(|key| (*key, key + 1)).collect())
+    }
+}
+
+impl Adds for Graphql {
+    async fn add(&self, item: u64) -> Option<u64> {
+        self.load_one(item).await.ok().flatten()
     }
 }
 

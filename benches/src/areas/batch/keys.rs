@@ -25,12 +25,12 @@ const SLICE: Duration = Duration::from_millis(60);
 pub(super) fn run(runtime: &Runtime, report: &mut Report) -> Outcome {
     let (alone, among_many) = (Ours::open(runtime, 0)?, Ours::open(runtime, KEYS)?);
     let peer = Peer::open(runtime, KEYS);
-    Case::new("batch.keys", "one busy key among 10,000 with an item queued", "items")
+    Case::new("batch.keys.vs_best_peer", "one busy key among 10,000 with an item queued", "items")
         .goal(1.5)
         .run("BatchProcessor", || Ok(busy(runtime, &among_many)))
         .run("batch-aint-one", || Ok(busy(runtime, &peer)))
         .measure(report)?;
-    Case::new("batch.keys_cost", "the same against a busy key alone", "items")
+    Case::new("batch.keys.10000_vs_1", "the same against a busy key alone", "items")
         .goal_against(ALONE, 0.67)
         .run("BatchProcessor, 10,000 keys", || Ok(busy(runtime, &among_many)))
         .run(ALONE, || Ok(busy(runtime, &alone)))

@@ -1,12 +1,13 @@
 //! What gathering items into batches costs, with a processor that adds one.
 
 mod contenders;
+mod curve;
 mod keys;
 mod latency;
 
 use tokio::runtime::Runtime;
 
-use self::contenders::{Adds, aint_one, loader, ours};
+use self::contenders::{Adds, aint_one, graphql, loader, ours, ultra};
 use super::Area;
 use crate::Outcome;
 use crate::harness::{Case, runtime, storm};
@@ -16,19 +17,20 @@ pub(crate) const AREA: Area = Area {
     name: "batch",
     about: "`BatchProcessor` gathers items into batches of at most 100 for a processor that adds one; each submitter waits for its \
             result before it submits the next item, and an item counts when its result is right. batch-aint-one runs under its policies \
-            immediate and balanced (50) with queues that never reject, dataloader with its default of ten yields. In the cases with a \
+            immediate and balanced (50) with queues that never reject, dataloader with its default of ten yields, \
+            async-graphql's loader and ultra-batch without the delays they have by default (1 and 10 ms). In the cases with a \
             wait the processor sleeps 1 ms for each batch, as a server would, with 4 batches in flight (dataloader has one). Latency is \
             that of one submitter alone; the channel is a task that answers each message, a bare mpsc with a oneshot.",
-    peers: &["batch-aint-one", "dataloader"],
+    peers: &["batch-aint-one", "dataloader", "async-graphql", "ultra-batch"],
     run,
 };
 
 /// Submitters and the names of their cases.
 const LOADS: [(usize, &str, &str, Option<f64>); 4] = [
-    (1, "batch.submit.1", "1 submitter", None),
-    (64, "batch.submit.64", "64 submitters", Some(1.5)),
-    (256, "batch.submit.256", "256 submitters", Some(1.5)),
-    (1000, "batch.submit.1000", "1,000 submitters", Some(1.5)),
+    (1, "batch.submit.vs_best_peer.1", "1 submitter", None),
+    (64, "batch.submit.vs_best_peer.64", "64 submitters", Some(1.5)),
+    (256, "batch.submit.vs_best_peer.256", "256 submitters", Some(1.5)),
+    (1000, "batch.submit.vs_best_peer.1000", "1,000 submitters", Some(1.5)),
 ];
 
 fn run(report: &mut Report) -> Outcome {
@@ -48,6 +50,7 @@ fn run(report: &mut Report) -> Outcome {
         .run("submit_many", || Ok(many(&runtime, &processor)))
         .measure(report)?;
     latency::run(&runtime, report)?;
+    curve::run(&runtime, report)?;
     keys::run(&runtime, report)
 }
 
@@ -60,10 +63,13 @@ fn against_all(
 ) -> Outcome {
     let ours = ours(wait)?;
     let (immediate, balanced, loader) = (aint_one(wait, false), aint_one(wait, true), loader(wait));
+    let (graphql, ultra) = (graphql(wait), ultra(wait));
     case.run("BatchProcessor", || Ok(submit(runtime, submitters, &ours)))
         .run("batch-aint-one immediate", || Ok(submit(runtime, submitters, &immediate)))
         .run("batch-aint-one balanced", || Ok(submit(runtime, submitters, &balanced)))
         .run("dataloader", || Ok(submit(runtime, submitters, &loader)))
+        .run("async-graphql", || Ok(submit(runtime, submitters, &graphql)))
+        .run("ultra-batch", || Ok(submit(runtime, submitters, &ultra)))
         .measure(report)
 }
 
