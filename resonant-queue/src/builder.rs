@@ -124,7 +124,6 @@ impl<T> QueueBuilder<T> {
     }
 
     /// How old the oldest unfinished message may be before [`findings`](PartitionedQueue::findings) warn. Default 5 min.
-    #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.config.max_age = age;
         self
