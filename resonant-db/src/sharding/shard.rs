@@ -25,18 +25,13 @@ impl Shard {
         Self { name, database, inspection, gate: Gate::default() }
     }
 
-    /// Awaits `work`, which talks to this shard's database, unless the shard is known to be down.
+    /// Awaits `work`, which talks to this shard's database, unless the shard is known to be down or is not what is declared.
     pub(super) async fn run<T>(
         &self,
         operation: &'static str,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        self.gate.admit(operation, &self.name)?;
-        let result = match self.inspection.check(&self.database).await {
-            Ok(()) => work.await,
-            Err(error) => Err(error),
-        };
-        self.noted(result)
+        self.after(operation, self.inspection.check(&self.database), work).await
     }
 
     /// As [`run`](Shard::run) for work that may create or change the tables themselves: they are looked at again afterwards.
@@ -45,12 +40,22 @@ impl Shard {
         operation: &'static str,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        // Also when this future is dropped half-way: the work may have been done.
+        let _changed = Changed(&self.inspection);
+        self.after(operation, self.inspection.known(&self.database), work).await
+    }
+
+    async fn after<T>(
+        &self,
+        operation: &'static str,
+        look: impl Future<Output = Result<()>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.gate.admit(operation, &self.name)?;
-        let result = match self.inspection.known(&self.database).await {
+        let result = match look.await {
             Ok(()) => work.await,
             Err(error) => Err(error),
         };
-        self.inspection.changed();
         self.noted(result)
     }
 
@@ -80,6 +85,15 @@ impl Shard {
             }
         }
         result
+    }
+}
+
+/// Has the tables looked at again once it is dropped.
+struct Changed<'a>(&'a Inspection);
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        self.0.changed();
     }
 }
 

@@ -16,7 +16,7 @@ impl ShardedDatabase {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] with the reason and a rewrite, before anything is sent. When a shard fails, the error names it
+    /// [`Refused`](crate::ErrorKind::Refused) with the reason and a rewrite, before anything is sent. When a shard fails, the error names it
     /// and the others have applied their part.
     pub async fn execute_split(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
         const OPERATION: &str = "execute_split";
@@ -53,7 +53,7 @@ impl ShardedDatabase {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] for joins that are not on the key, and for what cannot be made one from parts: other aggregates,
+    /// [`Refused`](crate::ErrorKind::Refused) for joins that are not on the key, and for what cannot be made one from parts: other aggregates,
     /// HAVING over groups without the key, windows that are not partitioned by the key, LIMIT without ORDER BY, sums of binary
     /// fractions, text whose order or equality is unknown, and more rows than
     /// [`merge_rows`](super::ShardedDatabaseBuilder::merge_rows). Else the first shard's error.

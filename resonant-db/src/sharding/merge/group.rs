@@ -155,7 +155,7 @@ fn key(
             }
             ValueRef::Bytes(bytes) => entry(5, bytes),
             ValueRef::Text(text) if kind.is_some() => entry(6, text.as_bytes()),
-            ValueRef::Text(_) => {
+            ValueRef::Array(_) | ValueRef::Text(_) => {
                 return Err(context.refused(
                     "it is not known when two texts of a column it groups by are equal: their type or collation is unknown",
                 ));

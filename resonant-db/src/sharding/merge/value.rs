@@ -17,6 +17,7 @@ pub(super) enum Value {
     Int(i64),
     Float(f64),
     Decimal(String),
+    Array(String),
     Text(String),
     Bytes(Vec<u8>),
 }
@@ -29,6 +30,7 @@ impl From<ValueRef<'_>> for Value {
             ValueRef::Int(value) => Self::Int(value),
             ValueRef::Float(value) => Self::Float(value),
             ValueRef::Decimal(digits) => Self::Decimal(digits.to_owned()),
+            ValueRef::Array(text) => Self::Array(text.to_owned()),
             ValueRef::Text(text) => Self::Text(text.to_owned()),
             ValueRef::Bytes(bytes) => Self::Bytes(bytes.to_vec()),
         }
@@ -43,6 +45,7 @@ impl Value {
             Self::Int(value) => ValueRef::Int(*value),
             Self::Float(value) => ValueRef::Float(*value),
             Self::Decimal(digits) => ValueRef::Decimal(digits),
+            Self::Array(text) => ValueRef::Array(text),
             Self::Text(text) => ValueRef::Text(text),
             Self::Bytes(bytes) => ValueRef::Bytes(bytes),
         }

@@ -118,6 +118,14 @@ fn shown(rows: &resonant_db::Rows) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
+/// All shards answer as one database does: rows, their order, names of columns.
+async fn same(db: &ShardedDatabase, one: &Database, sql: &str) {
+    let ours = db.query_all(sql, params![]).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let alone = one.read().query(sql, params![]).await.expect("alone");
+    assert_eq!(shown(&ours), shown(&alone), "{sql}");
+    assert_eq!(ours.columns(), alone.columns(), "{sql}");
+}
+
 #[tokio::test]
 async fn order_limit_and_offset_hold_over_all_shards() {
     let Pair { _held, db, one } = pair(|builder| builder).await;
@@ -138,13 +146,7 @@ async fn order_limit_and_offset_hold_over_all_shards() {
         for by in ["", " DESC", " DESC NULLS LAST"] {
             for window in ["", " LIMIT 20 OFFSET 30"] {
                 let sql = format!("SELECT id FROM events ORDER BY {column}{by}, id DESC{window}");
-                let ours = db
-                    .query_all(&sql, params![])
-                    .await
-                    .unwrap_or_else(|error| panic!("{sql}: {error}"));
-                let alone = one.read().query(&sql, params![]).await.expect("alone");
-                assert_eq!(shown(&ours), shown(&alone), "{sql}");
-                assert_eq!(ours.columns(), alone.columns(), "{sql}");
+                same(&db, &one, &sql).await;
             }
         }
     }
@@ -202,11 +204,7 @@ async fn groups_over_shards_are_exact() {
         "SELECT avg(small) FROM events WHERE id < 0",
         "SELECT sum(small * 1000000000000), avg(price * 0.0000001), avg(-small), avg(price / 7) FROM events",
     ] {
-        let ours =
-            db.query_all(sql, params![]).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let alone = one.read().query(sql, params![]).await.expect("alone");
-        assert_eq!(shown(&ours), shown(&alone), "{sql}");
-        assert_eq!(ours.columns(), alone.columns(), "{sql}");
+        same(&db, &one, sql).await;
     }
     // Averages have the digits of the server whatever the sizes.
     let mut sums = BTreeSet::new();
