@@ -10,6 +10,7 @@ mod handlers;
 mod kill;
 mod owners;
 mod pushing;
+mod servers;
 mod shared;
 mod takeover;
 mod telemetry;
