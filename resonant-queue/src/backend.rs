@@ -21,6 +21,8 @@ use crate::key::Key;
 use crate::message::{Message, Outgoing, Receipt};
 
 pub mod memory;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -179,7 +181,9 @@ impl QueueSpec {
 /// - **declare** may answer before it has reached a server, so that one that is down stops no start; calls fail with
 ///   `Unavailable` until it has.
 /// - **open** fences: once it returned for an epoch, settlements of lower epochs fail with `Fenced` and change
-///   nothing; an epoch below one already opened is refused in the same way.
+///   nothing; an epoch below one already opened is refused in the same way. A broker may let the owner before it settle what
+///   that one holds until the new feed has given its first message; what was settled is not given then. An opening lasts until
+///   its feed is dropped: an engine may refuse to settle for it from then on.
 /// - **settle** applies a whole batch or nothing, in order. Settling a message that is no longer there changes nothing, so a
 ///   caller who does not know whether a settlement was applied repeats it. Epochs are checked together with the change.
 /// - A message that was not settled as finished, parked or dead is handed out again to the next owner.

@@ -111,6 +111,8 @@ mod worker;
 pub use resonant_common::backoff::Backoff;
 
 pub use self::backend::memory::Memory;
+#[cfg(feature = "rabbitmq")]
+pub use self::backend::rabbitmq::{RabbitMq, RabbitMqBuilder};
 #[cfg(feature = "sqlite")]
 pub use self::backend::sqlite::{Durability, Sqlite};
 pub use self::builder::QueueBuilder;

@@ -1,0 +1,154 @@
+//! Dead letters: a queue of its own, of which a window is taken and given back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions};
+use lapin::types::{FieldTable, ShortString};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::{Fault, Partly};
+use super::link::Link;
+use super::names::{Kind, PREFETCH};
+use super::owner::{Tools, returned};
+use super::publisher::Parcel;
+use super::wire::{DIED, ERROR, FAILURES, Facts, PARTITION, PUBLISHED, SEQUENCE, number};
+use crate::clock;
+use crate::depth::DeadLetter;
+
+/// How long another who holds the dead letters is waited for.
+const TURN: Duration = Duration::from_secs(10);
+
+/// The first dead letters, held until it is closed.
+struct Window<'a> {
+    link: &'a Link,
+    queue: ShortString,
+    channel: Channel,
+    letters: Vec<Delivery>,
+}
+
+impl<'a> Window<'a> {
+    /// Takes up to [`PREFETCH`] dead letters. Always as many as there are, so that what is given back keeps its order.
+    async fn take(tools: &'a Tools) -> Result<Self, Fault> {
+        let (link, queue) = (&*tools.link, tools.names.dead());
+        let channel = link.consuming(PREFETCH).await?;
+        let count = link.declare(&channel, queue.clone(), &Kind::Messages).await?;
+        let expected = count.min(u64::from(PREFETCH));
+        let mut window = Self { link, queue, channel, letters: Vec::new() };
+        if expected == 0 {
+            return Ok(window);
+        }
+        let asked = window.channel.basic_consume(
+            window.queue.clone(),
+            ShortString::default(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let mut consumer = link.answer("looking at dead letters", asked).await?;
+        let by = Instant::now() + TURN;
+        while (window.letters.len() as u64) < expected {
+            match timeout_at(by, consumer.next()).await {
+                Ok(Some(letter)) => window.letters.push(letter?),
+                Ok(None) => return Err(Fault::Late("the dead letters")),
+                // Somebody else holds them, or has removed some.
+                Err(_) => break,
+            }
+        }
+        Ok(window)
+    }
+
+    /// Removes the first so many for good, and gives the others back.
+    async fn close(self, removed: usize) -> Result<(), Fault> {
+        if let Some(last) = self.letters[..removed.min(self.letters.len())].last() {
+            let options = BasicAckOptions { multiple: true };
+            self.channel.basic_ack(last.delivery_tag, options).await?;
+        }
+        let left = self.letters.len().saturating_sub(removed) as u64;
+        let asked = self.channel.close(200, "done".into());
+        let closed = timeout(Duration::from_secs(2), asked).await;
+        closed.map_err(|_| Fault::Late("closing a channel"))??;
+        returned(self.link, self.queue, left).await
+    }
+}
+
+impl Tools {
+    /// The oldest dead letters.
+    pub(super) async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, Fault> {
+        let window = Window::take(self).await?;
+        let letters = window.letters.iter().take(limit).map(letter).collect();
+        window.close(0).await?;
+        Ok(letters)
+    }
+
+    /// Publishes up to `limit` of them anew. `published` is told of each batch.
+    pub(super) async fn redrive(
+        &self,
+        limit: usize,
+        mut published: impl FnMut(&[u32], u64),
+    ) -> Result<u64, Partly> {
+        let mut moved = 0;
+        while moved < limit {
+            let window = Window::take(self).await.map_err(Partly::nothing)?;
+            let count = window.letters.len().min(limit - moved);
+            let now = clock::now_millis();
+            let (mut parcels, mut partitions) = (Vec::new(), Vec::new());
+            for letter in &window.letters[..count] {
+                let facts = Facts(&letter.properties);
+                let partition = partition_of(&facts);
+                let content = facts.content(Bytes::copy_from_slice(&letter.data));
+                let properties = content
+                    .properties("redrive", &[(PUBLISHED, number(now))])
+                    .map_err(|_| Partly::nothing(Fault::Refused))?;
+                let queue = self.names.partition(partition);
+                parcels.push(Parcel { queue, properties, body: content.body });
+                partitions.push(partition);
+            }
+            self.publisher.send(&parcels).await?;
+            published(&partitions, now);
+            window.close(count).await.map_err(Partly::nothing)?;
+            moved += count;
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(moved as u64)
+    }
+
+    /// Removes up to `limit` of them.
+    pub(super) async fn purge(&self, limit: usize) -> Result<u64, Fault> {
+        let mut removed = 0;
+        while removed < limit {
+            let window = Window::take(self).await?;
+            let count = window.letters.len().min(limit - removed);
+            window.close(count).await?;
+            removed += count;
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(removed as u64)
+    }
+}
+
+fn partition_of(facts: &Facts<'_>) -> u32 {
+    facts.number(PARTITION).and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
+}
+
+fn letter(letter: &Delivery) -> DeadLetter {
+    let facts = Facts(&letter.properties);
+    let content = facts.content(Bytes::copy_from_slice(&letter.data));
+    let failures = facts.number(FAILURES).and_then(|number| u32::try_from(number).ok());
+    DeadLetter {
+        key: content.key,
+        partition: partition_of(&facts),
+        sequence: facts.number(SEQUENCE).unwrap_or_default(),
+        failures: failures.unwrap_or_default(),
+        published_at: clock::time(facts.published()),
+        died_at: clock::time(facts.number(DIED).unwrap_or_default()),
+        error: facts.text(ERROR).unwrap_or_default(),
+        body: content.body,
+    }
+}

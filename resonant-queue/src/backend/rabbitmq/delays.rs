@@ -1,0 +1,205 @@
+//! Delayed messages, without a plugin: they walk down a ladder of queues that hold them for a fixed time each.
+//!
+//! A queue with one time to live for all of its messages lets them go in order, so a long wait in it never holds up a
+//! short one. Each step is at most what is left to wait; the last quarter second is waited out here, in memory, by
+//! whichever process of the queue reads the queue of what falls due. It then publishes the message to its partition and
+//! acknowledges it after that was confirmed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::error::Fault;
+use super::names::{Kind, PREFETCH, delay_of, level_for};
+use super::owner::Tools;
+use super::publisher::Parcel;
+use super::wire::{Content, DUE, Facts, PARTITION, PUBLISHED, number};
+use crate::clock;
+use crate::error::Result;
+
+/// Delayed messages of this process that are remembered, so that one between two queues is still counted.
+const REMEMBERED: usize = 100_000;
+
+/// For how long one is counted past its time although nobody here saw it fall due.
+const GRACE: u64 = 1000;
+
+/// The delayed messages of a queue, as this process knows them.
+#[derive(Debug, Default)]
+pub(super) struct Delays {
+    mine: Mutex<HashMap<String, u64>>,
+}
+
+impl Delays {
+    /// The parcel of a delayed message, for the queue it waits in first.
+    pub(super) fn parcel(
+        tools: &Tools,
+        content: &Content,
+        partition: u32,
+        due: u64,
+    ) -> Result<Parcel> {
+        let facts = [(PARTITION, number(u64::from(partition))), (DUE, number(due))];
+        let properties = content.properties("publish", &facts)?;
+        let queue = queue_for(tools, due.saturating_sub(clock::now_millis()));
+        Ok(Parcel { queue, properties, body: content.body.clone() })
+    }
+
+    /// Remembers one that is about to be stored.
+    pub(super) fn remember(&self, properties: &BasicProperties, due: u64) {
+        let mut mine = self.mine.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = properties.message_id()
+            && mine.len() < REMEMBERED
+        {
+            mine.insert(id.as_str().to_owned(), due);
+        }
+    }
+
+    /// Forgets one that fell due or was not stored.
+    pub(super) fn forget(&self, properties: &BasicProperties) {
+        if let Some(id) = properties.message_id() {
+            self.mine.lock().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
+        }
+    }
+
+    /// How many of those published here wait.
+    pub(super) fn mine(&self) -> u64 {
+        let mut mine = self.mine.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now_millis();
+        mine.retain(|_, due| due.saturating_add(GRACE) > now);
+        mine.len() as u64
+    }
+
+    /// Keeps the time until told to end. `published` is told where messages fell due.
+    pub(super) async fn keep(
+        self: Arc<Self>,
+        tools: Tools,
+        end: CancellationToken,
+        published: impl Fn(&[u32], u64) + Send + Sync,
+    ) {
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                kept = self.turn(&tools, &published) => {
+                    if let Err(fault) = kept {
+                        tracing::debug!(error = %fault, "the clock of delayed messages begins again");
+                    }
+                }
+            }
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = sleep(Duration::from_millis(200)) => {}
+            }
+        }
+    }
+
+    async fn turn(
+        &self,
+        tools: &Tools,
+        published: &(impl Fn(&[u32], u64) + Send + Sync),
+    ) -> std::result::Result<(), Fault> {
+        let channel = tools.link.consuming(PREFETCH).await?;
+        let queue = tools.names.due();
+        tools.link.declare(&channel, queue.clone(), &Kind::Messages).await?;
+        let asked = channel.basic_consume(
+            queue,
+            ShortString::default(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let mut consumer = tools.link.answer("keeping the time", asked).await?;
+        let mut waiting: BTreeMap<(u64, u64), Delivery> = BTreeMap::new();
+        loop {
+            let next = waiting.first_key_value().map(|((due, _), _)| *due);
+            let wake = next.map(|due| {
+                Instant::now() + Duration::from_millis(due.saturating_sub(clock::now_millis()))
+            });
+            tokio::select! {
+                delivery = consumer.next() => {
+                    let Some(delivery) = delivery else { return Err(Fault::Late("what falls due")) };
+                    let delivery = delivery?;
+                    let due = Facts(&delivery.properties).number(DUE).unwrap_or_default();
+                    let left = due.saturating_sub(clock::now_millis());
+                    if level_for(left).is_some() {
+                        self.step_down(tools, &channel, &delivery, left).await?;
+                    } else {
+                        waiting.insert((due, delivery.delivery_tag), delivery);
+                    }
+                }
+                () = async { match wake { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                    let now = clock::now_millis();
+                    let later = waiting.split_off(&(now + 1, 0));
+                    let due = std::mem::replace(&mut waiting, later);
+                    self.fall_due(tools, &channel, due, published).await?;
+                }
+            }
+        }
+    }
+
+    /// Sends a message to the next queue of the ladder.
+    async fn step_down(
+        &self,
+        tools: &Tools,
+        channel: &Channel,
+        delivery: &Delivery,
+        left: u64,
+    ) -> std::result::Result<(), Fault> {
+        let parcel = Parcel {
+            queue: queue_for(tools, left),
+            properties: delivery.properties.clone(),
+            body: Bytes::copy_from_slice(&delivery.data),
+        };
+        tools.publisher.send(&[parcel]).await.map_err(|partly| partly.fault)?;
+        channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
+        Ok(())
+    }
+
+    async fn fall_due(
+        &self,
+        tools: &Tools,
+        channel: &Channel,
+        due: BTreeMap<(u64, u64), Delivery>,
+        published: &(impl Fn(&[u32], u64) + Send + Sync),
+    ) -> std::result::Result<(), Fault> {
+        if due.is_empty() {
+            return Ok(());
+        }
+        let now = clock::now_millis();
+        let (mut parcels, mut partitions) = (Vec::new(), Vec::new());
+        for delivery in due.values() {
+            let facts = Facts(&delivery.properties);
+            let partition =
+                facts.number(PARTITION).and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+            let content = facts.content(Bytes::copy_from_slice(&delivery.data));
+            let properties = content
+                .properties("publish", &[(PUBLISHED, number(now))])
+                .map_err(|_| Fault::Refused)?;
+            let queue = tools.names.partition(partition);
+            parcels.push(Parcel { queue, properties, body: content.body });
+            partitions.push(partition);
+        }
+        tools.publisher.send(&parcels).await.map_err(|partly| partly.fault)?;
+        published(&partitions, now);
+        for ((_, tag), delivery) in due {
+            self.forget(&delivery.properties);
+            channel.basic_ack(tag, BasicAckOptions::default()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn queue_for(tools: &Tools, left: u64) -> ShortString {
+    level_for(left).map_or_else(|| tools.names.due(), |level| tools.names.delay(level))
+}
+
+/// What a delay queue is declared with.
+pub(super) fn kind(tools: &Tools, level: u32) -> Kind {
+    Kind::Delay { wait: delay_of(level), then: tools.names.due() }
+}

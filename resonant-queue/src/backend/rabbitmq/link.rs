@@ -1,0 +1,207 @@
+//! A connection that is made when it is needed, and made anew when it is gone. Every wait has a deadline.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lapin::options::{BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::tcp::OwnedTLSConfig;
+use lapin::types::ShortString;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::error::Fault;
+use super::names::Kind;
+
+/// Where the broker is and how long to wait for it.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) addresses: Vec<AMQPUri>,
+    pub(super) ca: Option<String>,
+    pub(super) connect_timeout: Duration,
+    pub(super) answer_timeout: Duration,
+    pub(super) confirm_timeout: Duration,
+}
+
+impl fmt::Debug for Settings {
+    /// Hosts and ports; never a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places: Vec<String> = self.addresses.iter().map(place).collect();
+        f.debug_struct("Settings").field("addresses", &places).finish_non_exhaustive()
+    }
+}
+
+/// An address without user and password.
+pub(super) fn place(uri: &AMQPUri) -> String {
+    format!("{}:{}/{}", uri.authority.host, uri.authority.port, uri.vhost)
+}
+
+/// One connection to the broker, for one purpose: one that publishes is blocked by the broker when memory runs out, and
+/// then not even acknowledgements go out on it.
+pub(super) struct Link {
+    settings: Arc<Settings>,
+    purpose: &'static str,
+    connection: Mutex<Option<Arc<Connection>>>,
+    /// Which address is tried first.
+    next: AtomicUsize,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("purpose", &self.purpose).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn new(settings: Arc<Settings>, purpose: &'static str) -> Self {
+        let next = AtomicUsize::new(0);
+        Self { settings, purpose, connection: Mutex::new(None), next }
+    }
+
+    /// The connection, made now if there is none.
+    pub(super) async fn connection(&self) -> Result<Arc<Connection>, Fault> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = &*slot
+            && connection.status().connected()
+        {
+            return Ok(Arc::clone(connection));
+        }
+        *slot = None;
+        let connection = Arc::new(self.connect().await?);
+        *slot = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    async fn connect(&self) -> Result<Connection, Fault> {
+        let addresses = &self.settings.addresses;
+        let first = self.next.load(Ordering::Relaxed);
+        let mut why = String::from("no address was given");
+        for step in 0..addresses.len() {
+            let index = (first + step) % addresses.len();
+            let name = format!("resonant-queue {} {}", self.purpose, std::process::id());
+            let properties =
+                ConnectionProperties::default().with_connection_name(name.as_str().into());
+            let tls = OwnedTLSConfig { identity: None, cert_chain: self.settings.ca.clone() };
+            let runtime = lapin::runtime::default_runtime().map_err(|error| {
+                Fault::Unreachable(format!("there is no tokio runtime here: {error}"))
+            })?;
+            let connecting = Connection::connect_uri_with_config(
+                addresses[index].clone(),
+                properties,
+                tls,
+                runtime,
+            );
+            match timeout(self.settings.connect_timeout, connecting).await {
+                Ok(Ok(connection)) => {
+                    self.next.store(index, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Ok(Err(error)) => {
+                    let fault = Fault::from(error);
+                    if addresses.len() == 1 {
+                        return Err(fault);
+                    }
+                    why = format!("{}: {fault}", place(&addresses[index]));
+                }
+                Err(_) => why = format!("{}: no answer in time", place(&addresses[index])),
+            }
+        }
+        self.next.store(first.wrapping_add(1), Ordering::Relaxed);
+        Err(Fault::Unreachable(why))
+    }
+
+    /// A new channel.
+    pub(super) async fn channel(&self) -> Result<Channel, Fault> {
+        let connection = self.connection().await?;
+        match timeout(self.settings.answer_timeout, connection.create_channel()).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => {
+                self.forget(&connection).await;
+                Err(error.into())
+            }
+            Err(_) => {
+                self.forget(&connection).await;
+                Err(Fault::Late("opening a channel"))
+            }
+        }
+    }
+
+    /// A new channel with publisher confirms.
+    pub(super) async fn confirming(&self) -> Result<Channel, Fault> {
+        let channel = self.channel().await?;
+        self.answer("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default()))
+            .await?;
+        Ok(channel)
+    }
+
+    /// A new channel for consumers of so many messages each.
+    pub(super) async fn consuming(&self, prefetch: u16) -> Result<Channel, Fault> {
+        let channel = self.channel().await?;
+        self.answer(
+            "setting the prefetch",
+            channel.basic_qos(prefetch, BasicQosOptions::default()),
+        )
+        .await?;
+        Ok(channel)
+    }
+
+    /// Drops a connection that hangs, so that the next caller makes a new one.
+    pub(super) async fn forget(&self, connection: &Arc<Connection>) {
+        let mut slot = self.connection.lock().await;
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            *slot = None;
+        }
+    }
+
+    /// Drops the connection, whichever it is.
+    pub(super) async fn reset(&self) {
+        *self.connection.lock().await = None;
+    }
+
+    /// Closes the connection in order.
+    pub(super) async fn close(&self) {
+        let Some(connection) = self.connection.lock().await.take() else { return };
+        let _ = timeout(Duration::from_secs(2), connection.close(200, "closed".into())).await;
+    }
+
+    /// Whether the broker has told this connection to publish nothing.
+    pub(super) async fn blocked(&self) -> bool {
+        let slot = self.connection.lock().await;
+        slot.as_ref().is_some_and(|connection| connection.status().blocked())
+    }
+
+    /// Waits for the broker's answer, but not for ever.
+    pub(super) async fn answer<T>(
+        &self,
+        what: &'static str,
+        asked: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, Fault> {
+        match timeout(self.settings.answer_timeout, asked).await {
+            Ok(answer) => answer.map_err(Fault::from),
+            Err(_) => {
+                self.reset().await;
+                Err(Fault::Late(what))
+            }
+        }
+    }
+
+    /// Makes a queue, or finds it made the same way.
+    pub(super) async fn declare(
+        &self,
+        channel: &Channel,
+        queue: ShortString,
+        kind: &Kind,
+    ) -> Result<u64, Fault> {
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let asked = channel.queue_declare(queue, options, kind.arguments());
+        let declared = self.answer("declaring a queue", asked).await?;
+        Ok(u64::from(declared.message_count()))
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+}

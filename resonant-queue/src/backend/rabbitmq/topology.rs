@@ -1,0 +1,193 @@
+//! One queue's connections, objects and tasks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::try_join_all;
+use lapin::Channel;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::control::Record;
+use super::delays::{self, Delays};
+use super::error::Fault;
+use super::link::{Link, Settings};
+use super::log::Log;
+use super::names::{DELAYS, Kind, Names};
+use super::owner::{Owner, Tools};
+use super::publisher::Publisher;
+use crate::backend::QueueSpec;
+use crate::error::{Error, ErrorKind, Result, closed};
+
+/// The most bytes of the log of unique ids.
+const IDS: u64 = 256 << 20;
+
+/// What the handles of one opened queue share with its tasks.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) spec: QueueSpec,
+    pub(super) tools: Tools,
+    pub(super) ids: Arc<Log>,
+    pub(super) delays: Arc<Delays>,
+    pub(super) owners: Mutex<HashMap<u32, Arc<Owner>>>,
+    /// When the oldest unfinished message of each partition was published, as far as known; 0 for none.
+    pub(super) oldest: Vec<AtomicU64>,
+    /// How many messages there are at most; `u64::MAX` before the first count.
+    pub(super) total: AtomicU64,
+    pub(super) room: Notify,
+    /// For counting.
+    pub(super) counter: tokio::sync::Mutex<Option<Channel>>,
+    prepared: AtomicBool,
+    preparing: tokio::sync::Mutex<()>,
+    following: AtomicBool,
+    following_ids: AtomicBool,
+    pub(super) tasks: TaskTracker,
+    pub(super) end: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn new(settings: Arc<Settings>, spec: &QueueSpec) -> Self {
+        let names = Names::new(&spec.name);
+        let link = Arc::new(Link::new(Arc::clone(&settings), "reading"));
+        let publisher = Arc::new(Publisher::new(Link::new(settings, "publishing")));
+        let log = Arc::new(Log::new(names.log(), Arc::clone(&publisher)));
+        let ids = Arc::new(Log::new(names.ids(), Arc::clone(&publisher)));
+        Self {
+            spec: spec.clone(),
+            tools: Tools { names, link, publisher, log },
+            ids,
+            delays: Arc::default(),
+            owners: Mutex::default(),
+            oldest: (0..spec.partitions).map(|_| AtomicU64::new(0)).collect(),
+            total: AtomicU64::new(u64::MAX),
+            room: Notify::new(),
+            counter: tokio::sync::Mutex::new(None),
+            prepared: AtomicBool::new(false),
+            preparing: tokio::sync::Mutex::new(()),
+            following: AtomicBool::new(false),
+            following_ids: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+            end: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn owners(&self) -> MutexGuard<'_, HashMap<u32, Arc<Owner>>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open(&self, operation: &'static str) -> Result<()> {
+        if self.end.is_cancelled() { Err(closed(operation)) } else { Ok(()) }
+    }
+
+    /// An object turned out to be gone: all are declared again before the next call.
+    pub(super) fn doubt(&self) {
+        self.prepared.store(false, Ordering::Release);
+    }
+
+    /// Declares what is not there, reads the log to its end, and compares the number of partitions. Cheap once done.
+    pub(super) async fn prepare(self: &Arc<Self>, operation: &'static str) -> Result<()> {
+        self.open(operation)?;
+        if self.prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _alone = self.preparing.lock().await;
+        if self.prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.declare().await.map_err(|fault| fault.into_error(operation))?;
+        if !self.following.swap(true, Ordering::AcqRel) {
+            let (log, link) = (Arc::clone(&self.tools.log), Arc::clone(&self.tools.link));
+            self.tasks.spawn(log.follow(link, self.end.clone()));
+            let (delays, tools, end) =
+                (Arc::clone(&self.delays), self.tools.clone(), self.end.clone());
+            let weak = Arc::downgrade(self);
+            self.tasks.spawn(delays.keep(tools, end, move |partitions, at| {
+                if let Some(shared) = weak.upgrade() {
+                    shared.published(partitions, at);
+                }
+            }));
+        }
+        let partitions = self.spec.partitions;
+        let appended = self.tools.log.append(&Record::Queue { partitions }).await;
+        appended.map_err(|partly| partly.into_error(operation))?;
+        let there = self.tools.log.look(|control| control.partitions).unwrap_or(partitions);
+        if there != partitions {
+            let message = format!(
+                "the queue {:?} exists with {there} partitions, not {partitions}; the number is fixed once it exists: build it with that one, or under another name",
+                self.spec.name
+            );
+            return Err(Error::new(ErrorKind::Incompatible, operation, message));
+        }
+        // Only now, that the number is known to be right.
+        self.declare_partitions().await.map_err(|fault| fault.into_error(operation))?;
+        self.prepared.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the queues of all partitions.
+    pub(super) async fn declare_partitions(&self) -> Result<(), Fault> {
+        let Tools { names, link, .. } = &self.tools;
+        let channel = link.channel().await?;
+        let declared = (0..self.spec.partitions)
+            .map(|partition| link.declare(&channel, names.partition(partition), &Kind::Messages));
+        try_join_all(declared).await?;
+        let close = channel.close(200, "done".into());
+        let _ = tokio::time::timeout(link.settings().answer_timeout, close).await;
+        Ok(())
+    }
+
+    async fn declare(&self) -> Result<(), Fault> {
+        let Tools { names, link, .. } = &self.tools;
+        let mut objects = vec![
+            (names.log(), Kind::Log { most: None }),
+            (names.dead(), Kind::Messages),
+            (names.due(), Kind::Messages),
+        ];
+        objects.extend(
+            (0..DELAYS).map(|level| (names.delay(level), delays::kind(&self.tools, level))),
+        );
+        let channel = link.channel().await?;
+        let declared =
+            objects.iter().map(|(name, kind)| link.declare(&channel, name.clone(), kind));
+        try_join_all(declared).await?;
+        let close = channel.close(200, "done".into());
+        let _ = tokio::time::timeout(link.settings().answer_timeout, close).await;
+        Ok(())
+    }
+
+    /// Reads the log of unique ids from now on.
+    pub(super) async fn follow_ids(&self) -> Result<(), Fault> {
+        let link = &self.tools.link;
+        let channel = link.channel().await?;
+        let kind = Kind::Log { most: Some(IDS) };
+        link.declare(&channel, self.tools.names.ids(), &kind).await?;
+        let _ = channel.close(200, "done".into()).await;
+        if !self.following_ids.swap(true, Ordering::AcqRel) {
+            let (ids, link) = (Arc::clone(&self.ids), Arc::clone(link));
+            self.tasks.spawn(ids.follow(link, self.end.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether the log of unique ids is read.
+    pub(super) fn follows_ids(&self) -> bool {
+        self.following_ids.load(Ordering::Acquire)
+    }
+
+    /// Messages were published into these partitions.
+    pub(super) fn published(&self, partitions: &[u32], at: u64) {
+        for partition in partitions {
+            if let Some(oldest) = self.oldest.get(*partition as usize) {
+                let _ = oldest.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
