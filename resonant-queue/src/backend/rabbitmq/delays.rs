@@ -6,6 +6,7 @@
 //! acknowledges it after that was confirmed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ use crate::error::Result;
 /// Delayed messages of this process that are remembered, so that one between two queues is still counted.
 const REMEMBERED: usize = 100_000;
 
+/// For how long one is counted that no queue counts.
+const MISSED: Duration = Duration::from_millis(500);
+
 /// For how long one is counted past its time although nobody here saw it fall due.
 const GRACE: u64 = 1000;
 
@@ -36,6 +40,19 @@ const GRACE: u64 = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Delays {
     mine: Mutex<HashMap<String, u64>>,
+    /// How many wait here for their last moments.
+    in_hand: AtomicU64,
+    /// Counts those that fell due here.
+    fallen: AtomicU64,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// An earlier count.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    count: u64,
+    fallen: u64,
+    at: Instant,
 }
 
 impl Delays {
@@ -69,12 +86,26 @@ impl Delays {
         }
     }
 
-    /// How many of those published here wait.
-    pub(super) fn mine(&self) -> u64 {
-        let mut mine = self.mine.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::now_millis();
-        mine.retain(|_, due| due.saturating_add(GRACE) > now);
-        mine.len() as u64
+    /// How many wait, of which the broker counts so many. It does not count one on its way from a queue to the next, so
+    /// one that is missed is counted a little longer.
+    pub(super) fn count(&self, in_broker: u64) -> u64 {
+        let fallen = self.fallen.load(Ordering::Acquire);
+        let count = in_broker + self.in_hand.load(Ordering::Acquire);
+        let mine = {
+            let mut mine = self.mine.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = clock::now_millis();
+            mine.retain(|_, due| due.saturating_add(GRACE) > now);
+            mine.len() as u64
+        };
+        let now = Instant::now();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = seen
+            .filter(|seen| now < seen.at + MISSED)
+            .map_or(0, |seen| seen.count.saturating_sub(fallen.saturating_sub(seen.fallen)));
+        if count >= expected {
+            *seen = Some(Seen { count, fallen, at: now });
+        }
+        count.max(expected).max(mine)
     }
 
     /// Keeps the time until told to end. `published` is told where messages fell due.
@@ -117,6 +148,7 @@ impl Delays {
         let mut consumer = tools.link.answer("keeping the time", asked).await?;
         let mut waiting: BTreeMap<(u64, u64), Delivery> = BTreeMap::new();
         loop {
+            self.in_hand.store(waiting.len() as u64, Ordering::Release);
             let next = waiting.first_key_value().map(|((due, _), _)| *due);
             let wake = next.map(|due| {
                 Instant::now() + Duration::from_millis(due.saturating_sub(clock::now_millis()))
@@ -187,6 +219,7 @@ impl Delays {
         }
         tools.publisher.send(&parcels).await.map_err(|partly| partly.fault)?;
         published(&partitions, now);
+        self.fallen.fetch_add(partitions.len() as u64, Ordering::AcqRel);
         for ((_, tag), delivery) in due {
             self.forget(&delivery.properties);
             channel.basic_ack(tag, BasicAckOptions::default()).await?;

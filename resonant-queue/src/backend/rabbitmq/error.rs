@@ -45,16 +45,6 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl Fault {
-    /// Whether the broker says that an object is not there.
-    pub(super) fn is_not_found(&self) -> bool {
-        self.reply_code() == Some(404)
-    }
-
-    /// Whether an object exists with other arguments, or a resource is of another type.
-    pub(super) fn is_mismatch(&self) -> bool {
-        self.reply_code() == Some(406)
-    }
-
     fn reply_code(&self) -> Option<u16> {
         match self {
             Fault::Driver(error) => match error.kind() {

@@ -1,7 +1,6 @@
 //! Publishing: room, unique ids, delays, then the broker's confirm.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -35,10 +34,7 @@ struct Reserved<'a> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        // Another count may have come in between; a lower number only means that it is counted again sooner.
-        let _ = self.shared.total.fetch_update(Ordering::AcqRel, Ordering::Acquire, |total| {
-            (total != u64::MAX).then(|| total.saturating_sub(self.count))
-        });
+        self.shared.give_room_back(self.count);
     }
 }
 
@@ -130,20 +126,17 @@ impl Shared {
 
     /// Counts a batch as stored, if there is room.
     async fn reserve(&self, count: u64) -> Result<Reserved<'_>> {
-        let most = self.spec.max_depth;
         for fresh in [false, true] {
             if fresh {
                 self.count().await.map_err(|fault| fault.into_error("publish"))?;
             }
-            let taken = self.total.fetch_update(Ordering::AcqRel, Ordering::Acquire, |total| {
-                total.checked_add(count).filter(|sum| *sum <= most)
-            });
-            if taken.is_ok() {
+            if self.take_room(count) {
                 return Ok(Reserved { shared: self, count });
             }
         }
         let text = format!(
-            "the queue holds as many messages as max_depth allows, {most}; slow down, or add workers"
+            "the queue holds as many messages as max_depth allows, {}; slow down, or add workers",
+            self.spec.max_depth
         );
         Err(Error::new(ErrorKind::Full, "publish", text))
     }

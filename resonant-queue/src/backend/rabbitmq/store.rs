@@ -81,6 +81,8 @@ impl Shared {
             let _ = timeout(ENDING, earlier.gone.cancelled()).await;
         }
         let (owner, serving) = Owner::new(self.tools.clone(), partition, epoch);
+        // Known from its beginning, so that what it holds is counted.
+        self.owners().insert(partition, Arc::clone(&owner));
         self.tasks.spawn(serving);
         let feed = Arc::new(RabbitFeed(Arc::clone(&owner)));
         // Should the opening fail, the feed's end is its end.
@@ -91,7 +93,6 @@ impl Shared {
             parked.into_iter().filter(|key| !state.replays(key)).collect()
         };
         owner.parked_keys().extend(parked.iter().cloned());
-        self.owners().insert(partition, owner);
         Ok(Opened::new(feed, parked))
     }
 
@@ -132,6 +133,7 @@ impl Shared {
             let _ = timeout(Duration::from_secs(2), owner.gone.cancelled()).await;
         }
         let Tools { names, link, log, .. } = self.tools();
+        let from = self.counting_from();
         let channel = self.counting().await?;
         let mut stored = Stored::default();
         // In the order in which messages move, so that one that moves is counted twice rather than not at all.
@@ -140,7 +142,7 @@ impl Shared {
             .chain([(names.due(), Kind::Messages)]);
         let waiting = waiting.map(async |(queue, kind)| link.declare(&channel, queue, &kind).await);
         let in_broker: u64 = try_join_all(waiting).await?.iter().sum();
-        stored.delayed = in_broker.max(self.delays.mine());
+        stored.delayed = self.delays.count(in_broker);
         let resuming: Vec<(u32, Key)> = log.look(|control| {
             let resuming = control.parked.iter().filter(|(_, parked)| parked.resuming);
             resuming.map(|(place, _)| place.clone()).collect()
@@ -167,7 +169,7 @@ impl Shared {
         }));
         stored.parked = parked.await?.iter().sum();
         stored.dead = link.declare(&channel, names.dead(), &Kind::Messages).await?;
-        self.total.store(stored.total(), Ordering::Release);
+        self.counted(from, stored.total());
         Ok(stored)
     }
 

@@ -24,6 +24,15 @@ use crate::error::{Error, ErrorKind, Result, closed};
 /// The most bytes of the log of unique ids.
 const IDS: u64 = 256 << 20;
 
+/// What this process knows of the number of messages.
+#[derive(Debug, Default)]
+struct Total {
+    /// None before the first count.
+    known: Option<u64>,
+    /// Counts what was published here.
+    published: u64,
+}
+
 /// What the handles of one opened queue share with its tasks.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -34,8 +43,8 @@ pub(super) struct Shared {
     pub(super) owners: Mutex<HashMap<u32, Arc<Owner>>>,
     /// When the oldest unfinished message of each partition was published, as far as known; 0 for none.
     pub(super) oldest: Vec<AtomicU64>,
-    /// How many messages there are at most; `u64::MAX` before the first count.
-    pub(super) total: AtomicU64,
+    /// How many messages there are at most.
+    total: Mutex<Total>,
     pub(super) room: Notify,
     /// For counting.
     pub(super) counter: tokio::sync::Mutex<Option<Channel>>,
@@ -61,7 +70,7 @@ impl Shared {
             delays: Arc::default(),
             owners: Mutex::default(),
             oldest: (0..spec.partitions).map(|_| AtomicU64::new(0)).collect(),
-            total: AtomicU64::new(u64::MAX),
+            total: Mutex::default(),
             room: Notify::new(),
             counter: tokio::sync::Mutex::new(None),
             prepared: AtomicBool::new(false),
@@ -79,6 +88,37 @@ impl Shared {
 
     pub(super) fn open(&self, operation: &'static str) -> Result<()> {
         if self.end.is_cancelled() { Err(closed(operation)) } else { Ok(()) }
+    }
+
+    fn total(&self) -> MutexGuard<'_, Total> {
+        self.total.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a count begins.
+    pub(super) fn counting_from(&self) -> u64 {
+        self.total().published
+    }
+
+    /// What it found. What was published meanwhile may be in it or not.
+    pub(super) fn counted(&self, from: u64, count: u64) {
+        let mut total = self.total();
+        total.known = Some(count + (total.published - from));
+    }
+
+    /// Counts messages as stored, if there is room for them as far as is known.
+    pub(super) fn take_room(&self, count: u64) -> bool {
+        let mut total = self.total();
+        let sum = total.known.and_then(|known| known.checked_add(count));
+        let Some(sum) = sum.filter(|sum| *sum <= self.spec.max_depth) else { return false };
+        total.known = Some(sum);
+        total.published += count;
+        true
+    }
+
+    /// They were not stored.
+    pub(super) fn give_room_back(&self, count: u64) {
+        let mut total = self.total();
+        total.known = total.known.map(|known| known.saturating_sub(count));
     }
 
     /// An object turned out to be gone: all are declared again before the next call.

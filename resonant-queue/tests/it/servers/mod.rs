@@ -1,6 +1,7 @@
 //! Against real brokers. One is started for all tests of the binary; each test has a virtual host of its own.
 
 mod conformance;
+mod faults;
 mod traps;
 
 use resonant_testkit::{RabbitMq, RabbitNode};
