@@ -73,6 +73,14 @@
 //! |---|---|---|---|
 //! | [`Memory`] | always there | nothing | no |
 #![cfg_attr(
+    feature = "rabbitmq",
+    doc = "| [`RabbitMq`] | `rabbitmq` | the loss of a minority of the broker's nodes | yes |"
+)]
+#![cfg_attr(
+    not(feature = "rabbitmq"),
+    doc = "| `RabbitMq` | `rabbitmq` | the loss of a minority of the broker's nodes | yes |"
+)]
+#![cfg_attr(
     feature = "sqlite",
     doc = "| [`Sqlite`] | `sqlite` | power loss ([`Durability::Full`]) or the process ([`Durability::Normal`]) | yes, on one machine |"
 )]
@@ -81,10 +89,13 @@
     doc = "| `Sqlite` | `sqlite` | power loss or the process, as you choose | yes, on one machine |"
 )]
 //!
+//! RabbitMQ leases partitions through a store of yours.
+//!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `rabbitmq` | no | quorum queues of RabbitMQ 3.10 or later, publisher confirms; no plugin |
 //! | `sqlite` | no | the embedded durable engine; compiles SQLite |
 //! | `testing` | no | the conformance suite for those who write an engine |
 
