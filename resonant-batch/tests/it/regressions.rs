@@ -5,8 +5,8 @@
 //! although everybody has left (`cancel`), idle wake-ups and memory of keys long gone (the core's own tests).
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use resonant_batch::{BatchProcessor, ErrorKind, Policy};
 use tokio::time::{Instant, sleep};
