@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::{Fault, Partly};
 use super::link::Link;
-use super::names::{Kind, PREFETCH};
+use super::names::PREFETCH;
 use super::owner::{Tools, returned};
 use super::publisher::Parcel;
 use super::wire::{DIED, ERROR, FAILURES, Facts, PARTITION, PUBLISHED, SEQUENCE, number};
@@ -35,7 +35,7 @@ impl<'a> Window<'a> {
     async fn take(tools: &'a Tools) -> Result<Self, Fault> {
         let (link, queue) = (&*tools.link, tools.names.dead());
         let channel = link.consuming(PREFETCH).await?;
-        let count = link.declare(&channel, queue.clone(), &Kind::Messages).await?;
+        let count = link.count(&channel, queue.clone()).await?;
         let expected = count.min(u64::from(PREFETCH));
         let mut window = Self { link, queue, channel, letters: Vec::new() };
         if expected == 0 {

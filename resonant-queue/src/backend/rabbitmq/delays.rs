@@ -138,7 +138,6 @@ impl Delays {
     ) -> std::result::Result<(), Fault> {
         let channel = tools.link.consuming(PREFETCH).await?;
         let queue = tools.names.due();
-        tools.link.declare(&channel, queue.clone(), &Kind::Messages).await?;
         let asked = channel.basic_consume(
             queue,
             ShortString::default(),

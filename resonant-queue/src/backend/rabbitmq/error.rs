@@ -45,6 +45,11 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 impl Fault {
+    /// Whether the broker says that there is no such queue, and not merely that it cannot be reached now.
+    pub(super) fn is_missing(&self) -> bool {
+        self.reply_code() == Some(404) && self.to_string().contains("no queue")
+    }
+
     fn reply_code(&self) -> Option<u16> {
         match self {
             Fault::Driver(error) => match error.kind() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lapin::options::{BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::tcp::OwnedTLSConfig;
-use lapin::types::ShortString;
+use lapin::types::{FieldTable, ShortString};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::sync::Mutex;
@@ -194,10 +194,8 @@ impl Link {
         }
     }
 
-    /// Makes a queue, or finds it made the same way; returns how many messages are ready in it.
-    ///
-    /// A quorum queue that does not answer the broker's own question within a quarter of a second is reported as empty:
-    /// a slow zero is not believed.
+    /// Makes a queue, or finds it made the same way; returns how many messages are ready in it. Not for queues that are
+    /// known to exist: a node that is starting may not have found them yet.
     pub(super) async fn declare(
         &self,
         channel: &Channel,
@@ -205,11 +203,29 @@ impl Link {
         kind: &Kind,
     ) -> Result<u64, Fault> {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        self.ask(channel, queue, options, kind.arguments()).await
+    }
+
+    /// How many messages are ready in a queue. One that is missing closes the channel.
+    pub(super) async fn count(&self, channel: &Channel, queue: ShortString) -> Result<u64, Fault> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        self.ask(channel, queue, options, FieldTable::default()).await
+    }
+
+    /// A quorum queue that does not answer the broker's own question within a quarter of a second is reported as empty: a
+    /// slow zero is not believed.
+    async fn ask(
+        &self,
+        channel: &Channel,
+        queue: ShortString,
+        options: QueueDeclareOptions,
+        arguments: FieldTable,
+    ) -> Result<u64, Fault> {
         let mut count = 0;
         for _ in 0..SLOW_ZEROES {
             let asked = Instant::now();
-            let declared = channel.queue_declare(queue.clone(), options, kind.arguments());
-            let declared = self.answer("declaring a queue", declared).await?;
+            let declared = channel.queue_declare(queue.clone(), options, arguments.clone());
+            let declared = self.answer("asking for a queue", declared).await?;
             count = u64::from(declared.message_count());
             if count > 0 || asked.elapsed() < SLOW {
                 break;

@@ -135,7 +135,11 @@ impl Opening {
     pub(super) fn disconnected(&mut self) {
         (self.mixed, self.cycling) = (false, false);
         for sequence in std::mem::take(&mut self.ready) {
-            self.remove(sequence);
+            let removed = self.remove(sequence);
+            // Its number was never seen: an unknown predecessor invents no gap.
+            if let Some(key) = removed.and_then(|held| held.message.key) {
+                self.last_of.remove(&key);
+            }
         }
         for held in self.held.values_mut() {
             held.tag = None;
@@ -306,6 +310,9 @@ impl Opening {
     /// Turns a message into an arrival again.
     fn unplace(&mut self, sequence: u64) -> Option<Arrival> {
         let held = self.remove(sequence)?;
+        if let Some(key) = &held.message.key {
+            self.last_of.remove(key);
+        }
         let content = Content::of(&held.message);
         let (source, identity, published) = (held.source, held.identity, held.message.published);
         // Without a tag it is delivered again by itself.

@@ -245,9 +245,16 @@ impl Owner {
         let open = Record::Open { partition: self.partition, epoch: self.epoch };
         log.append(&open).await.map_err(|partly| partly.fault)?;
         self.not_fenced()?;
-        let channel = link.consuming(PREFETCH).await?;
+        let mut channel = link.consuming(PREFETCH).await?;
         let queue = names.partition(self.partition);
-        link.declare(&channel, queue.clone(), &Kind::Messages).await?;
+        match link.count(&channel, queue.clone()).await {
+            Ok(_) => {}
+            Err(fault) if fault.is_missing() => {
+                channel = link.consuming(PREFETCH).await?;
+                link.declare(&channel, queue.clone(), &Kind::Messages).await?;
+            }
+            Err(fault) => return Err(fault.into()),
+        }
         let mut events = Events::new();
         events.push(consume(link, &channel, queue, Source::Partition).await?);
         let mut keys = self.state().replaying();
@@ -389,8 +396,7 @@ impl Owner {
     /// How many of its messages the broker has not delivered. What is on its way counts as here.
     async fn ready(&self, channel: &Channel, events: &mut Events) -> Result<u64, Lost> {
         let Tools { names, link, .. } = &self.tools;
-        let mut ready =
-            link.declare(channel, names.partition(self.partition), &Kind::Messages).await?;
+        let mut ready = link.count(channel, names.partition(self.partition)).await?;
         let replaying = self.state().replaying();
         for key in replaying {
             let queue = names.parked(self.partition, &key);
@@ -454,9 +460,7 @@ pub(super) async fn returned(link: &Link, queue: ShortString, count: u64) -> Res
     }
     let channel = link.channel().await?;
     let until = Instant::now() + Duration::from_secs(1);
-    while link.declare(&channel, queue.clone(), &Kind::Messages).await? < count
-        && Instant::now() < until
-    {
+    while link.count(&channel, queue.clone()).await? < count && Instant::now() < until {
         sleep(Duration::from_millis(5)).await;
     }
     let _ = timeout(Duration::from_secs(1), channel.close(200, "done".into())).await;

@@ -12,7 +12,6 @@ use resonant_common::join::LeaseStore;
 use tokio::time::{Instant, timeout};
 
 use super::control::Record;
-use super::delays;
 use super::error::Fault;
 use super::link::Settings;
 use super::names::{DELAYS, Kind};
@@ -137,10 +136,8 @@ impl Shared {
         let channel = self.counting().await?;
         let mut stored = Stored::default();
         // In the order in which messages move, so that one that moves is counted twice rather than not at all.
-        let waiting = (0..DELAYS)
-            .map(|level| (names.delay(level), delays::kind(self.tools(), level)))
-            .chain([(names.due(), Kind::Messages)]);
-        let waiting = waiting.map(async |(queue, kind)| link.declare(&channel, queue, &kind).await);
+        let waiting = (0..DELAYS).map(|level| names.delay(level)).chain([names.due()]);
+        let waiting = waiting.map(|queue| link.count(&channel, queue));
         let in_broker: u64 = try_join_all(waiting).await?.iter().sum();
         stored.delayed = self.delays.count(in_broker);
         let resuming: Vec<(u32, Key)> = log.look(|control| {
@@ -168,7 +165,7 @@ impl Shared {
             link.declare(&channel, names.parked(*partition, key), &Kind::Messages)
         }));
         stored.parked = parked.await?.iter().sum();
-        stored.dead = link.declare(&channel, names.dead(), &Kind::Messages).await?;
+        stored.dead = link.count(&channel, names.dead()).await?;
         self.counted(from, stored.total());
         Ok(stored)
     }
@@ -192,7 +189,7 @@ impl Shared {
             Some(counted) => counted,
             None => {
                 let queue = names.partition(partition);
-                let mut count = link.declare(channel, queue, &Kind::Messages).await?;
+                let mut count = link.count(channel, queue).await?;
                 for (_, key) in resuming.iter().filter(|(of, _)| *of == partition) {
                     count += link
                         .declare(channel, names.parked(partition, key), &Kind::Messages)
@@ -292,7 +289,11 @@ impl QueueStore for RabbitStore {
 
     async fn stored(&self) -> Result<Stored> {
         self.shared.prepare("depth").await?;
-        self.shared.count().await.map_err(|fault| fault.into_error("depth"))
+        let counted = self.shared.count().await;
+        if counted.as_ref().is_err_and(Fault::is_missing) {
+            self.shared.doubt();
+        }
+        counted.map_err(|fault| fault.into_error("depth"))
     }
 
     async fn parked(&self, limit: usize) -> Result<Vec<ParkedKey>> {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use lapin::Channel;
+use lapin::types::ShortString;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +25,9 @@ use crate::error::{Error, ErrorKind, Result, closed};
 
 /// The most bytes of the log of unique ids.
 const IDS: u64 = 256 << 20;
+
+/// How long closing a channel may take.
+const SOON: Duration = Duration::from_secs(2);
 
 /// What this process knows of the number of messages.
 #[derive(Debug, Default)]
@@ -167,19 +172,51 @@ impl Shared {
     }
 
     /// Makes the queues of all partitions.
-    pub(super) async fn declare_partitions(&self) -> Result<(), Fault> {
-        let Tools { names, link, .. } = &self.tools;
+    async fn declare_partitions(&self) -> Result<(), Fault> {
+        let names = &self.tools.names;
+        let queues = (0..self.spec.partitions).map(|n| (names.partition(n), Kind::Messages));
+        self.make(queues.collect()).await
+    }
+
+    /// Makes what is missing. What is there is only looked at.
+    async fn make(&self, objects: Vec<(ShortString, Kind)>) -> Result<(), Fault> {
+        let link = &self.tools.link;
         let channel = link.channel().await?;
-        let declared = (0..self.spec.partitions)
-            .map(|partition| link.declare(&channel, names.partition(partition), &Kind::Messages));
-        try_join_all(declared).await?;
-        let close = channel.close(200, "done".into());
-        let _ = tokio::time::timeout(link.settings().answer_timeout, close).await;
+        let looks = objects.iter().map(|(name, _)| link.count(&channel, name.clone()));
+        let missing = match try_join_all(looks).await {
+            Ok(_) => false,
+            Err(_) => self.one_is_missing(&objects).await?,
+        };
+        if missing {
+            let channel = link.channel().await?;
+            let declared =
+                objects.iter().map(|(name, kind)| link.declare(&channel, name.clone(), kind));
+            try_join_all(declared).await?;
+            let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
+        } else {
+            let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
+        }
         Ok(())
     }
 
+    /// Whether the first object that cannot be looked at is missing; another reason is a fault. Asked one by one, as only
+    /// the first to fail on a channel says why.
+    async fn one_is_missing(&self, objects: &[(ShortString, Kind)]) -> Result<bool, Fault> {
+        let link = &self.tools.link;
+        let channel = link.channel().await?;
+        for (name, _) in objects {
+            match link.count(&channel, name.clone()).await {
+                Ok(_) => {}
+                Err(fault) if fault.is_missing() => return Ok(true),
+                Err(fault) => return Err(fault),
+            }
+        }
+        let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
+        Ok(false)
+    }
+
     async fn declare(&self) -> Result<(), Fault> {
-        let Tools { names, link, .. } = &self.tools;
+        let names = &self.tools.names;
         let mut objects = vec![
             (names.log(), Kind::Log { most: None }),
             (names.dead(), Kind::Messages),
@@ -188,22 +225,13 @@ impl Shared {
         objects.extend(
             (0..DELAYS).map(|level| (names.delay(level), delays::kind(&self.tools, level))),
         );
-        let channel = link.channel().await?;
-        let declared =
-            objects.iter().map(|(name, kind)| link.declare(&channel, name.clone(), kind));
-        try_join_all(declared).await?;
-        let close = channel.close(200, "done".into());
-        let _ = tokio::time::timeout(link.settings().answer_timeout, close).await;
-        Ok(())
+        self.make(objects).await
     }
 
     /// Reads the log of unique ids from now on.
     pub(super) async fn follow_ids(&self) -> Result<(), Fault> {
         let link = &self.tools.link;
-        let channel = link.channel().await?;
-        let kind = Kind::Log { most: Some(IDS) };
-        link.declare(&channel, self.tools.names.ids(), &kind).await?;
-        let _ = channel.close(200, "done".into()).await;
+        self.make(vec![(self.tools.names.ids(), Kind::Log { most: Some(IDS) })]).await?;
         if !self.following_ids.swap(true, Ordering::AcqRel) {
             let (ids, link) = (Arc::clone(&self.ids), Arc::clone(link));
             self.tasks.spawn(ids.follow(link, self.end.clone()));
