@@ -48,6 +48,8 @@
 //! - How often a message failed is forgotten with its owner. Receipts have no sequence.
 //! - A unique id whose publish ended in doubt is free again after a minute; its message may then be stored twice. Ids are
 //!   kept in a log of 256 MiB, about a million ids. The log of parkings, pauses and openings is never cut: some 150 bytes each.
+//! - RabbitMQ 3.10 alone on one node may come back from a SIGKILL under load with a quorum queue that has no leader: its
+//!   partition stands still, and publishes into it fail as `Unavailable`, until the node is restarted again.
 //! - A parked key costs a queue. Dead letters are looked at 512 at a time, by one caller at a time.
 
 mod control;

