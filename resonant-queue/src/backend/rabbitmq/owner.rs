@@ -228,15 +228,11 @@ impl Owner {
         if let Some(channel) = last {
             let (here, _) = self.state().here();
             let _ = timeout(Duration::from_secs(1), channel.close(200, "ended".into())).await;
-            self.returned(here).await;
+            let queue = self.tools.names.partition(self.partition);
+            // Counted again before it is said to be gone.
+            let _ = returned(&self.tools.link, queue, here).await;
         }
         self.gone.cancel();
-    }
-
-    /// Waits a moment until the broker counts again what the channel held.
-    async fn returned(&self, count: u64) {
-        let queue = self.tools.names.partition(self.partition);
-        let _ = returned(&self.tools.link, queue, count).await;
     }
 
     /// Proves that no newer owner is there, then consumes.
