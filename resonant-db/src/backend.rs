@@ -9,13 +9,16 @@
 //! | PostgreSQL | `postgresql://user@host:5432/database` | `postgres` (default) | [`postgres`] |
 //! | SQLite, embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | [`sqlite`] |
 
+mod credentials;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod streaming;
 pub(crate) mod target;
 mod violation;
 
+use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
@@ -23,8 +26,10 @@ use async_trait::async_trait;
 use resonant_common::join::Position;
 
 use crate::pool::{PoolConfig, Verdict};
-use crate::{Param, Result, Role, Rows};
+use crate::{Error, ErrorKind, Param, Result, Role, Rows};
 
+pub use self::credentials::{Credentials, CredentialsProvider};
+pub use self::streaming::{Listen, Notification, Streaming};
 pub use self::target::{Access, Target};
 pub use self::violation::{ConstraintKind, ErrorExt, SqlState, Violation};
 pub use crate::row::{Column, ParamRows, RowBlock, RowsBuilder};
@@ -55,6 +60,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Opens a connection.
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>>;
+
+    /// Opens a connection of its own that hears what is notified on these channels. Default: the engine has no
+    /// notifications.
+    async fn listen(&self, target: &Target, channels: &[String]) -> Result<Box<dyn Listen>> {
+        let _ = (target, channels);
+        let message = format!("{} has no notifications", self.system());
+        Err(Error::new(ErrorKind::Unsupported, "listen", message))
+    }
 
     /// The size of a node's pool: what the user `wanted`, bent to what the engine can use; the engine's own default
     /// where nothing was asked for.
@@ -162,6 +175,16 @@ pub trait Connection: fmt::Debug + Send + 'static {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Answers in pieces; `None`, the default, where the engine cannot.
+    fn streaming(&mut self) -> Option<&mut dyn Streaming> {
+        None
+    }
+
+    /// The connection as what it is, for an engine's own door out of this trait. `None`, the default, where it has none.
+    fn native(&mut self) -> Option<&mut (dyn Any + Send)> {
+        None
     }
 
     /// Whether the connection can be used again, needs [`clean`](Connection::clean) first, or is done with. Free.

@@ -107,7 +107,7 @@
 //!
 //! | engine | URL | feature | limits |
 //! |---|---|---|---|
-//! | [PostgreSQL](backend::postgres) | `postgresql://user@host:5432/database` | `postgres` | no pooler in transaction mode between; no COPY, LISTEN, streams yet |
+//! | [PostgreSQL](backend::postgres) | `postgresql://user@host:5432/database` | `postgres` | a server of version 12 or later, also behind a pooler in transaction mode |
 //! | [SQLite](backend::sqlite), embedded | `sqlite:/path/file.db`, `sqlite::memory:` | `sqlite` | one writer at a time; the processes of one machine |
 //! | [yours](backend::Backend) | any | none | what it [declares](backend::Capabilities) |
 //!
@@ -154,8 +154,8 @@ pub mod sharding;
 pub mod testing;
 
 pub use self::database::{
-    Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, NodeStatus, Read, Session,
-    Transaction, TransactionOptions, Write,
+    CopyOut, Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, Event, Listener,
+    NodeStatus, Read, RowStream, Session, Transaction, TransactionOptions, Write,
 };
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::param::{Param, ToParam};

@@ -2,6 +2,7 @@
 
 mod batch;
 mod cache;
+mod db;
 mod hash;
 mod pool;
 mod queue;
@@ -19,8 +20,8 @@ pub(crate) struct Area {
 }
 
 /// All areas, in the order of the document.
-pub(crate) const ALL: [Area; 6] =
-    [pool::AREA, batch::AREA, cache::AREA, queue::AREA, hash::AREA, telemetry::AREA];
+pub(crate) const ALL: [Area; 7] =
+    [pool::AREA, db::AREA, batch::AREA, cache::AREA, queue::AREA, hash::AREA, telemetry::AREA];
 
 /// The area of that name.
 pub(crate) fn find(name: &str) -> Outcome<&'static Area> {

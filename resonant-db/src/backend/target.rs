@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::credentials::CredentialsProvider;
+
 /// What a connection may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Access {
@@ -26,12 +28,26 @@ pub struct Target {
     pub access: Access,
     /// How long one statement may run; `None` is for ever.
     pub statement_timeout: Option<Duration>,
+    /// Who to log in as, where the URL does not say; asked for each connection.
+    pub credentials: Option<CredentialsProvider>,
 }
 
 impl Target {
     /// A target for the node at a URL.
     pub fn new(url: &str, access: Access, statement_timeout: Option<Duration>) -> Self {
-        Self { name: name_of(url).into(), url: url.into(), access, statement_timeout }
+        Self {
+            name: name_of(url).into(),
+            url: url.into(),
+            access,
+            statement_timeout,
+            credentials: None,
+        }
+    }
+
+    /// With a provider of credentials.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Option<CredentialsProvider>) -> Self {
+        Self { credentials, ..self }
     }
 }
 

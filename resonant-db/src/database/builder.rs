@@ -1,11 +1,14 @@
 //! Building a database.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use resonant_common::error::BoxError;
+
 use crate::backend::target::{name_of, scheme_of};
-use crate::backend::{Access, Backend, Target};
+use crate::backend::{Access, Backend, Credentials, CredentialsProvider, Target};
 use crate::pool::PoolConfig;
 use crate::replica_set::{Candidate, ReadStrategy, ReplicaSet, Role, RoutingConfig};
 use crate::{Error, ErrorKind, Result};
@@ -21,13 +24,14 @@ pub struct DatabaseBuilder {
     config: DatabaseConfig,
     backend: Option<Arc<dyn Backend>>,
     choose: Option<Choose>,
+    credentials: Option<CredentialsProvider>,
 }
 
 type Choose = Arc<dyn Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync>;
 
 impl DatabaseBuilder {
     pub(super) fn new(config: DatabaseConfig) -> Self {
-        Self { config, backend: None, choose: None }
+        Self { config, backend: None, choose: None, credentials: None }
     }
 
     /// The name in logs and metrics. Default `"db"`.
@@ -88,6 +92,31 @@ impl DatabaseBuilder {
         self
     }
 
+    /// Where passwords come from, instead of the URLs: asked for each new connection, and once more if what it gave was
+    /// refused. So a password is changed without a restart: connections that are open stay, new ones use the new one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "postgres")]
+    /// # fn example() -> resonant_db::Result<()> {
+    /// use resonant_db::Database;
+    /// use resonant_db::backend::Credentials;
+    ///
+    /// let builder = Database::builder().primary("postgresql://app@db/resonant").credentials(|| async {
+    ///     let password = std::fs::read_to_string("/run/secrets/db")?;
+    ///     Ok::<_, std::io::Error>(Credentials::password(password.trim()))
+    /// });
+    /// # drop(builder); Ok(()) }
+    /// ```
+    pub fn credentials<F, Fut, E>(mut self, provide: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.credentials = Some(CredentialsProvider::new(provide));
+        self
+    }
+
     /// The settings as they are.
     pub fn config(&self) -> &DatabaseConfig {
         &self.config
@@ -119,7 +148,7 @@ impl DatabaseBuilder {
     ///
     /// [`ErrorKind::Config`] and [`ErrorKind::Unsupported`] for settings.
     pub fn connect_lazy(self) -> Result<Database> {
-        let Self { config, backend, choose } = self;
+        let Self { config, backend, choose, credentials } = self;
         if config.primary.is_empty() {
             let message = "a primary is needed: primary(\"sqlite:/path/file.db\")";
             return Err(Error::new(ErrorKind::Config, "connect", message));
@@ -134,6 +163,7 @@ impl DatabaseBuilder {
             name: config.name.clone(),
             pool: config.pool.clone(),
             statement_timeout: config.statement_timeout,
+            credentials,
         };
         let mut set = ReplicaSet::builder()
             .name(config.name.clone())
@@ -171,6 +201,7 @@ struct Maker {
     name: String,
     pool: Option<PoolConfig>,
     statement_timeout: Option<Duration>,
+    credentials: Option<CredentialsProvider>,
 }
 
 impl Maker {
@@ -179,7 +210,8 @@ impl Maker {
             Role::Primary => Access::ReadWrite,
             Role::Replica => Access::ReadOnly,
         };
-        let target = Target::new(url, access, self.statement_timeout);
+        let target = Target::new(url, access, self.statement_timeout)
+            .with_credentials(self.credentials.clone());
         let label = format!("{}/{label}", self.name);
         let backend = Arc::clone(&self.backend);
         Pools::new(backend, target, role, label, self.pool.as_ref()).map(Arc::new)

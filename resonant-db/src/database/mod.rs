@@ -3,11 +3,15 @@
 mod builder;
 mod bulk;
 mod config;
+mod listen;
 mod node;
 mod queries;
+#[cfg(feature = "postgres")]
+mod raw;
 mod read;
 mod session;
 mod status;
+mod stream;
 mod switches;
 mod tour;
 mod transaction;
@@ -34,9 +38,11 @@ use self::verdicts::{Stage, write_elsewhere};
 
 pub use self::builder::DatabaseBuilder;
 pub use self::config::DatabaseConfig;
+pub use self::listen::{Event, Listener};
 pub use self::read::Read;
 pub use self::session::Session;
 pub use self::status::{DatabaseStatus, NodeStatus};
+pub use self::stream::{CopyOut, RowStream};
 pub use self::transaction::{Transaction, TransactionOptions};
 pub use self::write::Write;
 

@@ -27,8 +27,8 @@ use super::verdicts::Stage;
 /// A dropped read has no effect; the statement is stopped where the engine can do that.
 #[derive(Debug, Clone, Copy)]
 pub struct Read<'a> {
-    database: &'a Database,
-    session: Option<&'a Session>,
+    pub(super) database: &'a Database,
+    pub(super) session: Option<&'a Session>,
     max_staleness: Option<Duration>,
 }
 
@@ -48,6 +48,16 @@ impl<'a> Read<'a> {
         Self { max_staleness: Some(limit), ..self }
     }
 
+    /// What the nodes that may answer must be like.
+    pub(super) fn wish(self) -> Wish {
+        let fresh = self.database.capabilities().commits_visible_at_once;
+        Wish {
+            // Every node is as fresh as the primary.
+            max_staleness: self.max_staleness.filter(|_| !fresh),
+            ..self.session.map(Session::wish).unwrap_or_default()
+        }
+    }
+
     query_methods!(self: Self);
 
     async fn rows(
@@ -59,13 +69,7 @@ impl<'a> Read<'a> {
         let inner = &self.database.inner;
         let after = self.session.and_then(Session::position);
         inner.set.budget().deposit();
-        let fresh = inner.capabilities().commits_visible_at_once;
-        let wish = Wish {
-            // Every node is as fresh as the primary.
-            max_staleness: self.max_staleness.filter(|_| !fresh),
-            ..self.session.map(Session::wish).unwrap_or_default()
-        };
-        let mut tour = Tour::new(inner, wish);
+        let mut tour = Tour::new(inner, self.wish());
         while let Some(pick) = tour.next() {
             let span = tracing::debug_span!(
                 "db.query",

@@ -280,7 +280,7 @@ impl Database {
 /// A statement that fails, or whose future is dropped, ends it: later statements are refused and it rolls back, on every
 /// engine alike. Use [`savepoint`](Transaction::savepoint) around what may fail.
 pub struct Transaction<'a> {
-    connection: &'a mut dyn Connection,
+    pub(super) connection: &'a mut dyn Connection,
     state: State,
     depth: u32,
 }
@@ -444,7 +444,7 @@ impl Transaction<'_> {
         }
     }
 
-    fn enter(&mut self, operation: &'static str) -> Result<()> {
+    pub(super) fn enter(&mut self, operation: &'static str) -> Result<()> {
         match &self.state {
             State::Open => {
                 self.state = State::Busy;
@@ -459,7 +459,7 @@ impl Transaction<'_> {
         }
     }
 
-    fn leave<T>(&mut self, result: Result<T>) -> Result<T> {
+    pub(super) fn leave<T>(&mut self, result: Result<T>) -> Result<T> {
         self.state = match &result {
             Ok(_) => State::Open,
             Err(error) => State::Failed(error.clone()),

@@ -174,14 +174,14 @@ impl<'a> Write<'a> {
         }
     }
 
-    async fn lease(self, site: &'static Location<'static>) -> Result<Lease> {
+    pub(super) async fn lease(self, site: &'static Location<'static>) -> Result<Lease> {
         let inner = &self.database.inner;
         inner.set.budget().deposit();
         inner.lease_primary(site).await
     }
 
     /// Notes how the primary did and, after a success, how far the session has come.
-    async fn done<T>(self, lease: &mut Lease, result: Result<T>) -> Result<T> {
+    pub(super) async fn done<T>(self, lease: &mut Lease, result: Result<T>) -> Result<T> {
         match &result {
             Ok(_) => {
                 lease.pick.succeeded();

@@ -73,19 +73,19 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-/// Runs the rows; with `enclose` in a transaction of their own. Answers the affected rows, of which a statement that
+/// Runs the rows; with `enclose`, which begins it, in a transaction of their own. Answers the affected rows, of which a statement that
 /// `reads` has none.
 pub(super) async fn run(
     session: &Session,
     statement: &Statement,
     rows: &ParamRows,
-    enclose: bool,
+    enclose: Option<String>,
     reads: bool,
 ) -> Result<u64, Trouble> {
     let client = &session.client;
     let mut pipeline = Pipeline::new(session, reads);
-    if enclose {
-        pipeline.send(control(client, "BEGIN")).await;
+    if let Some(opening) = &enclose {
+        pipeline.send(control(client, opening)).await;
     }
     for row in 0..rows.len() {
         if pipeline.failure.is_some() {
@@ -98,7 +98,7 @@ pub(super) async fn run(
             pipeline.receive().await;
         }
     }
-    if enclose && pipeline.failure.is_none() {
+    if enclose.is_some() && pipeline.failure.is_none() {
         // If one of those still under way fails, the server answers this with a rollback.
         pipeline.send(control(client, "COMMIT")).await;
     }

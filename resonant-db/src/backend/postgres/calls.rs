@@ -1,17 +1,21 @@
 //! The calls of a connection.
 
+use std::any::Any;
 use std::fmt;
 
 use async_trait::async_trait;
 use resonant_common::join::Position;
 
-use crate::backend::{Access, BeginOptions, Connection, Isolation, ParamRows};
+use crate::backend::{Access, BeginOptions, Connection, Isolation, ParamRows, Streaming};
 use crate::pool::Verdict;
 use crate::{Error, ErrorKind, Param, Result, Role, Rows};
 
-use super::connection::{Answer, Ask, PostgresConnection, Work};
+use super::connection::{PostgresConnection, Work};
 use super::error::Trouble;
 use super::facts::{Status, Tag};
+use super::flow::Flow;
+use super::login;
+use super::run::{Answer, Ask};
 
 /// What is undone when there is reason to: everything of a session but its prepared statements, which the driver relies
 /// on.
@@ -59,7 +63,10 @@ impl Connection for PostgresConnection {
             Access::ReadOnly => Access::ReadOnly,
             Access::ReadWrite => options.access,
         };
-        let sql = begin(options.isolation, access);
+        let mut sql = begin(options.isolation, access);
+        if let (Some(limit), true) = (self.session.limit, self.session.facts.is_pooled()) {
+            sql.push_str(&format!("; SET LOCAL statement_timeout = {}", login::millis(limit)));
+        }
         let begun = self.session.within(self.session.client.batch_execute(&sql)).await;
         if begun.is_ok() {
             self.work = Work::Open(access);
@@ -150,15 +157,24 @@ impl Connection for PostgresConnection {
         self.leave("query", mark, rows).await
     }
 
+    fn streaming(&mut self) -> Option<&mut dyn Streaming> {
+        Some(self)
+    }
+
+    fn native(&mut self) -> Option<&mut (dyn Any + Send)> {
+        Some(self)
+    }
+
     fn verdict(&self) -> Verdict {
         let facts = &self.session.facts;
-        if self.broken || self.session.is_closed() || facts.is_undermined() {
+        let spoilt = matches!(self.flow, Some(Flow::In(_)));
+        if self.broken || self.session.is_closed() || facts.is_undermined() || spoilt {
             Verdict::Discard
         } else if self.busy
             || self.work != Work::None
             || facts.status() != Status::Idle
-            || facts.is_touched()
-            || (self.always_reset && self.used)
+            || (facts.is_touched() && !facts.is_pooled())
+            || (self.always_reset && self.used && !facts.is_pooled())
         {
             Verdict::Clean
         } else {
@@ -178,7 +194,8 @@ impl Connection for PostgresConnection {
         }
     }
 
-    async fn close(self: Box<Self>) {
+    async fn close(mut self: Box<Self>) {
+        self.flow = None;
         let busy = self.busy && !self.broken;
         self.session.close(busy).await;
     }
@@ -186,6 +203,7 @@ impl Connection for PostgresConnection {
 
 impl PostgresConnection {
     async fn restore(&mut self) -> std::result::Result<(), Trouble> {
+        self.flow = None;
         let session = &self.session;
         if self.busy {
             session.drain().await?;
@@ -193,7 +211,9 @@ impl PostgresConnection {
         if session.facts.status() != Status::Idle {
             session.within(session.client.batch_execute("ROLLBACK")).await?;
         }
-        if session.facts.is_touched() || (self.always_reset && self.used) {
+        let touched = session.facts.is_touched() || (self.always_reset && self.used);
+        // A pooler has given the session that was touched to somebody else.
+        if touched && !session.facts.is_pooled() {
             let unlisten = match session.facts.standby() {
                 Some(true) => "",
                 _ => UNLISTEN,

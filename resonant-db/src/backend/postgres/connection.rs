@@ -1,30 +1,39 @@
 //! A connection: the session, what it knows, and how a call begins and ends.
 
-use std::pin::pin;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use resonant_common::join::Position;
+use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, Statement};
 
-use crate::backend::{Access, ParamRows, RowsBuilder, Target};
+use crate::backend::{Access, Target};
 use crate::{Error, ErrorKind, Param, Result, Rows};
 
 use super::error::{Place, Trouble, translate};
-use super::facts::{Status, Tag};
-use super::param::{self, Encoded};
+use super::facts::Status;
+use super::flow::Flow;
+use super::login::Login;
+use super::run::{Ask, changed, fetch, fetch_typed, no_nul};
 use super::session::Session;
-use super::statements::{Known, Statements};
-use super::{Node, bulk, hygiene, position, rows};
+use super::statements::{Known, Recent};
+use super::{Node, hygiene, position};
 
-const NO_COPY: &str = "COPY from or to the client is not a statement of this kind";
+pub(super) const NO_COPY: &str =
+    "COPY from or to the client answers no rows: use copy_in or copy_out";
 
 pub(super) struct PostgresConnection {
     pub(super) session: Session,
     pub(super) node: Arc<str>,
     pub(super) access: Access,
-    statements: Statements,
+    pub(super) statements: Recent<Known>,
+    pub(super) origin: Arc<Node>,
+    /// Types of the user's own that the driver has looked up here.
+    pub(super) met: HashSet<u32>,
+    /// What is taken piece by piece.
+    pub(super) flow: Option<Flow>,
+    /// How much had been sent before that.
+    pub(super) mark: u64,
     pub(super) always_reset: bool,
     pub(super) work: Work,
     /// A call is under way; seen between calls, it was dropped.
@@ -47,13 +56,17 @@ pub(super) enum Work {
 }
 
 impl PostgresConnection {
-    pub(super) async fn open(node: &Node, target: &Target) -> Result<Self> {
-        let session = Session::open(node, target).await?;
+    pub(super) async fn open(node: &Arc<Node>, target: &Target) -> Result<Self> {
+        let session = Session::open(node, target, Login::default()).await?;
         Ok(Self {
             session,
             node: Arc::clone(&target.name),
             access: target.access,
-            statements: Statements::new(node.settings.statements),
+            statements: Recent::new(node.settings.statements),
+            origin: Arc::clone(node),
+            met: HashSet::new(),
+            flow: None,
+            mark: 0,
             always_reset: node.settings.always_reset,
             work: Work::None,
             busy: false,
@@ -106,6 +119,10 @@ impl PostgresConnection {
 
     async fn failed(&mut self, operation: &'static str, mark: u64, trouble: &Trouble) -> Error {
         // The error comes before the answer is complete: the status is that of the session only then.
+        if matches!(trouble, Trouble::Silent(_)) && self.session.facts.is_pooled() {
+            // It has no limit at the server that would stop it.
+            self.session.cancel().await;
+        }
         let lost = trouble.is_fatal(self.writes())
             || (!trouble.is_refusal() && self.session.settle().await.is_err());
         let error = self.explain(operation, mark, trouble);
@@ -156,94 +173,6 @@ impl PostgresConnection {
         }
     }
 
-    /// The statement as it is prepared here, and whether that happened just now.
-    async fn known(&mut self, sql: &str) -> std::result::Result<(Known, bool), Trouble> {
-        if let Some(known) = self.statements.get(sql) {
-            return Ok((known, false));
-        }
-        if hygiene::is_copy(sql) {
-            return Err(Trouble::Refused(NO_COPY.into()));
-        }
-        no_nul(sql)?;
-        let statement = self.session.within(self.session.client.prepare(sql)).await?;
-        let known = Known { statement, suspicious: hygiene::is_suspicious(sql) };
-        self.statements.put(sql, known.clone());
-        Ok((known, true))
-    }
-
-    /// Runs a prepared statement, once more if the schema has changed since it was prepared.
-    pub(super) async fn run(
-        &mut self,
-        sql: &str,
-        ask: Ask<'_>,
-    ) -> std::result::Result<Answer, Trouble> {
-        loop {
-            let (known, fresh) = self.known(sql).await?;
-            if known.suspicious {
-                self.session.facts.touch();
-            }
-            match self.ask(sql, &known.statement, ask).await {
-                Err(trouble) if !fresh && trouble.is_stale() => {
-                    self.statements.forget(sql);
-                    if self.work != Work::None {
-                        return Err(trouble);
-                    }
-                    // It failed before it did anything.
-                    self.session.settle().await?;
-                }
-                Err(trouble) if !fresh && trouble.doubts_types() => {
-                    let idle = self.work == Work::None;
-                    if !(idle || trouble.is_refusal()) {
-                        return Err(trouble);
-                    }
-                    // Was it the value, or is the column of another type now?
-                    self.session.settle().await?;
-                    self.statements.forget(sql);
-                    let (again, _) = self.known(sql).await?;
-                    if again.statement.params() == known.statement.params() {
-                        return Err(trouble);
-                    }
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn ask(
-        &self,
-        sql: &str,
-        statement: &Statement,
-        ask: Ask<'_>,
-    ) -> std::result::Result<Answer, Trouble> {
-        let session = &self.session;
-        match ask {
-            Ask::Rows(params) => fetch(session, statement, params).await.map(Answer::Rows),
-            Ask::Count(params) => {
-                check(params, statement)?;
-                let params = params.iter().map(|param| Encoded(*param));
-                let count = session.within(session.client.execute_raw(statement, params)).await?;
-                Ok(Answer::Count(changed(session, count)))
-            }
-            Ask::Bulk(rows) => {
-                for row in 0..rows.len() {
-                    let params: Vec<_> =
-                        (0..rows.width()).map(|place| rows.param(row, place)).collect();
-                    check(&params, statement)?;
-                }
-                let enclose = self.work == Work::None;
-                let result =
-                    bulk::run(session, statement, rows, enclose, hygiene::only_reads(sql)).await;
-                if enclose && result.is_err() && !session.is_closed() {
-                    session.settle().await?;
-                    if session.facts.status() != Status::Idle {
-                        session.within(session.client.batch_execute("ROLLBACK")).await?;
-                    }
-                }
-                result.map(Answer::Count)
-            }
-        }
-    }
-
     pub(super) async fn affected(
         &mut self,
         sql: &str,
@@ -251,10 +180,16 @@ impl PostgresConnection {
     ) -> std::result::Result<u64, Trouble> {
         if params.is_empty() && hygiene::is_utility(sql) && !hygiene::is_copy(sql) {
             no_nul(sql)?;
+            self.lasting(sql)?;
             if hygiene::is_suspicious(sql) {
                 self.session.facts.touch();
             }
-            let count = self.session.within(self.session.client.execute_typed(sql, &[])).await?;
+            let run = self.session.within(self.session.client.execute_typed(sql, &[]));
+            let count = match self.access {
+                // Some of them do not run in a transaction.
+                Access::ReadWrite => run.await?,
+                Access::ReadOnly => self.enclosed(run).await?,
+            };
             return Ok(changed(&self.session, count));
         }
         Ok(self.run(sql, Ask::Count(params)).await?.count())
@@ -265,10 +200,26 @@ impl PostgresConnection {
             return Err(Trouble::Refused(NO_COPY.into()));
         }
         no_nul(sql)?;
+        self.lasting(sql)?;
+        if self.access == Access::ReadOnly && self.opening().is_some() {
+            let message = "through a pooler several statements at once cannot be kept from writing";
+            return Err(Trouble::Refused(message.into()));
+        }
         if hygiene::is_suspicious(sql) {
             self.session.facts.touch();
         }
         self.session.within(self.session.client.batch_execute(sql)).await
+    }
+
+    /// Refuses what would be left behind in a session that a pooler gives to somebody else.
+    fn lasting(&self, sql: &str) -> std::result::Result<(), Trouble> {
+        let shared = self.session.facts.is_pooled() && self.work == Work::None;
+        if shared && hygiene::outlasts(sql) {
+            let message = "a pooler stands in between, and the session is another's after this statement; in a transaction \
+                           SET LOCAL lasts to its end";
+            return Err(Trouble::Refused(message.into()));
+        }
+        Ok(())
     }
 
     /// The question how far the node is, ready to be asked; `None` where it cannot be answered.
@@ -322,6 +273,9 @@ impl PostgresConnection {
         let reached = |place: Option<Position>| {
             place.is_some_and(|place| place.has_reached(after) == Some(true))
         };
+        if self.session.facts.is_pooled() {
+            return self.pooled_after(after, sql, params).await;
+        }
         loop {
             let Some((system, place)) = self.compass().await? else { return Ok(None) };
             let (known, fresh) = match self.known(sql).await {
@@ -360,67 +314,53 @@ impl PostgresConnection {
             }
         }
     }
-}
 
-/// The rows a command changed, of those it counts: one that only reads counts them too.
-fn changed(session: &Session, count: u64) -> u64 {
-    if session.facts.tag() == Tag::Read { 0 } else { count }
-}
-
-/// The driver could not send it.
-fn no_nul(sql: &str) -> std::result::Result<(), Trouble> {
-    match sql.contains('\0') {
-        true => Err(Trouble::Refused("a statement holds no NUL".into())),
-        false => Ok(()),
-    }
-}
-
-/// What is asked of a prepared statement.
-#[derive(Clone, Copy)]
-pub(super) enum Ask<'a> {
-    Rows(&'a [Param<'a>]),
-    Count(&'a [Param<'a>]),
-    Bulk(&'a ParamRows),
-}
-
-pub(super) enum Answer {
-    Rows(Rows),
-    Count(u64),
-}
-
-impl Answer {
-    pub(super) fn count(self) -> u64 {
-        match self {
-            Self::Rows(rows) => rows.len() as u64,
-            Self::Count(count) => count,
+    /// The same through a pooler. In one transaction, so that both are asked of the same server.
+    async fn pooled_after(
+        &mut self,
+        after: &Position,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> std::result::Result<Option<Rows>, Trouble> {
+        let Some((system, place)) = self.compass().await? else { return Ok(None) };
+        let far = |place: Option<Position>| {
+            place.is_some_and(|place| place.has_reached(after) == Some(true))
+        };
+        let learned = self.learned(sql).await;
+        let session = &self.session;
+        let lesson = match learned {
+            Ok((lesson, _)) => lesson,
+            Err(trouble) if trouble.said().is_none() => return Err(trouble),
+            Err(trouble) => {
+                session.settle().await?;
+                return match far(locate(session, system, &place).await?) {
+                    true => Err(trouble),
+                    false => Ok(None),
+                };
+            }
+        };
+        let mut reached = false;
+        let both = async {
+            let (place, rows) = futures::join!(
+                locate(session, system, &place),
+                fetch_typed(session, sql, &lesson, params),
+            );
+            reached = far(place?);
+            rows
+        };
+        let rows = match self.opening() {
+            Some(_) => self.enclosed(both).await,
+            None => both.await,
+        };
+        match rows {
+            Err(trouble) if trouble.said().is_none() => Err(trouble),
+            _ if !reached => {
+                self.session.settle().await?;
+                Ok(None)
+            }
+            rows => rows.map(Some),
         }
     }
-
-    pub(super) fn rows(self) -> Rows {
-        match self {
-            Self::Rows(rows) => rows,
-            Self::Count(_) => RowsBuilder::new(Vec::new()).finish(),
-        }
-    }
-}
-
-fn check(params: &[Param<'_>], statement: &Statement) -> std::result::Result<(), Trouble> {
-    param::check(params.iter().copied(), statement.params()).map_err(Trouble::Refused)
-}
-
-async fn fetch(
-    session: &Session,
-    statement: &Statement,
-    params: &[Param<'_>],
-) -> std::result::Result<Rows, Trouble> {
-    check(params, statement)?;
-    let params = params.iter().map(|param| Encoded(*param));
-    let collect = async {
-        let stream = session.client.query_raw(statement, params).await?;
-        pin!(stream).try_collect::<Vec<Row>>().await
-    };
-    let found = session.within(collect).await?;
-    Ok(rows::rows(statement.columns(), found))
 }
 
 async fn locate(

@@ -31,6 +31,8 @@ pub(super) enum Trouble {
     Silent(std::time::Duration),
     /// Refused here, nothing was sent.
     Refused(String),
+    /// The statement took its parameters for what they no longer are.
+    Outdated,
 }
 
 impl From<tokio_postgres::Error> for Trouble {
@@ -75,6 +77,9 @@ impl Trouble {
 
     /// Whether a statement does no longer fit the schema it was prepared for, so that the transaction is lost with it.
     pub(super) fn is_outdated(&self) -> bool {
+        if matches!(self, Self::Outdated) {
+            return true;
+        }
         self.is_stale() && self.code().is_some_and(|code| matches!(code, "0A000" | "26000"))
     }
 
@@ -86,7 +91,7 @@ impl Trouble {
     /// Whether the connection is done with after this.
     pub(super) fn is_fatal(&self, writes: bool) -> bool {
         match self {
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::Outdated => false,
             Self::Silent(_) => true,
             Self::Driver(error) => match error.as_db_error() {
                 Some(said) => {
@@ -121,6 +126,11 @@ pub(super) fn translate(place: Place<'_>, trouble: &Trouble) -> Error {
     let Place { operation, node, .. } = place;
     match trouble {
         Trouble::Refused(message) => Error::new(ErrorKind::Rejected, operation, message.clone()),
+        Trouble::Outdated => {
+            let message =
+                "the schema changed under a prepared statement; run the transaction again";
+            Error::new(ErrorKind::Conflict, operation, message)
+        }
         Trouble::Silent(limit) => {
             let message = format!(
                 "{node}: no sign of life for {limit:?}; the connection is given up. Check the network and the node, or \
@@ -251,15 +261,9 @@ pub(super) fn refused_login(node: &str, error: &tokio_postgres::Error) -> Error 
         );
     };
     let code = said.code().code();
-    if code == "08P01" && said.message().contains("startup parameter") {
-        let message = format!(
-            "{node}: a pooler (PgBouncer) that shares its sessions stands in between, which is not supported; name the \
-             server itself, the pool is here"
-        );
-        let state = SqlState::new(code, words(said));
-        return Error::new(ErrorKind::Unsupported, "connect", message).with_source(state);
-    }
     let kind = match code {
+        // A pooler that does not take the options of the URL.
+        "08P01" if said.message().contains("startup parameter") => ErrorKind::Unsupported,
         "3D000" => ErrorKind::Config,
         _ if code.starts_with("28") => ErrorKind::Config,
         // A parameter of the session that the server does not know or take.

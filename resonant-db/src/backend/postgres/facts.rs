@@ -23,8 +23,6 @@ pub(super) enum Tag {
     Other,
     Commit,
     Rollback,
-    /// Rows were read and none changed.
-    Read,
 }
 
 /// What is known of a session without asking the server, kept up to date by [`Tap`](super::tap::Tap).
@@ -41,8 +39,11 @@ pub(super) struct Facts {
     touched: AtomicBool,
     /// A command has touched what the driver relies on: the prepared statements.
     undermined: AtomicBool,
+    /// The last statement, apart from those around a transaction, read rows and changed none.
+    read: AtomicBool,
+    /// A pooler stands between here and the server.
+    pooled: AtomicBool,
     standby: AtomicU8,
-    reads_only: AtomicBool,
     ended: AtomicBool,
     cause: Mutex<Option<String>>,
     news: Notify,
@@ -73,15 +74,14 @@ impl Facts {
         let kind = match tag {
             b"COMMIT" => Tag::Commit,
             b"ROLLBACK" => Tag::Rollback,
-            _ if [b"SELECT ".as_slice(), b"FETCH ", b"MOVE "]
-                .iter()
-                .any(|read| tag.starts_with(read)) =>
-            {
-                Tag::Read
-            }
             _ => Tag::Other,
         };
         self.tag.store(kind as u8, Ordering::Release);
+        if !matches!(tag, b"COMMIT" | b"ROLLBACK" | b"BEGIN" | b"SET") {
+            let reads = [b"SELECT ".as_slice(), b"FETCH ", b"MOVE "];
+            let read = reads.iter().any(|read| tag.starts_with(read));
+            self.read.store(read, Ordering::Release);
+        }
         match super::hygiene::judge(tag) {
             super::hygiene::Trace::None => {}
             super::hygiene::Trace::Session => self.touched.store(true, Ordering::Release),
@@ -93,24 +93,37 @@ impl Facts {
         match self.tag.load(Ordering::Acquire) {
             tag if tag == Tag::Commit as u8 => Tag::Commit,
             tag if tag == Tag::Rollback as u8 => Tag::Rollback,
-            tag if tag == Tag::Read as u8 => Tag::Read,
             _ => Tag::Other,
         }
     }
 
-    /// The server reported one of its settings.
-    pub(super) fn parameter(&self, name: &[u8], value: &[u8]) {
-        let on = value == b"on";
-        match name {
-            b"in_hot_standby" => self.standby.store(if on { YES } else { NO }, Ordering::Release),
-            b"default_transaction_read_only" => self.reads_only.store(on, Ordering::Release),
-            _ => {}
-        }
+    /// Whether the last statement, apart from those around a transaction, read rows and changed none.
+    pub(super) fn only_read(&self) -> bool {
+        self.read.load(Ordering::Acquire)
     }
 
-    /// Whether the server has said that transactions only read unless they ask for more.
-    pub(super) fn reads_only(&self) -> bool {
-        self.reads_only.load(Ordering::Acquire)
+    /// From here on what is sent is for a pooler. Nothing may be under way.
+    pub(super) fn set_pooled(&self) {
+        self.pooled.store(true, Ordering::Release);
+        // What it said of the server may be of any server, or of one that is no more.
+        self.standby.store(UNKNOWN, Ordering::Release);
+    }
+
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pooled.load(Ordering::Acquire)
+    }
+
+    /// The server takes data in now, and so has overlooked the Sync that was sent before them.
+    pub(super) fn overlooked(&self) {
+        self.answered.fetch_add(1, Ordering::AcqRel);
+        self.news.notify_waiters();
+    }
+
+    /// The server reported one of its settings.
+    pub(super) fn parameter(&self, name: &[u8], value: &[u8]) {
+        if name == b"in_hot_standby" {
+            self.set_standby(value == b"on");
+        }
     }
 
     /// Whether the node is a standby, where it says so (from version 14 on).

@@ -49,6 +49,21 @@ pub(super) fn is_utility(sql: &str) -> bool {
             .any(|planned| word.eq_ignore_ascii_case(planned))
 }
 
+/// Whether a statement changes the session for whoever has it next.
+pub(super) fn outlasts(sql: &str) -> bool {
+    let word = first_word(sql);
+    let is = |other: &str| word.eq_ignore_ascii_case(other);
+    if is("set") {
+        let rest = sql.split_once(word).map_or("", |(_, rest)| rest);
+        return !first_word(rest).eq_ignore_ascii_case("local");
+    }
+    let has = |word: &str| contains(sql.as_bytes(), word.as_bytes());
+    (is("create") && has("temp") && !has("on commit drop"))
+        || ["reset", "listen", "unlisten", "load", "prepare", "deallocate", "discard"]
+            .into_iter()
+            .any(is)
+}
+
 /// Whether a statement changes no rows by itself, as far as its first word tells.
 pub(super) fn only_reads(sql: &str) -> bool {
     let word = first_word(sql);
@@ -124,6 +139,18 @@ mod tests {
         }
         for sql in ["SELECT temperature FROM room", "CREATE TABLE t (n int)", ""] {
             assert!(!is_suspicious(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_outlasts_a_transaction_is_told_by_its_first_words() {
+        for sql in
+            ["SET a.b = 1", "set session characteristics as transaction read only", "Listen x"]
+        {
+            assert!(outlasts(sql), "{sql}");
+        }
+        for sql in ["SET LOCAL a.b = 1", "set local x = 2", "SELECT 1", "VACUUM", "settle"] {
+            assert!(!outlasts(sql), "{sql}");
         }
     }
 

@@ -2,14 +2,17 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use tokio::time::timeout;
-use tokio_postgres::Config;
 use tokio_postgres::config::{SslMode as DriverMode, SslNegotiation};
+use tokio_postgres::{AsyncMessage, Config};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::backend::{Access, Target};
+use crate::backend::{Access, Credentials, ErrorExt, Notification, Target};
 use crate::{Error, ErrorKind, Result};
 
 use super::Node;
@@ -32,9 +35,36 @@ fn silence(limit: Duration) -> Duration {
     limit.saturating_add(grace)
 }
 
+/// What is special about one attempt to log in.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Login<'a> {
+    /// Other ones than the URL's.
+    pub(super) credentials: Option<&'a Credentials>,
+    /// Where notifications go.
+    pub(super) heard: Option<&'a mpsc::Sender<Notification>>,
+}
+
 impl Session {
     /// Opens a session with the first host that will do.
-    pub(super) async fn open(node: &Node, target: &Target) -> Result<Self> {
+    pub(super) async fn open(node: &Node, target: &Target, login: Login<'_>) -> Result<Self> {
+        let Some(provider) = &target.credentials else {
+            return Self::open_as(node, target, login).await;
+        };
+        let first = provider.ask(&target.name).await?;
+        let refused =
+            match Self::open_as(node, target, Login { credentials: Some(&first), ..login }).await {
+                Err(error) if error.sqlstate().is_some_and(|code| code.starts_with("28")) => error,
+                outcome => return outcome,
+            };
+        // They may have been changed in between.
+        let second = provider.ask(&target.name).await?;
+        if second == first {
+            return Err(refused);
+        }
+        Self::open_as(node, target, Login { credentials: Some(&second), ..login }).await
+    }
+
+    async fn open_as(node: &Node, target: &Target, login: Login<'_>) -> Result<Self> {
         let settings = &node.settings;
         let passes: &[bool] = match settings.attrs {
             // Any node will do once no standby was found.
@@ -46,7 +76,8 @@ impl Session {
             let found = hosts::candidates(node, &target.name).await?;
             let several = (found.len() > 1).then_some(ONE_OF_SEVERAL);
             for (host, address) in found {
-                let attempt = Self::attempt(node, target, host, address.clone(), *only_standby);
+                let attempt =
+                    Self::attempt(node, target, login, host, address.clone(), *only_standby);
                 let limit = settings.config.get_connect_timeout().copied().or(several);
                 let attempt = match limit {
                     None => attempt.await,
@@ -80,6 +111,7 @@ impl Session {
     async fn attempt(
         node: &Node,
         target: &Target,
+        login: Login<'_>,
         host: String,
         address: Address,
         only_standby: bool,
@@ -101,10 +133,16 @@ impl Session {
         };
         let mut last = None;
         for cover in covers {
-            match Self::log_in(node, target, &route, *cover).await {
+            let plain = node.pooler.load(Ordering::Acquire);
+            let mut outcome = Self::log_in(node, target, login, &route, *cover, !plain).await;
+            // A pooler that refuses what a session is opened with is asked without it.
+            if !plain && outcome.as_ref().is_err_and(LoginFault::is_poolers) {
+                outcome = Self::log_in(node, target, login, &route, *cover, false).await;
+            }
+            match outcome {
                 Ok(session) => {
+                    session.check_options(node, target).await?;
                     session.check_role(node, target, only_standby).await?;
-                    session.check_options(target).await?;
                     return Ok(session);
                 }
                 Err(fault) => {
@@ -125,25 +163,40 @@ impl Session {
     async fn log_in(
         node: &Node,
         target: &Target,
+        login: Login<'_>,
         route: &Route,
         cover: Cover,
+        options: bool,
     ) -> std::result::Result<Self, LoginFault> {
         let settings = &node.settings;
         let (stream, encrypted) = route.open(settings, cover).await.map_err(LoginFault::Wire)?;
         let facts = Arc::new(Facts::default());
         let ready = Ready::of(&stream);
-        let config = session_config(settings, target, encrypted);
+        let mut config = session_config(settings, target, encrypted, options);
+        if let Some(credentials) = login.credentials {
+            config.password(credentials.secret());
+            if let Some(user) = credentials.user_name() {
+                config.user(user);
+            }
+        }
         let tap = Tap::new(stream, Arc::clone(&facts));
         let (client, mut connection) = config
             .connect_raw(tap, ready)
             .await
             .map_err(|error| LoginFault::Refused { error, encrypted })?;
         facts.start_counting();
-        let told = Arc::clone(&facts);
+        let (told, heard) = (Arc::clone(&facts), login.heard.cloned());
         let driver = tokio::spawn(async move {
             let cause = loop {
                 match poll_fn(|cx| connection.poll_message(cx)).await {
-                    // Notices may quote values, notifications are for those who asked for them.
+                    Some(Ok(AsyncMessage::Notification(said))) => {
+                        // Who does not take them holds the server back.
+                        if let Some(heard) = &heard {
+                            let said = Notification::new(said.channel(), said.payload());
+                            let _ = heard.send(said).await;
+                        }
+                    }
+                    // Notices may quote values.
                     Some(Ok(_)) => {}
                     Some(Err(error)) => break Some(cause_of(&error)),
                     None => break None,
@@ -163,6 +216,8 @@ impl Session {
             route: route.clone(),
             cover,
             silence: target.statement_timeout.map(silence),
+            limit: target.statement_timeout,
+            options,
         })
     }
 
@@ -206,27 +261,34 @@ impl Session {
         }
     }
 
-    /// Whether the server has taken what the session was opened with. A pooler in between may drop it: then reads could
-    /// write, statements would have no limit, and prepared ones would be looked for in another session.
-    async fn check_options(&self, target: &Target) -> Result<()> {
-        let sql = match target.access {
-            // It is among what the server reports, so that nobody has to ask.
-            Access::ReadOnly if self.facts.reads_only() => return Ok(()),
-            Access::ReadOnly => "SELECT current_setting('default_transaction_read_only')",
-            Access::ReadWrite => "SELECT current_setting('resonant.session', true)",
-        };
-        let asked = self.client.query_typed(sql, &[]).await;
-        let rows = asked.map_err(|error| refused_login(&target.name, &error))?;
-        let taken = rows.first().and_then(|row| row.try_get::<_, Option<String>>(0).ok().flatten());
-        if taken.as_deref() == Some("on") {
-            return Ok(());
+    /// Whether the server has taken what the session was opened with. If not, a pooler stands in between.
+    async fn check_options(&self, node: &Node, target: &Target) -> Result<()> {
+        if self.options {
+            let sql = "SELECT current_setting('resonant.session', true)";
+            let rows = self.client.query_typed(sql, &[]).await;
+            let rows = rows.map_err(|error| refused_login(&target.name, &error))?;
+            let taken: Option<String> = rows.first().and_then(|row| row.try_get(0).ok().flatten());
+            if taken.as_deref() == Some("on") {
+                return Ok(());
+            }
         }
-        let message = format!(
-            "{}: the session does not keep the options it is opened with, so a pooler (PgBouncer) stands in between, which \
-             is not supported; name the server itself, the pool is here",
-            target.name
-        );
-        Err(Error::new(ErrorKind::Unsupported, "connect", message))
+        if let Some(asked) = node.settings.config.get_options() {
+            let message = format!(
+                "{}: a pooler stands in between that does not keep options={asked:?}; set them for the role instead: ALTER \
+                 ROLE … SET …",
+                target.name
+            );
+            return Err(Error::new(ErrorKind::Unsupported, "connect", message));
+        }
+        self.facts.set_pooled();
+        // Said once. From now on nobody tries the options first.
+        if !node.pooler.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                node = %target.name,
+                "a pooler stands in between: statements are not kept prepared, each runs in a transaction with its limit"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -246,6 +308,14 @@ enum LoginFault {
 }
 
 impl LoginFault {
+    /// Whether it is a pooler's, to whom the session's options are nothing it knows.
+    fn is_poolers(&self) -> bool {
+        let Self::Refused { error, .. } = self else { return false };
+        error.as_db_error().is_some_and(|said| {
+            said.code().code() == "08P01" && said.message().contains("startup parameter")
+        })
+    }
+
     /// The error, and whether the mode lets another cover be tried.
     fn explain(self, target: &Target, settings: &Settings) -> (bool, Error) {
         let name = &target.name;
@@ -308,29 +378,33 @@ fn covers(mode: SslMode) -> &'static [Cover] {
     }
 }
 
-/// What the driver is told: the login, and the limits the server is to keep.
-fn session_config(settings: &Settings, target: &Target, encrypted: bool) -> Config {
+/// What the driver is told: the login and, as `options`, the limits the server is to keep.
+fn session_config(settings: &Settings, target: &Target, encrypted: bool, options: bool) -> Config {
     let mut config = settings.config.clone();
-    let mut options = String::new();
+    let asked = config.get_options().unwrap_or_default().to_owned();
+    let mut all = String::new();
     if let Some(limit) = target.statement_timeout {
-        options.push_str(&format!(
-            "-c statement_timeout={} ",
-            limit.as_millis().clamp(1, i32::MAX as u128)
-        ));
+        all.push_str(&format!("-c statement_timeout={} ", millis(limit)));
     }
-    if let Some(asked) = config.get_options() {
-        options.push_str(asked);
+    all.push_str(&asked);
+    // Behind what the user wrote, so that it stands.
+    if target.access == Access::ReadOnly {
+        all.push_str(" -c default_transaction_read_only=on");
     }
-    // Behind what the user wrote, so that it stands. The other is a name of ours, to see whether options are kept.
-    options.push_str(match target.access {
-        Access::ReadOnly => " -c default_transaction_read_only=on",
-        Access::ReadWrite => " -c resonant.session=on",
-    });
-    config.options(options.trim());
+    // A name of ours, to see whether options are kept.
+    all.push_str(" -c resonant.session=on");
+    if options {
+        config.options(all.trim());
+    }
     if encrypted {
         config.ssl_mode(DriverMode::Require).ssl_negotiation(SslNegotiation::Direct);
     } else {
         config.ssl_mode(DriverMode::Disable);
     }
     config
+}
+
+/// A limit as the server reads it.
+pub(super) fn millis(limit: Duration) -> u128 {
+    limit.as_millis().clamp(1, i32::MAX as u128)
 }

@@ -70,11 +70,19 @@
 //!   error is a `Conflict`, so that it is run again.
 //! - **No value is shown**, neither in errors nor in the driver's log: what the server quotes of them is left out.
 //!
+//! # Behind a pooler
+//!
+//! A pooler in transaction mode (PgBouncer, from 1.18 on) is noticed by itself: it does not keep, or refuses, the options a
+//! session is opened with. Then no prepared statement has a name at the server, and each statement carries its time limit, and
+//! for reading its read-only transaction, in the same round trip. What does not work there is refused or said:
+//!
+//! - `options=` in the URL, and statements outside a transaction that change the session for whoever has it next (`SET`,
+//!   `LISTEN`, `PREPARE`, …). `SET LOCAL` in a transaction works. What a function changes in the session is not undone.
+//! - `LISTEN`; several statements at once on a connection that reads.
+//! - The server does not limit `batch` and utilities such as `VACUUM`; they are cancelled from here.
+//!
 //! # What is not
 //!
-//! - A pooler between here and the server (PgBouncer) is not supported, and refused where it does not keep the options a
-//!   session is opened with.
-//! - No `COPY` from or to the client, no notifications, no streams of rows: an answer is whole in memory.
 //! - A commit whose answer was lost is not looked up afterwards: the error says that its outcome is unknown.
 //! - Reads that go to the primary, because there is no replica or none is left, use its writing connections: there it is
 //!   the statement that decides whether it writes.
@@ -84,13 +92,19 @@ mod calls;
 mod connection;
 mod error;
 mod facts;
+mod flow;
 mod hosts;
 mod hygiene;
+mod lessons;
+mod listen;
 mod login;
+mod native;
 mod param;
+mod pooler;
 mod position;
 mod render;
 mod rows;
+mod run;
 mod session;
 mod settings;
 mod statements;
@@ -101,15 +115,23 @@ mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Backend, Capabilities, Connection, Target};
+use super::{Backend, Capabilities, Connection, Listen, Target};
 use crate::Result;
 
 use self::connection::PostgresConnection;
+use self::lessons::Lessons;
+pub(crate) use self::native::Native;
 use self::settings::Settings;
+
+pub use self::native::NativeOutcome;
+
+/// How many statements a node's connections remember the types of.
+const LESSONS: usize = 1024;
 
 /// The PostgreSQL backend of the nodes of one database.
 #[derive(Default)]
@@ -123,6 +145,9 @@ struct Node {
     settings: Arc<Settings>,
     /// The address that was found good last.
     good: Mutex<Option<wire::Address>>,
+    /// A pooler stands in front of it.
+    pooler: AtomicBool,
+    lessons: Lessons,
     #[cfg(feature = "tls")]
     connector: tokio::sync::OnceCell<tls::Connector>,
 }
@@ -151,8 +176,10 @@ impl Postgres {
             tracing::warn!(node, keys = ?settings.unknown, "the URL has keys that mean nothing here");
         }
         let node = Arc::new(Node {
-            settings: Arc::new(settings),
             good: Mutex::new(None),
+            pooler: AtomicBool::new(false),
+            lessons: Lessons::new(LESSONS),
+            settings: Arc::new(settings),
             #[cfg(feature = "tls")]
             connector: tokio::sync::OnceCell::new(),
         });
@@ -200,6 +227,11 @@ impl Backend for Postgres {
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
         let node = self.node(&target.url)?;
         Ok(Box::new(PostgresConnection::open(&node, target).await?))
+    }
+
+    async fn listen(&self, target: &Target, channels: &[String]) -> Result<Box<dyn Listen>> {
+        let node = self.node(&target.url)?;
+        Ok(Box::new(listen::Ears::open(&node, target, channels).await?))
     }
 }
 

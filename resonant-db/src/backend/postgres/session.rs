@@ -30,6 +30,10 @@ pub(super) struct Session {
     pub(super) cover: Cover,
     /// How long nothing at all may come.
     pub(super) silence: Option<Duration>,
+    /// How long the server lets a statement run.
+    pub(super) limit: Option<Duration>,
+    /// It was opened with options.
+    pub(super) options: bool,
 }
 
 impl Session {
@@ -84,7 +88,7 @@ impl Session {
         self.client.check_connection().await.map_err(Trouble::from)
     }
 
-    async fn cancel(&self) {
+    pub(super) async fn cancel(&self) {
         let token = self.client.cancel_token();
         let request = wire::cancel(&token, &self.route, &self.settings, self.cover);
         match timeout(CANCEL, request).await {

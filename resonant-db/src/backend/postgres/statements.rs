@@ -1,10 +1,10 @@
-//! The statements a connection keeps prepared, the least recently used going first.
+//! Things known of statements, the least recently used going first.
 
 use std::collections::HashMap;
 
 use tokio_postgres::Statement;
 
-/// A statement as the connection knows it.
+/// A statement as a connection keeps it prepared. Whichever is dropped is closed on the server by the driver.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) statement: Statement,
@@ -12,30 +12,29 @@ pub(super) struct Known {
     pub(super) suspicious: bool,
 }
 
-pub(super) struct Statements {
-    known: HashMap<Box<str>, (Known, u64)>,
+pub(super) struct Recent<T> {
+    known: HashMap<Box<str>, (T, u64)>,
     capacity: usize,
     clock: u64,
 }
 
-impl Statements {
+impl<T: Clone> Recent<T> {
     pub(super) fn new(capacity: usize) -> Self {
         Self { known: HashMap::new(), capacity, clock: 0 }
     }
 
-    pub(super) fn get(&mut self, sql: &str) -> Option<Known> {
+    pub(super) fn get(&mut self, sql: &str) -> Option<T> {
         self.clock += 1;
         let (known, used) = self.known.get_mut(sql)?;
         *used = self.clock;
         Some(known.clone())
     }
 
-    /// Keeps a statement. Whoever is dropped for it is closed on the server by the driver.
-    pub(super) fn put(&mut self, sql: &str, known: Known) {
+    pub(super) fn put(&mut self, sql: &str, known: T) {
         if self.capacity == 0 {
             return;
         }
-        if self.known.len() >= self.capacity {
+        if self.known.len() >= self.capacity && !self.known.contains_key(sql) {
             let oldest = self.known.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(sql, _)| sql.clone()) {
                 self.known.remove(&oldest);

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::facts::Facts;
+use super::pooler::Translator;
 
 /// As much of a message as is kept to be looked at. Command tags and the parameters of interest are shorter.
 const KEPT: usize = 64;
@@ -23,12 +24,83 @@ pub(super) struct Tap<S> {
     facts: Arc<Facts>,
     answers: Answers,
     requests: Requests,
+    /// There from when it is known that a pooler stands in between.
+    pooled: Option<Box<Pooled>>,
+}
+
+/// Translated bytes on their way.
+#[derive(Debug, Default)]
+struct Pooled {
+    translator: Translator,
+    /// For the server.
+    asked: Vec<u8>,
+    sent: usize,
+    /// For the driver.
+    answers: Vec<u8>,
+    seen: usize,
 }
 
 impl<S> Tap<S> {
     /// A tap on a stream that has not carried any message yet.
     pub(super) fn new(stream: S, facts: Arc<Facts>) -> Self {
-        Self { stream, facts, answers: Answers::default(), requests: Requests::default() }
+        Self {
+            stream,
+            facts,
+            answers: Answers::default(),
+            requests: Requests::default(),
+            pooled: None,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Tap<S> {
+    fn poll_translated(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, facts, answers, pooled, .. } = self;
+        let pooled = pooled.get_or_insert_default();
+        while pooled.seen == pooled.answers.len() {
+            pooled.answers.clear();
+            pooled.seen = 0;
+            let mut bytes = [0; 8192];
+            let mut read = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+            let new = read.filled();
+            if new.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            facts.count_received(new.len());
+            answers.feed(new, facts);
+            pooled.translator.answer(new, &mut pooled.answers);
+        }
+        let rest = &pooled.answers[pooled.seen..];
+        let part = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..part]);
+        pooled.seen += part;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Tap<S> {
+    /// Sends what was translated.
+    fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, facts, requests, pooled, .. } = self;
+        let Some(pooled) = pooled else { return Poll::Ready(Ok(())) };
+        while pooled.sent < pooled.asked.len() {
+            let rest = &pooled.asked[pooled.sent..];
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            facts.count_sent(written);
+            requests.feed(&rest[..written], facts);
+            pooled.sent += written;
+        }
+        pooled.asked.clear();
+        pooled.sent = 0;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -39,6 +111,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.facts.is_pooled() {
+            return this.poll_translated(cx, buffer);
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         let new = &buffer.filled()[before..];
@@ -55,6 +130,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.facts.is_pooled() {
+            ready!(this.poll_sent(cx))?;
+            let pooled = this.pooled.get_or_insert_default();
+            pooled.translator.ask(bytes, &mut pooled.asked);
+            // What does not go now goes with the next flush.
+            let _ = this.poll_sent(cx)?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.facts.count_sent(written);
         this.requests.feed(&bytes[..written], &this.facts);
@@ -62,11 +145,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(this.poll_sent(cx))?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(this.poll_sent(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
 
@@ -147,6 +234,7 @@ impl Answers {
                 facts.parameter(texts.next().unwrap_or_default(), texts.next().unwrap_or_default())
             }
             b'Z' => facts.ready(body.first().copied().unwrap_or(b'I')),
+            b'G' => facts.overlooked(),
             _ => {}
         }
     }

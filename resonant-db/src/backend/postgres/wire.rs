@@ -327,6 +327,38 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bound<S> {
     }
 }
 
+/// A stream whose sending half is not closed: a pooler takes that for somebody who has changed his mind, and drops the
+/// request to cancel.
+struct HalfOpen<'a>(&'a mut Wire);
+
+impl AsyncRead for HalfOpen<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for HalfOpen<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.get_mut().0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
 /// Sends a request to cancel down a stream of its own and waits until the server has closed it: by then the signal is
 /// under way, and cannot hit a statement that is sent later.
 pub(super) async fn cancel(
@@ -338,7 +370,7 @@ pub(super) async fn cancel(
     let (mut wire, _) = route.open(settings, cover).await?;
     let ready = Ready::of(&wire);
     token
-        .cancel_query_raw(&mut wire, ready)
+        .cancel_query_raw(HalfOpen(&mut wire), ready)
         .await
         .map_err(|error| WireFault::Io(io::Error::other(error.to_string())))?;
     let mut rest = [0; 16];

@@ -3,9 +3,13 @@
 
 mod commits;
 mod conformance;
+mod credentials;
 mod failover;
 mod faults;
+mod flow;
 mod lag;
+mod listen;
+mod pooler;
 mod refusals;
 mod replicas;
 mod sessions;
@@ -17,6 +21,7 @@ mod sharding_merge;
 mod statements;
 mod tls;
 mod traps;
+mod turns;
 mod values;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use resonant_db::backend::postgres::Postgres;
 use resonant_db::backend::{Access, Backend, BeginOptions, ErrorExt, Isolation, Target};
 use resonant_db::pool::Verdict;
 use resonant_db::{Database, Error, ErrorKind, params};
-use resonant_testkit::{PgBouncer, PostgresCluster};
+use resonant_testkit::PostgresCluster;
 
 use super::{connect, database, open};
 
@@ -143,27 +143,4 @@ async fn who_cannot_log_in_is_told_why_at_once() {
     // Several hosts: the first that answers.
     let both = good.replace("@127.0.0.1", "@127.0.0.1:1,127.0.0.1");
     open(both).await.expect("the second host");
-}
-
-#[tokio::test]
-async fn a_pooler_in_between_is_refused_by_name_and_not_by_surprise() {
-    let cluster = PostgresCluster::builder().start().await.expect("a server");
-    let pooler = |ignored: &str| {
-        let pooler = PgBouncer::builder().in_front_of(cluster.primary().address());
-        pooler.setting("ignore_startup_parameters", ignored)
-    };
-    // One that refuses what a session is opened with, and one that swallows it.
-    let strict = pooler("extra_float_digits").start().await.expect("a pooler");
-    let forgetful = pooler("options").start().await.expect("a pooler");
-    for (url, access) in [
-        (strict.url(), Access::ReadWrite),
-        (strict.url(), Access::ReadOnly),
-        (forgetful.url(), Access::ReadWrite),
-        (forgetful.url(), Access::ReadOnly),
-    ] {
-        let backend = Postgres::from_url(&url).expect("a good URL");
-        let error = backend.connect(&Target::new(&url, access, None)).await.expect_err("a pooler");
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        assert!(error.to_string().contains("pooler"), "{error}");
-    }
 }

@@ -1,6 +1,7 @@
 //! Prepared statements: bounded, and they survive a change of the schema.
 
-use resonant_db::backend::{Access, BeginOptions, Isolation, ParamRows};
+use resonant_db::backend::postgres::Postgres;
+use resonant_db::backend::{Access, Backend, BeginOptions, Isolation, ParamRows, Target};
 use resonant_db::pool::Verdict;
 use resonant_db::{Database, ErrorKind, PoolConfig, params};
 use resonant_testkit::{FaultProxy, PostgresCluster};
@@ -95,11 +96,89 @@ async fn a_hot_statement_costs_one_round_trip_and_its_checkout_none() {
         }
         proxy.stats().round_trips - before
     };
-    assert_eq!(trips(1).await, 2, "cold: the types are asked for first");
+    assert_eq!(trips(1).await, 2, "never seen: the types are asked for first");
     assert_eq!(trips(20).await, 20);
     let before = proxy.stats().round_trips;
     let rows = (0..200).map(|n| [resonant_db::Param::Int(n)]);
     db.write().execute_many("SELECT $1::bigint", rows).await.expect("many");
     let bulk = proxy.stats().round_trips - before;
     assert!(bulk < 50, "two hundred rows took {bulk} round trips");
+}
+
+#[tokio::test]
+async fn types_are_learned_once_for_all_connections() {
+    let cluster = PostgresCluster::builder().start().await.expect("a server");
+    let proxy = FaultProxy::start(cluster.primary().address()).await.expect("a proxy");
+    let url = cluster.primary().url_through(&proxy);
+    let backend = Postgres::from_url(&url).expect("a good URL");
+    let target = Target::new(&url, Access::ReadWrite, None);
+    let setup =
+        "CREATE TYPE mood AS ENUM ('fine'); CREATE TABLE t (id int PRIMARY KEY, a uuid, m mood)";
+    cluster.primary().sql(setup).await.expect("create");
+    let insert = "INSERT INTO t (id, a) VALUES ($1, $2)";
+    let uuid = "00000000-0000-0000-0000-000000000001";
+    let mut trips = Vec::new();
+    for turn in 0..3_i64 {
+        let mut connection = backend.connect(&target).await.expect("connect");
+        for n in 0..2 {
+            let before = proxy.stats().round_trips;
+            connection.execute(insert, params![turn * 10 + n, uuid]).await.expect("insert");
+            trips.push(proxy.stats().round_trips - before);
+        }
+    }
+    assert_eq!(trips, [2, 1, 1, 1, 1, 1], "only the very first one asks for the types");
+
+    // Types of the user's own are looked up by each connection, also where many rows follow.
+    let select = "SELECT 'fine'::mood AS m, n FROM generate_series(1, $1::int) AS n";
+    for _ in 0..3 {
+        let mut connection = backend.connect(&target).await.expect("connect");
+        for _ in 0..2 {
+            let rows = connection.query(select, params![20_000]).await.expect("select");
+            assert_eq!(rows.len(), 20_000);
+            assert_eq!(rows.first().expect("a row").get::<String>("m").expect("text"), "fine");
+        }
+        let none = connection.query(select, params![0]).await.expect("select");
+        assert_eq!(none.columns().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_was_learned_elsewhere_and_is_no_longer_true_heals_itself() {
+    let database = database().await;
+    let backend = Postgres::from_url(&database.url()).expect("a good URL");
+    let target = Target::new(&database.url(), Access::ReadWrite, None);
+    let connect = async || backend.connect(&target).await.expect("connect");
+    database.sql("CREATE TABLE t (a text)").await.expect("create");
+    let insert = "INSERT INTO t (a) VALUES ($1)";
+    connect().await.execute(insert, params!["one"]).await.expect("insert");
+    let plain = BeginOptions::new(Isolation::Engine, Access::ReadWrite);
+    for (change, value) in [
+        ("DROP TABLE t; CREATE TABLE t (a int)", resonant_db::Param::Int(7)),
+        ("DROP TABLE t; CREATE TABLE t (a jsonb)", resonant_db::Param::Text("{}")),
+        (
+            "DROP TABLE t; CREATE TABLE t (a uuid)",
+            resonant_db::Param::Text("00000000-0000-0000-0000-000000000001"),
+        ),
+        ("DROP TABLE t; CREATE TABLE t (a bytea)", resonant_db::Param::Bytes(b"x")),
+    ] {
+        database.sql(change).await.expect("change");
+        connect().await.execute(insert, &[value]).await.expect(change);
+        assert_eq!(database.value("SELECT count(*) FROM t").await.expect("count"), "1", "{change}");
+    }
+    // In a transaction it is lost, and run again.
+    database.sql("DROP TABLE t; CREATE TABLE t (a text)").await.expect("change");
+    connect().await.execute(insert, params!["one"]).await.expect("insert");
+    database.sql("DROP TABLE t; CREATE TABLE t (a jsonb)").await.expect("change");
+    let mut connection = connect().await;
+    connection.begin(plain).await.expect("begin");
+    let error = connection.execute(insert, params!["{}"]).await.expect_err("text for jsonb");
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    connection.rollback().await.expect("rollback");
+    connection.begin(plain).await.expect("begin");
+    connection.execute(insert, params!["{}"]).await.expect("the second time");
+    connection.commit().await.expect("commit");
+    // An error of the caller's stays what it is, and the transaction goes on as one that failed.
+    let error = connect().await.execute(insert, params!["{"]).await.expect_err("no JSON");
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    assert_eq!(connection.verdict(), Verdict::Reuse);
 }
