@@ -224,3 +224,29 @@ fn page() -> String {
     }
     page
 }
+
+/// The name under which Prometheus knows a metric that OpenTelemetry calls `name`, by the compatibility rules of its
+/// specification: the unit in full and, for a counter, `_total` are appended where they are missing.
+fn prometheus_name(name: &str, unit: Option<&str>, instrument: Instrument) -> String {
+    let (base, total) = match (instrument, name.strip_suffix("_total")) {
+        (Instrument::Counter, Some(base)) => (base, "_total"),
+        (Instrument::Counter, None) => (name, "_total"),
+        _ => (name, ""),
+    };
+    let unit = unit.map(|unit| format!("_{unit}")).filter(|unit| !base.ends_with(unit.as_str()));
+    format!("{base}{}{total}", unit.unwrap_or_default())
+}
+
+#[test]
+fn names_survive_the_way_through_opentelemetry() {
+    for Metric { name, unit, instrument, .. } in TABLE {
+        assert_eq!(prometheus_name(name, *unit, *instrument), *name);
+        // Units that OpenTelemetry spells in a way that comes back as the same suffix.
+        assert!(matches!(unit, None | Some("seconds" | "bytes")), "{name}: {unit:?}");
+    }
+    assert_eq!(
+        prometheus_name("answers", Some("seconds"), Instrument::Histogram),
+        "answers_seconds"
+    );
+    assert_eq!(prometheus_name("sent", Some("bytes"), Instrument::Counter), "sent_bytes_total");
+}
