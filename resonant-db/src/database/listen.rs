@@ -60,7 +60,7 @@ impl Database {
     ) -> Result<Listener> {
         let channels = channels.into_iter().map(Into::into).collect();
         let mut listener = Listener { database: self.clone(), channels, ears: None, failures: 0 };
-        listener.ears = Some(listener.open().await?);
+        listener.ears = Some(open(&listener.database, &listener.channels).await?);
         Ok(listener)
     }
 }
@@ -87,7 +87,7 @@ impl Listener {
             }
         }
         loop {
-            match self.open().await {
+            match open(&self.database, &self.channels).await {
                 Ok(ears) => {
                     (self.ears, self.failures) = (Some(ears), 0);
                     tracing::info!("the listener is connected again");
@@ -101,24 +101,25 @@ impl Listener {
             tokio::time::sleep(pause).await;
         }
     }
+}
 
-    async fn open(&self) -> Result<Box<dyn Listen>> {
-        let inner = &self.database.inner;
-        inner.set.ready().await;
-        let primary = inner.set.write()?;
-        let pool = primary.pool(Role::Primary)?;
-        if pool.is_closed() {
-            return Err(Error::new(ErrorKind::Closed, "listen", "the database is closed"));
-        }
-        let limit = pool.config().connect_timeout;
-        // Only a node that takes writes will do: notifications come from there.
-        let target = Target { access: Access::ReadWrite, ..primary.target.clone() };
-        let open = inner.backend.listen(&target, &self.channels);
-        tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
-            let message = format!("{}: no connection within {limit:?}", target.name);
-            Err(Error::new(ErrorKind::TimedOut, "listen", message))
-        })
+/// Not a method: a borrowed listener would have to be `Sync` for these futures to be spawned.
+async fn open(database: &Database, channels: &[String]) -> Result<Box<dyn Listen>> {
+    let inner = &database.inner;
+    inner.set.ready().await;
+    let primary = inner.set.write()?;
+    let pool = primary.pool(Role::Primary)?;
+    if pool.is_closed() {
+        return Err(Error::new(ErrorKind::Closed, "listen", "the database is closed"));
     }
+    let limit = pool.config().connect_timeout;
+    // Only a node that takes writes will do: notifications come from there.
+    let target = Target { access: Access::ReadWrite, ..primary.target.clone() };
+    let open = inner.backend.listen(&target, channels);
+    tokio::time::timeout(limit, open).await.unwrap_or_else(|_| {
+        let message = format!("{}: no connection within {limit:?}", target.name);
+        Err(Error::new(ErrorKind::TimedOut, "listen", message))
+    })
 }
 
 impl fmt::Debug for Listener {
