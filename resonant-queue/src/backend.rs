@@ -21,6 +21,8 @@ use crate::key::Key;
 use crate::message::{Message, Outgoing, Receipt};
 
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 #[cfg(feature = "sqlite")]

@@ -73,6 +73,14 @@
 //! |---|---|---|---|
 //! | [`Memory`] | always there | nothing | no |
 #![cfg_attr(
+    feature = "postgres",
+    doc = "| [`Postgres`] | `postgres` | what a commit of the server survives | yes |"
+)]
+#![cfg_attr(
+    not(feature = "postgres"),
+    doc = "| `Postgres` | `postgres` | what a commit of the server survives | yes |"
+)]
+#![cfg_attr(
     feature = "rabbitmq",
     doc = "| [`RabbitMq`] | `rabbitmq` | the loss of a minority of the broker's nodes | yes |"
 )]
@@ -95,6 +103,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `postgres` | no | tables of PostgreSQL 12 or later, through `resonant-db` |
 //! | `rabbitmq` | no | quorum queues of RabbitMQ 3.10 or later, publisher confirms; no plugin |
 //! | `sqlite` | no | the embedded durable engine; compiles SQLite |
 //! | `testing` | no | the conformance suite for those who write an engine |
@@ -122,6 +131,8 @@ mod worker;
 pub use resonant_common::backoff::Backoff;
 
 pub use self::backend::memory::Memory;
+#[cfg(feature = "postgres")]
+pub use self::backend::postgres::{Effects, Inbox, Postgres, PostgresBuilder, Schema};
 #[cfg(feature = "rabbitmq")]
 pub use self::backend::rabbitmq::{RabbitMq, RabbitMqBuilder};
 #[cfg(feature = "sqlite")]

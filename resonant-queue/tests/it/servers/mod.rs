@@ -2,6 +2,7 @@
 
 mod conformance;
 mod faults;
+mod postgres;
 mod traps;
 
 use resonant_testkit::{RabbitMq, RabbitNode};

@@ -1,0 +1,191 @@
+//! Reads one partition by sequence.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use resonant_db::{Row, params};
+use tokio::time::Instant;
+
+use super::store::{Open, Shared, get, one};
+use super::text::{signed, unsigned};
+use super::wakes::Kept;
+use crate::backend::{Feed, Fetch, Fetched};
+use crate::error::Result;
+use crate::key::Key;
+use crate::message::{Headers, Message};
+
+/// How old what is known besides messages may be, in case nobody tells that it changed.
+const STALE: Duration = Duration::from_secs(1);
+
+/// More messages than this are never asked for at once.
+const MOST: i64 = 1 << 30;
+
+pub(super) struct PostgresFeed {
+    shared: Arc<Shared>,
+    open: Arc<Open>,
+    partition: i32,
+    kept: Kept,
+    /// The last resumption that was reported.
+    resumed: AtomicI64,
+    known: Mutex<Known>,
+}
+
+/// What was known at the last look besides messages.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// The bell's count of news before the look, and when it was.
+    at: Option<(u64, Instant)>,
+    /// When the next delayed message falls due.
+    due: Option<Instant>,
+}
+
+/// What a look found.
+#[derive(Debug, Default)]
+struct News {
+    resumed: Vec<(Key, u64)>,
+    last: i64,
+}
+
+impl fmt::Debug for PostgresFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresFeed").field("partition", &self.partition).finish_non_exhaustive()
+    }
+}
+
+impl PostgresFeed {
+    pub(super) fn new(shared: &Arc<Shared>, open: &Arc<Open>, partition: i32) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            open: Arc::clone(open),
+            partition,
+            kept: shared.wakes.keep(partition),
+            resumed: AtomicI64::new(0),
+            known: Mutex::default(),
+        }
+    }
+
+    fn known(&self) -> Known {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn know(&self, known: Known) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Looks for what is not a message, if it may have changed.
+    async fn look(&self) -> Result<News> {
+        let (known, count, now) = (self.known(), self.kept.bell.news(), Instant::now());
+        if known.at.is_some_and(|(seen, at)| seen == count && now < at + STALE) {
+            return Ok(News::default());
+        }
+        let seen = self.resumed.load(Ordering::Acquire);
+        let sql = "SELECT number, key, sequence FROM resonant_queue.news($1, $2)";
+        let rows = self.shared.rows("fetch", sql, params![self.partition, seen]).await?;
+        let mut news = News { resumed: Vec::new(), last: seen };
+        let mut due = None;
+        for row in rows.iter() {
+            let number: Option<i64> = get("fetch", &row, 0)?;
+            let value = unsigned(get("fetch", &row, 2)?);
+            match number {
+                None => due = Some(now + Duration::from_millis(value)),
+                Some(number) => {
+                    news.last = news.last.max(number);
+                    news.resumed.push((Key::from(get::<&str>("fetch", &row, 1)?), value));
+                }
+            }
+        }
+        // Resumptions are looked for again until somebody got them.
+        let at = news.resumed.is_empty().then_some((count, now));
+        self.know(Known { at, due });
+        Ok(news)
+    }
+
+    /// Moves what fell due to its place. Says whether anything did.
+    async fn promote(&self) -> Result<bool> {
+        let sql = "SELECT resonant_queue.promote($1)";
+        let rows = self.shared.rows("fetch", sql, params![self.partition]).await?;
+        let moved: i64 = get("fetch", &one("fetch", &rows)?, 0)?;
+        // When the next one does is to be looked up.
+        self.know(Known::default());
+        Ok(moved > 0)
+    }
+
+    async fn read(&self, fetch: Fetch) -> Result<Fetched> {
+        const FETCH: &str =
+            "SELECT sequence, previous, failures, wait, published, key, headers, body
+            FROM resonant_queue.fetch($1, $2, $3, $4, $5)";
+        let until = signed(fetch.until.unwrap_or(u64::MAX));
+        let (limit, bytes) = (signed(fetch.limit as u64).min(MOST), signed(fetch.bytes as u64));
+        let after = signed(fetch.after);
+        let params = params![self.partition, after, until, limit, bytes];
+        let rows = self.shared.rows("fetch", FETCH, params).await?;
+        let mut fetched = Fetched::messages(Vec::with_capacity(rows.len()));
+        for row in rows.iter() {
+            match message(&row)? {
+                Some(message) => fetched.messages.push(message),
+                None => fetched.more = true,
+            }
+        }
+        Ok(fetched)
+    }
+}
+
+#[async_trait]
+impl Feed for PostgresFeed {
+    async fn fetch(&self, fetch: Fetch) -> Result<Fetched> {
+        self.open.check("fetch")?;
+        if fetch.until.is_some() {
+            // A refill runs beside the read forward: only that one tells of resumptions, so that none is told twice.
+            return self.read(fetch).await;
+        }
+        loop {
+            // Both are listened to before the look, so that nothing published after it is missed.
+            let mut rung = std::pin::pin!(self.kept.bell.rung.notified());
+            let mut closing = std::pin::pin!(self.open.closing.notified());
+            rung.as_mut().enable();
+            closing.as_mut().enable();
+            self.open.check("fetch")?;
+            let news = self.look().await?;
+            if self.known().due.is_some_and(|due| due <= Instant::now()) {
+                self.promote().await?;
+            }
+            let mut fetched = self.read(fetch).await?;
+            if !fetched.messages.is_empty() || !news.resumed.is_empty() {
+                // Nothing is awaited after this: who gets the result gets the resumptions.
+                self.resumed.fetch_max(news.last, Ordering::AcqRel);
+                fetched.resumed = news.resumed;
+                return Ok(fetched);
+            }
+            let poll = Instant::now() + self.shared.wakes.poll();
+            let wake = self.known().due.map_or(poll, |due| due.min(poll));
+            tokio::select! {
+                () = rung => {}
+                () = closing => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+}
+
+/// A row as a message; `None` for the one that says that there are more.
+fn message(row: &Row) -> Result<Option<Message>> {
+    const OP: &str = "fetch";
+    let Some(sequence) = get::<Option<i64>>(OP, row, 0)? else { return Ok(None) };
+    let key = get::<Option<&str>>(OP, row, 5)?.map(Key::from);
+    let body = Bytes::copy_from_slice(get::<&str>(OP, row, 7)?.as_bytes());
+    let mut message = Message::new(unsigned(sequence), key, body);
+    message.previous = get::<Option<i64>>(OP, row, 1)?.map(unsigned);
+    message.failures = get(OP, row, 2)?;
+    message.wait =
+        get::<Option<i64>>(OP, row, 3)?.map(|wait| Duration::from_millis(unsigned(wait)));
+    message.published = unsigned(get(OP, row, 4)?);
+    // What another program wrote wrongly counts as none.
+    message.headers = get::<Option<&str>>(OP, row, 6)?
+        .and_then(|text| serde_json::from_str::<Headers>(text).ok())
+        .map(Arc::new);
+    Ok(Some(message))
+}
