@@ -132,7 +132,7 @@ pub use resonant_common::backoff::Backoff;
 
 pub use self::backend::memory::Memory;
 #[cfg(feature = "postgres")]
-pub use self::backend::postgres::{Effects, Inbox, Postgres, PostgresBuilder, Schema};
+pub use self::backend::postgres::{Effects, Inbox, Outbox, Postgres, PostgresBuilder, Schema};
 #[cfg(feature = "rabbitmq")]
 pub use self::backend::rabbitmq::{RabbitMq, RabbitMqBuilder};
 #[cfg(feature = "sqlite")]

@@ -128,7 +128,7 @@ impl<T: Serialize> PartitionedQueue<T> {
         }
     }
 
-    fn encode(
+    pub(crate) fn encode(
         &self,
         operation: &'static str,
         message: &T,

@@ -29,7 +29,7 @@
 //! # Transactions
 //!
 //! - **Publish in anybody's transaction**: `SELECT resonant_publish('session-tasks', 'agent_123', '{"goal":"…"}')` from any
-//!   driver in any language. The message is there when the transaction commits. Until then others that publish into its
+//!   driver in any language, or [`Outbox`] with typed messages. The message is there when the transaction commits. Until then others that publish into its
 //!   partition wait, so keep such transactions short.
 //! - **Effects exactly once**: [`Postgres::effects`] runs what a handler writes, the acknowledgement and the check of the
 //!   epoch in one transaction.
@@ -48,8 +48,10 @@
 mod effects;
 mod error;
 mod feed;
+mod flights;
 mod inbox;
 mod leases;
+mod outbox;
 mod publish;
 mod schema;
 mod settle;
@@ -75,6 +77,7 @@ use crate::queue::PartitionedQueue;
 
 pub use self::effects::Effects;
 pub use self::inbox::Inbox;
+pub use self::outbox::Outbox;
 pub use self::schema::Schema;
 
 /// Connections a pool of its own has at most.
@@ -144,6 +147,11 @@ impl Postgres {
     /// Runs effects of a queue's messages exactly once. The queue must be one of this database.
     pub fn effects<T>(&self, queue: &PartitionedQueue<T>) -> Effects {
         Effects::new(Arc::clone(&self.shared), &queue.core().spec)
+    }
+
+    /// Publishes into a queue in a transaction of the caller. The queue must be one of this database.
+    pub fn outbox<T: serde::Serialize>(&self, queue: &PartitionedQueue<T>) -> Outbox<T> {
+        Outbox::new(Arc::clone(&self.shared), queue.clone())
     }
 
     /// Remembers which messages of other queues have had their effects in this database, apart for each consumer.

@@ -14,8 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::{calling, fault};
 use super::feed::PostgresFeed;
+use super::flights::Publisher;
 use super::leases::PostgresLeases;
-use super::publish::Publisher;
 use super::schema;
 use super::text::{signed, unsigned};
 use super::wakes::Wakes;
@@ -125,13 +125,13 @@ impl Queue {
 
 /// The only row of an answer.
 pub(super) fn one(operation: &'static str, rows: &Rows) -> Result<Row> {
-    rows.first().ok_or_else(|| {
-        Error::new(
-            ErrorKind::Incompatible,
-            operation,
-            "the queue's functions answer in another way than this program knows",
-        )
-    })
+    rows.first().ok_or_else(|| foreign(operation))
+}
+
+/// An answer that none of the queue's functions gives.
+pub(super) fn foreign(operation: &'static str) -> Error {
+    let message = "the queue's functions answer in another way than this program knows";
+    Error::new(ErrorKind::Incompatible, operation, message)
 }
 
 /// A value of a row.

@@ -1,6 +1,9 @@
 //! On real PostgreSQL. One server is shared by the tests that do it no harm, each with a database of its own.
 
+mod bloat;
 mod conformance;
+mod effects;
+mod faults;
 mod publishing;
 
 use std::sync::Arc;
