@@ -120,6 +120,7 @@ impl Delays {
                 () = end.cancelled() => return,
                 kept = self.turn(&tools, &published) => {
                     if let Err(fault) = kept {
+                        tools.doubt_if_missing(&fault);
                         tracing::debug!(error = %fault, "the clock of delayed messages begins again");
                     }
                 }

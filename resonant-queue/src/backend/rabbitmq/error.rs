@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Refused,
     /// The broker takes no messages for now: its memory or disk is used up.
     Blocked,
+    /// A queue is missing and is not to be created.
+    Missing(String),
     /// No address could be reached.
     Unreachable(String),
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Fault {
             Fault::Driver(error) => write!(f, "{error}"),
             Fault::Late(what) => write!(f, "no answer in time to {what}"),
             Fault::Unroutable(queue) => write!(f, "the queue {queue} is gone"),
+            Fault::Missing(queue) => write!(f, "there is no queue {queue}"),
             Fault::Refused => f.write_str("the broker refused to store it"),
             Fault::Blocked => {
                 f.write_str("the broker takes no messages, its memory or disk is used up")
@@ -50,6 +53,11 @@ impl Fault {
         self.reply_code() == Some(404) && self.to_string().contains("no queue")
     }
 
+    /// Whether the broker does not know the user or the password.
+    pub(super) fn is_access_refused(&self) -> bool {
+        self.reply_code() == Some(403)
+    }
+
     fn reply_code(&self) -> Option<u16> {
         match self {
             Fault::Driver(error) => match error.kind() {
@@ -63,11 +71,16 @@ impl Fault {
     /// The error a caller sees.
     pub(super) fn into_error(self, operation: &'static str) -> Error {
         let (kind, text) = match self.reply_code() {
+            None if matches!(self, Fault::Missing(_)) => (
+                ErrorKind::NotFound,
+                "a queue is missing in RabbitMQ and create_queues(false) forbids to make it; declare it as the format says",
+            ),
             Some(403 | 530) => (
                 ErrorKind::Config,
                 "RabbitMQ refuses the user, its permissions or the virtual host; check the URL and the grants",
             ),
-            Some(406) => (
+            // The code stands for a channel's mistakes, too: those pass with the channel.
+            Some(406) if self.to_string().contains("inequivalent arg") => (
                 ErrorKind::Incompatible,
                 "an object of this name exists in RabbitMQ with other settings; use another queue name, or delete it if it is not needed",
             ),

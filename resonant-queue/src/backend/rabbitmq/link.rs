@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use lapin::options::{BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{FieldTable, ShortString};
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPUri, AMQPUserInfo};
 use lapin::{Channel, Connection, ConnectionProperties};
+use resonant_common::error::BoxError;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -22,14 +24,22 @@ const SLOW: Duration = Duration::from_millis(200);
 /// How often a slow zero is asked for again.
 const SLOW_ZEROES: usize = 4;
 
+/// Asks for user and password.
+pub(super) type Ask =
+    dyn Fn() -> BoxFuture<'static, Result<(String, String), BoxError>> + Send + Sync;
+
 /// Where the broker is and how long to wait for it.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) addresses: Vec<AMQPUri>,
     pub(super) ca: Option<String>,
+    /// Asked for each new connection.
+    pub(super) credentials: Option<Arc<Ask>>,
     pub(super) connect_timeout: Duration,
     pub(super) answer_timeout: Duration,
     pub(super) confirm_timeout: Duration,
+    pub(super) create_queues: bool,
+    pub(super) creation_wait: Duration,
 }
 
 impl fmt::Debug for Settings {
@@ -87,36 +97,46 @@ impl Link {
         let mut why = String::from("no address was given");
         for step in 0..addresses.len() {
             let index = (first + step) % addresses.len();
-            let name = format!("resonant-queue {} {}", self.purpose, std::process::id());
-            let properties =
-                ConnectionProperties::default().with_connection_name(name.as_str().into());
-            let tls = OwnedTLSConfig { identity: None, cert_chain: self.settings.ca.clone() };
-            let runtime = lapin::runtime::default_runtime().map_err(|error| {
-                Fault::Unreachable(format!("there is no tokio runtime here: {error}"))
-            })?;
-            let connecting = Connection::connect_uri_with_config(
-                addresses[index].clone(),
-                properties,
-                tls,
-                runtime,
-            );
-            match timeout(self.settings.connect_timeout, connecting).await {
-                Ok(Ok(connection)) => {
+            let mut connected = self.connect_to(&addresses[index]).await;
+            // What was refused may just have been changed.
+            if self.settings.credentials.is_some()
+                && connected.as_ref().is_err_and(Fault::is_access_refused)
+            {
+                connected = self.connect_to(&addresses[index]).await;
+            }
+            match connected {
+                Ok(connection) => {
                     self.next.store(index, Ordering::Relaxed);
                     return Ok(connection);
                 }
-                Ok(Err(error)) => {
-                    let fault = Fault::from(error);
-                    if addresses.len() == 1 {
-                        return Err(fault);
-                    }
-                    why = format!("{}: {fault}", place(&addresses[index]));
-                }
-                Err(_) => why = format!("{}: no answer in time", place(&addresses[index])),
+                Err(fault) if addresses.len() == 1 => return Err(fault),
+                Err(fault) => why = format!("{}: {fault}", place(&addresses[index])),
             }
         }
         self.next.store(first.wrapping_add(1), Ordering::Relaxed);
         Err(Fault::Unreachable(why))
+    }
+
+    async fn connect_to(&self, address: &AMQPUri) -> Result<Connection, Fault> {
+        let mut address = address.clone();
+        let name = format!("resonant-queue {} {}", self.purpose, std::process::id());
+        let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
+        let tls = OwnedTLSConfig { identity: None, cert_chain: self.settings.ca.clone() };
+        let runtime = lapin::runtime::default_runtime().map_err(|error| {
+            Fault::Unreachable(format!("there is no tokio runtime here: {error}"))
+        })?;
+        let connecting = async {
+            if let Some(ask) = &self.settings.credentials {
+                let (username, password) = ask().await.map_err(|error| {
+                    Fault::Unreachable(format!("there are no credentials: {error}"))
+                })?;
+                address.authority.userinfo = AMQPUserInfo { username, password };
+            }
+            let connecting = Connection::connect_uri_with_config(address, properties, tls, runtime);
+            Ok(connecting.await?)
+        };
+        let late = || Fault::Late("connecting");
+        timeout(self.settings.connect_timeout, connecting).await.map_err(|_| late())?
     }
 
     /// A new channel.

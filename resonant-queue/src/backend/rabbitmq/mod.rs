@@ -48,8 +48,9 @@
 //! - How often a message failed is forgotten with its owner. Receipts have no sequence.
 //! - A unique id whose publish ended in doubt is free again after a minute; its message may then be stored twice. Ids are
 //!   kept in a log of 256 MiB, about a million ids. The log of parkings, pauses and openings is never cut: some 150 bytes each.
-//! - RabbitMQ 3.10 alone on one node may come back from a SIGKILL under load with a quorum queue that has no leader: its
-//!   partition stands still, and publishes into it fail as `Unavailable`, until the node is restarted again.
+//! - RabbitMQ forgets a queue it made less than a second before it was killed. New queues are therefore left alone for
+//!   [two seconds](RabbitMqBuilder::creation_wait); what was put aside for a key parked in the last second before a lone
+//!   broker is killed may be lost.
 //! - A parked key costs a queue. Dead letters are looked at 512 at a time, by one caller at a time.
 
 mod control;
@@ -75,9 +76,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::uri::AMQPUri;
+use resonant_common::error::BoxError;
 use resonant_common::join::LeaseStore;
 
-use self::link::Settings;
+use self::link::{Ask, Settings};
 use self::store::RabbitStore;
 use super::{Backend, Capabilities, QueueSpec, QueueStore};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,10 +104,13 @@ pub struct RabbitMqBuilder {
     urls: Vec<String>,
     leases: Option<Arc<dyn LeaseStore>>,
     ca: Option<String>,
+    credentials: Option<Arc<Ask>>,
     heartbeat: Duration,
     connect_timeout: Duration,
     answer_timeout: Duration,
     confirm_timeout: Duration,
+    create_queues: bool,
+    creation_wait: Duration,
 }
 
 impl fmt::Debug for RabbitMqBuilder {
@@ -127,10 +132,13 @@ impl RabbitMq {
             urls: urls.into_iter().map(Into::into).collect(),
             leases: None,
             ca: None,
+            credentials: None,
             heartbeat: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             answer_timeout: Duration::from_secs(10),
             confirm_timeout: Duration::from_secs(30),
+            create_queues: true,
+            creation_wait: Duration::from_secs(2),
         }
     }
 }
@@ -145,6 +153,31 @@ impl RabbitMqBuilder {
     /// The certificates `amqps://` trusts, in PEM. Default: those of the system.
     pub fn ca(mut self, pem: impl Into<String>) -> Self {
         self.ca = Some(pem.into());
+        self
+    }
+
+    /// Where user and password come from, instead of the addresses: asked for each new connection, and once more if what
+    /// it gave was refused. So a password is changed without a restart: connections that are open stay, new ones use
+    /// the new one. [`connect_timeout`](Self::connect_timeout) counts for it, too.
+    ///
+    /// ```
+    /// # use resonant_queue::RabbitMq;
+    /// let builder = RabbitMq::connect(["amqps://rabbit-1:5671/%2f"]).credentials(|| async {
+    ///     let password = std::fs::read_to_string("/run/secrets/rabbitmq")?;
+    ///     Ok::<_, std::io::Error>(("app".to_owned(), password.trim().to_owned()))
+    /// });
+    /// # drop(builder);
+    /// ```
+    pub fn credentials<F, Fut, E>(mut self, provide: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(String, String), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.credentials = Some(Arc::new(move || {
+            let answer = provide();
+            Box::pin(async move { answer.await.map_err(Into::into) })
+        }));
         self
     }
 
@@ -171,6 +204,23 @@ impl RabbitMqBuilder {
     /// used up. Default 30 s.
     pub fn confirm_timeout(mut self, wait: Duration) -> Self {
         self.confirm_timeout = wait;
+        self
+    }
+
+    /// Whether queues that are missing are created, also when somebody has deleted them. Default yes. With `false` they
+    /// are looked at only, and a missing one is an error of kind `NotFound`; what is put aside for a parked key still
+    /// gets a queue of its own.
+    pub fn create_queues(mut self, create: bool) -> Self {
+        self.create_queues = create;
+        self
+    }
+
+    /// How long queues that were just created are left alone before anything is stored in them. Default 2 s.
+    ///
+    /// RabbitMQ writes down a new quorum queue's name up to a second after it said that it is there. A lone broker that
+    /// is killed before comes back without what was confirmed meanwhile. Zero is for those who can bear that.
+    pub fn creation_wait(mut self, wait: Duration) -> Self {
+        self.creation_wait = wait;
         self
     }
 
@@ -207,9 +257,12 @@ impl RabbitMqBuilder {
         let settings = Settings {
             addresses,
             ca: self.ca,
+            credentials: self.credentials,
             connect_timeout: self.connect_timeout,
             answer_timeout: self.answer_timeout,
             confirm_timeout: self.confirm_timeout,
+            create_queues: self.create_queues,
+            creation_wait: self.creation_wait,
         };
         Ok(RabbitMq { settings: Arc::new(settings), leases })
     }

@@ -1,5 +1,7 @@
 //! What the objects in the broker are called and how they are declared. `docs/formats/queue.md` tells other programs.
 
+use std::time::Duration;
+
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use resonant_common::hash::key_hash;
 
@@ -14,6 +16,10 @@ const FIRST_DELAY: u64 = 250;
 
 /// How many delay queues there are. The last one holds for twelve days at a time.
 pub(super) const DELAYS: u32 = 12;
+
+/// How long a queue that was deleted stays so. The broker moves the consumers of one that is made again at once to the new one
+/// without a word, and then drops all that they should get; given time it cancels them.
+pub(super) const BURIAL: Duration = Duration::from_secs(1);
 
 /// The names of one queue's objects.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use super::control::Record;
 use super::error::Fault;
 use super::link::Link;
 use super::log::Log;
-use super::names::{Kind, Names, PREFETCH};
+use super::names::{BURIAL, Kind, Names, PREFETCH};
 use super::opening::{Arrival, Identity, Opening, Placed, Source};
 use super::publisher::{Parcel, Publisher};
 use super::wire::{Content, Facts, KEY, MARKER, fresh_id, text};
@@ -40,6 +41,22 @@ pub(super) struct Tools {
     pub(super) link: Arc<Link>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) log: Arc<Log>,
+    /// All objects were there when they were last looked at.
+    pub(super) prepared: Arc<AtomicBool>,
+}
+
+impl Tools {
+    /// An object turned out to be gone: all are looked at again before the next call.
+    pub(super) fn doubt(&self) {
+        self.prepared.store(false, Ordering::Release);
+    }
+
+    /// The same, if that is what the fault says.
+    pub(super) fn doubt_if_missing(&self, fault: &Fault) {
+        if matches!(fault, Fault::Unroutable(_)) || fault.is_missing() {
+            self.doubt();
+        }
+    }
 }
 
 /// How an opening stands.
@@ -93,6 +110,8 @@ pub(super) struct Owner {
     pub(super) end: CancellationToken,
     /// The task is over and what it held was returned.
     pub(super) gone: CancellationToken,
+    /// Why there is no channel.
+    trouble: Mutex<Option<Fault>>,
 }
 
 impl fmt::Debug for Owner {
@@ -126,6 +145,7 @@ impl Owner {
             asks,
             end: CancellationToken::new(),
             gone: CancellationToken::new(),
+            trouble: Mutex::default(),
         });
         let serving = Arc::clone(&owner).serve(asked);
         (owner, serving)
@@ -137,6 +157,10 @@ impl Owner {
 
     pub(super) fn parked_keys(&self) -> MutexGuard<'_, HashSet<Key>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ring(&self) {
@@ -164,7 +188,11 @@ impl Owner {
         match stage {
             Some(Stage::Connected(channel, number)) => Ok((channel, number)),
             Some(_) => Err(self.over(operation).unwrap_or_else(|| closed(operation))),
-            None => Err(Fault::Late("opening the partition").into_error(operation)),
+            None => {
+                let trouble = self.trouble().clone();
+                let fault = trouble.unwrap_or(Fault::Late("opening the partition"));
+                Err(fault.into_error(operation))
+            }
         }
     }
 
@@ -205,6 +233,8 @@ impl Owner {
                 Lost::Ended => {}
                 Lost::Fault(fault) => {
                     failures += 1;
+                    self.tools.doubt_if_missing(&fault);
+                    *self.trouble() = Some(fault.clone());
                     if failures == 1 {
                         tracing::warn!(partition = self.partition, error = %fault, "lost the channel to RabbitMQ; making another");
                     }
@@ -246,8 +276,16 @@ impl Owner {
         match link.count(&channel, queue.clone()).await {
             Ok(_) => {}
             Err(fault) if fault.is_missing() => {
+                // What was in it is gone with it; the rest may be, too.
+                self.tools.doubt();
+                if !link.settings().create_queues {
+                    return Err(Fault::Missing(queue.to_string()).into());
+                }
+                sleep(BURIAL).await;
                 channel = link.consuming(PREFETCH).await?;
                 link.declare(&channel, queue.clone(), &Kind::Messages).await?;
+                tracing::warn!(queue = %queue, "the queue was gone and has been created again");
+                sleep(link.settings().creation_wait).await;
             }
             Err(fault) => return Err(fault.into()),
         }

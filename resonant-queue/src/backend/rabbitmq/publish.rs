@@ -112,12 +112,13 @@ impl Shared {
 
     /// Sends, and once more if queues turned out to be gone.
     async fn send(self: &Arc<Self>, parcels: &[Parcel]) -> Result<(), Partly> {
-        match self.tools.publisher.send(parcels).await {
+        let sent = self.tools.publisher.send(parcels).await;
+        if let Err(partly) = &sent {
+            self.tools.doubt_if_missing(&partly.fault);
+        }
+        match sent {
             Err(Partly { fault: Fault::Unroutable(_), may_have_applied: false }) => {
-                self.doubt();
-                if let Err(error) = self.prepare("publish").await {
-                    return Err(Partly::nothing(Fault::Unreachable(error.to_string())));
-                }
+                self.mend().await.map_err(Partly::nothing)?;
                 self.tools.publisher.send(parcels).await
             }
             sent => sent,

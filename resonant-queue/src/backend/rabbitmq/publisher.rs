@@ -19,6 +19,9 @@ const WINDOW: usize = 4096;
 /// What their bodies may weigh together, in units of [`UNIT`].
 const WEIGHT: usize = 32 << 10;
 
+/// The wait before messages the broker refused are sent again.
+const REFUSED: Duration = Duration::from_millis(100);
+
 /// Bytes per permit of weight.
 const UNIT: usize = 1024;
 
@@ -92,26 +95,29 @@ impl Publisher {
         };
         let late = || Partly::nothing(Fault::Late("a place among the messages on their way"));
         let _permits = timeout_at(by, permits).await.map_err(|_| late())?;
-        self.unblocked(by).await?;
-        let channel = timeout_at(by, self.channel())
-            .await
-            .map_err(|_| Partly::nothing(Fault::Late("a channel")))?
-            .map_err(Partly::nothing)?;
-        let confirmed = timeout_at(by, publish(&channel, chunk)).await;
-        match confirmed {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(partly)) => {
-                if !matches!(partly.fault, Fault::Unroutable(_) | Fault::Refused) {
-                    self.drop_channel(&channel).await;
-                }
-                Err(partly)
-            }
-            Err(_) => {
+        loop {
+            self.unblocked(by).await?;
+            let channel = timeout_at(by, self.channel())
+                .await
+                .map_err(|_| Partly::nothing(Fault::Late("a channel")))?
+                .map_err(Partly::nothing)?;
+            let Ok(confirmed) = timeout_at(by, publish(&channel, chunk)).await else {
                 // What was not written yet must not pile up in the driver, nor be written later.
                 self.drop_channel(&channel).await;
                 self.link.reset().await;
-                Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true })
+                return Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true });
+            };
+            let Err(partly) = confirmed else { return Ok(()) };
+            // A channel whose first publish found the queue's leader dead asks that one for ever, and refuses everything
+            // meanwhile: another channel learns who leads now.
+            if !matches!(partly.fault, Fault::Unroutable(_)) {
+                self.drop_channel(&channel).await;
             }
+            let again = matches!(partly.fault, Fault::Refused) && !partly.may_have_applied;
+            if !again || Instant::now() + REFUSED >= by {
+                return Err(partly);
+            }
+            sleep(REFUSED).await;
         }
     }
 
@@ -178,7 +184,9 @@ async fn publish(channel: &Channel, parcels: &[Parcel]) -> Result<(), Partly> {
             Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
                 Fault::Unroutable(parcel.queue.to_string())
             }
-            Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => {
+            // A queue that refuses a message has not stored it.
+            Ok(Confirmation::Nack(None)) => Fault::Refused,
+            Ok(Confirmation::NotRequested) => {
                 unknown = true;
                 Fault::Refused
             }

@@ -54,7 +54,10 @@ impl Owner {
         }
         if !moves.parcels.is_empty() {
             let sent = self.tools.publisher.send(&moves.parcels).await;
-            sent.map_err(|partly| partly.into_error("settle"))?;
+            sent.map_err(|partly| {
+                self.tools.doubt_if_missing(&partly.fault);
+                partly.into_error("settle")
+            })?;
         }
         if moves.finished.is_empty() {
             return Ok(());

@@ -96,7 +96,9 @@ impl Shared {
     }
 
     async fn settle(&self, partition: u32, epoch: u64, batch: &[Settlement]) -> Result<()> {
+        // Where dead letters and parked messages go may be gone.
         self.open("settle")?;
+        self.mend().await.map_err(|fault| fault.into_error("settle"))?;
         let owner = self.owners().get(&partition).cloned();
         let current = self.tools.log.look(|control| control.epoch(partition));
         let Some(owner) = owner.filter(|owner| owner.epoch == epoch) else {
@@ -290,8 +292,8 @@ impl QueueStore for RabbitStore {
     async fn stored(&self) -> Result<Stored> {
         self.shared.prepare("depth").await?;
         let counted = self.shared.count().await;
-        if counted.as_ref().is_err_and(Fault::is_missing) {
-            self.shared.doubt();
+        if let Err(fault) = &counted {
+            self.shared.tools.doubt_if_missing(fault);
         }
         counted.map_err(|fault| fault.into_error("depth"))
     }

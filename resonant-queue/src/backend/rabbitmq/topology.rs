@@ -17,7 +17,7 @@ use super::delays::{self, Delays};
 use super::error::Fault;
 use super::link::{Link, Settings};
 use super::log::Log;
-use super::names::{DELAYS, Kind, Names};
+use super::names::{BURIAL, DELAYS, Kind, Names};
 use super::owner::{Owner, Tools};
 use super::publisher::Publisher;
 use crate::backend::QueueSpec;
@@ -53,7 +53,6 @@ pub(super) struct Shared {
     pub(super) room: Notify,
     /// For counting.
     pub(super) counter: tokio::sync::Mutex<Option<Channel>>,
-    prepared: AtomicBool,
     preparing: tokio::sync::Mutex<()>,
     following: AtomicBool,
     following_ids: AtomicBool,
@@ -70,7 +69,7 @@ impl Shared {
         let ids = Arc::new(Log::new(names.ids(), Arc::clone(&publisher)));
         Self {
             spec: spec.clone(),
-            tools: Tools { names, link, publisher, log },
+            tools: Tools { names, link, publisher, log, prepared: Arc::default() },
             ids,
             delays: Arc::default(),
             owners: Mutex::default(),
@@ -78,7 +77,6 @@ impl Shared {
             total: Mutex::default(),
             room: Notify::new(),
             counter: tokio::sync::Mutex::new(None),
-            prepared: AtomicBool::new(false),
             preparing: tokio::sync::Mutex::new(()),
             following: AtomicBool::new(false),
             following_ids: AtomicBool::new(false),
@@ -126,22 +124,17 @@ impl Shared {
         total.known = total.known.map(|known| known.saturating_sub(count));
     }
 
-    /// An object turned out to be gone: all are declared again before the next call.
-    pub(super) fn doubt(&self) {
-        self.prepared.store(false, Ordering::Release);
-    }
-
     /// Declares what is not there, reads the log to its end, and compares the number of partitions. Cheap once done.
     pub(super) async fn prepare(self: &Arc<Self>, operation: &'static str) -> Result<()> {
         self.open(operation)?;
-        if self.prepared.load(Ordering::Acquire) {
+        if self.tools.prepared.load(Ordering::Acquire) {
             return Ok(());
         }
         let _alone = self.preparing.lock().await;
-        if self.prepared.load(Ordering::Acquire) {
+        if self.tools.prepared.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.declare().await.map_err(|fault| fault.into_error(operation))?;
+        let mut made = self.declare().await.map_err(|fault| fault.into_error(operation))?;
         if !self.following.swap(true, Ordering::AcqRel) {
             let (log, link) = (Arc::clone(&self.tools.log), Arc::clone(&self.tools.link));
             self.tasks.spawn(log.follow(link, self.end.clone()));
@@ -166,56 +159,88 @@ impl Shared {
             return Err(Error::new(ErrorKind::Incompatible, operation, message));
         }
         // Only now, that the number is known to be right.
-        self.declare_partitions().await.map_err(|fault| fault.into_error(operation))?;
-        self.prepared.store(true, Ordering::Release);
+        made |= self.declare_partitions().await.map_err(|fault| fault.into_error(operation))?;
+        if made {
+            // The broker has promised more than it has written down.
+            tokio::time::sleep(self.tools.link.settings().creation_wait).await;
+        }
+        self.tools.prepared.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Declares again what somebody has deleted. The log has shown before that the number of partitions is right.
+    pub(super) async fn mend(&self) -> Result<(), Fault> {
+        if self.tools.prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _alone = self.preparing.lock().await;
+        if self.tools.prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let made = self.declare().await?;
+        if self.declare_partitions().await? || made {
+            tracing::warn!(queue = %self.spec.name, "queues were gone and have been created again");
+            tokio::time::sleep(self.tools.link.settings().creation_wait).await;
+        }
+        self.tools.prepared.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Makes the queues of all partitions.
-    async fn declare_partitions(&self) -> Result<(), Fault> {
+    async fn declare_partitions(&self) -> Result<bool, Fault> {
         let names = &self.tools.names;
         let queues = (0..self.spec.partitions).map(|n| (names.partition(n), Kind::Messages));
         self.make(queues.collect()).await
     }
 
-    /// Makes what is missing. What is there is only looked at.
-    async fn make(&self, objects: Vec<(ShortString, Kind)>) -> Result<(), Fault> {
+    /// Makes what is missing. What is there is only looked at. Says whether anything was missing.
+    async fn make(&self, objects: Vec<(ShortString, Kind)>) -> Result<bool, Fault> {
         let link = &self.tools.link;
         let channel = link.channel().await?;
         let looks = objects.iter().map(|(name, _)| link.count(&channel, name.clone()));
         let missing = match try_join_all(looks).await {
-            Ok(_) => false,
-            Err(_) => self.one_is_missing(&objects).await?,
+            Ok(_) => {
+                let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
+                None
+            }
+            Err(_) => self.one_missing(&objects).await?,
         };
-        if missing {
-            let channel = link.channel().await?;
-            let declared =
-                objects.iter().map(|(name, kind)| link.declare(&channel, name.clone(), kind));
-            try_join_all(declared).await?;
-            let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
-        } else {
-            let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
+        let Some(missing) = missing else { return Ok(false) };
+        if !link.settings().create_queues {
+            return Err(Fault::Missing(missing.to_string()));
         }
-        Ok(())
+        if self.following.load(Ordering::Acquire) {
+            // It was there before.
+            tokio::time::sleep(BURIAL).await;
+        }
+        let channel = link.channel().await?;
+        let declared =
+            objects.iter().map(|(name, kind)| link.declare(&channel, name.clone(), kind));
+        try_join_all(declared).await?;
+        let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
+        Ok(true)
     }
 
-    /// Whether the first object that cannot be looked at is missing; another reason is a fault. Asked one by one, as only
-    /// the first to fail on a channel says why.
-    async fn one_is_missing(&self, objects: &[(ShortString, Kind)]) -> Result<bool, Fault> {
+    /// The first object that is missing, if that is why it cannot be looked at; another reason is a fault. Asked one by
+    /// one, as only the first to fail on a channel says why.
+    async fn one_missing(
+        &self,
+        objects: &[(ShortString, Kind)],
+    ) -> Result<Option<ShortString>, Fault> {
         let link = &self.tools.link;
         let channel = link.channel().await?;
         for (name, _) in objects {
             match link.count(&channel, name.clone()).await {
                 Ok(_) => {}
-                Err(fault) if fault.is_missing() => return Ok(true),
+                Err(fault) if fault.is_missing() => return Ok(Some(name.clone())),
                 Err(fault) => return Err(fault),
             }
         }
         let _ = tokio::time::timeout(SOON, channel.close(200, "done".into())).await;
-        Ok(false)
+        Ok(None)
     }
 
-    async fn declare(&self) -> Result<(), Fault> {
+    async fn declare(&self) -> Result<bool, Fault> {
         let names = &self.tools.names;
         let mut objects = vec![
             (names.log(), Kind::Log { most: None }),
@@ -231,7 +256,9 @@ impl Shared {
     /// Reads the log of unique ids from now on.
     pub(super) async fn follow_ids(&self) -> Result<(), Fault> {
         let link = &self.tools.link;
-        self.make(vec![(self.tools.names.ids(), Kind::Log { most: Some(IDS) })]).await?;
+        if self.make(vec![(self.tools.names.ids(), Kind::Log { most: Some(IDS) })]).await? {
+            tokio::time::sleep(link.settings().creation_wait).await;
+        }
         if !self.following_ids.swap(true, Ordering::AcqRel) {
             let (ids, link) = (Arc::clone(&self.ids), Arc::clone(link));
             self.tasks.spawn(ids.follow(link, self.end.clone()));

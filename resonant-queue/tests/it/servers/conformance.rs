@@ -1,6 +1,7 @@
 //! The suite of every engine, on a broker of one node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use resonant_common::join::MemoryLeaseStore;
@@ -24,7 +25,9 @@ impl Place for InRabbit {
     async fn open(&self) -> Arc<dyn Backend> {
         let vhost = self.vhost.get_or_init(async || broker().await.vhost().await.unwrap()).await;
         let leases = Arc::clone(&self.leases);
-        Arc::new(RabbitMq::connect([vhost.url()]).leases(leases).await.unwrap())
+        // Nobody kills this broker.
+        let rabbit = RabbitMq::connect([vhost.url()]).creation_wait(Duration::ZERO);
+        Arc::new(rabbit.leases(leases).await.unwrap())
     }
 }
 

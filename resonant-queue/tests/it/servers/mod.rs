@@ -3,6 +3,8 @@
 mod conformance;
 mod faults;
 mod postgres;
+mod reconnect;
+mod support;
 mod traps;
 
 use resonant_testkit::{RabbitMq, RabbitNode};

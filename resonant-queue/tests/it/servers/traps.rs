@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(150);
 
 struct Client {
-    _vhost: Vhost,
+    vhost: Vhost,
     connection: Connection,
     channel: Channel,
 }
@@ -30,7 +30,7 @@ async fn client() -> Client {
         Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-    Client { _vhost: vhost, connection, channel }
+    Client { vhost, connection, channel }
 }
 
 impl Client {
@@ -171,6 +171,21 @@ async fn a_deleted_queue_ends_its_consumers_quietly() {
     let (_channel, mut consumer) = client.consume("q", 4).await;
     client.channel.queue_delete("q".into(), Default::default()).await.unwrap();
     assert!(timeout(SOON, consumer.next()).await.unwrap().is_none());
+}
+
+/// A queue that is deleted and made again at once: its consumer is moved to the new one without a word, and gets nothing
+/// from it.
+#[tokio::test]
+async fn a_queue_made_again_at_once_leaves_its_consumer_mute() {
+    let client = client().await;
+    let other = Connection::connect(&client.vhost.url(), ConnectionProperties::default()).await;
+    let operator = other.unwrap().create_channel().await.unwrap();
+    client.declare("q", "quorum", &[]).await;
+    let (_channel, mut consumer) = client.consume("q", 4).await;
+    operator.queue_delete("q".into(), Default::default()).await.unwrap();
+    client.declare("q", "quorum", &[]).await;
+    client.publish("q", "1").await;
+    assert!(timeout(QUIET, consumer.next()).await.is_err(), "neither an end nor a message");
 }
 
 /// A stream gives every reader all of it in one order, its own writes included.

@@ -5,7 +5,7 @@ use super::control::binary;
 use crate::error::Result;
 
 /// An acknowledgement of a message that was never delivered: the channel is closed for it.
-const IMPOSSIBLE_TAG: u32 = u32::MAX;
+pub(super) const IMPOSSIBLE_TAG: u32 = u32::MAX;
 
 impl RabbitNode {
     /// Makes the node believe that its memory is used up: whoever publishes, to any node of the cluster, is blocked. A
@@ -67,6 +67,6 @@ impl RabbitNode {
     }
 }
 
-fn count(answer: Result<String>) -> Result<u64> {
+pub(super) fn count(answer: Result<String>) -> Result<u64> {
     Ok(answer?.parse().unwrap_or(0))
 }

@@ -72,6 +72,56 @@ impl Vhost {
     pub fn urls(&self) -> Vec<String> {
         self.rabbit.nodes().iter().map(|node| node.url_in(&self.name)).collect()
     }
+
+    /// Closes this virtual host's client connections, as an operator does (320, `CONNECTION_FORCED`), and returns how many
+    /// there were. Like what follows it reaches clients of the first node only.
+    ///
+    /// # Errors
+    /// Those of [`RabbitNode::eval`], as with all that follow.
+    pub async fn close_connections(&self) -> Result<u64> {
+        let close = format!(
+            "Connections = [C || C <- rabbit_networking:local_connections(), \
+             rabbit_networking:connection_info(C, [vhost]) =:= [{{vhost, {}}}]], \
+             [rabbit_networking:close_connection(C, \"maintenance\") || C <- Connections], \
+             length(Connections).",
+            binary(&self.name)
+        );
+        super::faults::count(self.rabbit.any()?.eval(&close).await)
+    }
+
+    /// Closes this virtual host's channels with 406, `PRECONDITION_FAILED`, as after a client's mistake, and returns how
+    /// many there were. The connections stay.
+    ///
+    /// # Errors
+    /// See [`RabbitNode::eval`].
+    pub async fn close_channels(&self) -> Result<u64> {
+        let close = format!(
+            "Channels = [C || C <- rabbit_channel:list_local(), \
+             rabbit_channel:info(C, [vhost]) =:= [{{vhost, {}}}]], \
+             [rabbit_channel:do(C, {{'basic.ack', {}, false}}) || C <- Channels], \
+             length(Channels).",
+            binary(&self.name),
+            super::faults::IMPOSSIBLE_TAG
+        );
+        super::faults::count(self.rabbit.any()?.eval(&close).await)
+    }
+
+    /// Tells the consumers of a queue that they are cancelled, and returns how many there were. The queue and the channels
+    /// stay.
+    ///
+    /// # Errors
+    /// See [`RabbitNode::eval`].
+    pub async fn cancel_consumers(&self, queue: &str) -> Result<u64> {
+        let cancel = format!(
+            "Name = rabbit_misc:r({}, queue, {}), {{ok, Q}} = rabbit_amqqueue:lookup(Name), \
+             Consumers = [{{element(1, C), element(2, C)}} || C <- rabbit_amqqueue:consumers(Q)], \
+             [rabbit_channel:send_command(C, {{'basic.cancel', Tag, true}}) || {{C, Tag}} <- Consumers], \
+             length(Consumers).",
+            binary(&self.name),
+            binary(queue)
+        );
+        super::faults::count(self.rabbit.any()?.eval(&cancel).await)
+    }
 }
 
 impl Drop for Vhost {
