@@ -14,7 +14,7 @@ use super::builder::ShardedDatabaseBuilder;
 use super::catalogue::Catalogue;
 use super::config::ShardedConfig;
 use super::gather::Ask;
-use super::route::{Program, Split, Target};
+use super::route::{Cut, Program, Split, Target};
 use super::router::{RouteExplanation, ShardRouter, program, several};
 use super::shard::Shard;
 use super::transaction::ShardTransaction;
@@ -254,35 +254,20 @@ impl ShardedDatabase {
         routed
     }
 
-    /// A statement cut up: each shard with its parameters. Keys of other shards are nulled where they stand in the key list
-    /// alone, so that a shard looks for its own keys only.
-    pub(super) fn key_parts<'p>(
+    /// A statement that is cut up by its keys: who owns which, and the parameters that stand in the key list alone.
+    pub(super) fn cut<'c>(
         &self,
-        program: &Program,
-        params: &[Param<'p>],
+        program: &'c Program,
+        params: &[Param<'_>],
         operation: &'static str,
-    ) -> Result<Vec<(u32, Vec<Param<'p>>)>> {
-        let alone = match &program.split {
-            Split::Keys { alone } => alone,
-            Split::No(reason) => return Err(several(reason).error(operation)),
-            _ => return Err(several("it is no list of keys").error(operation)),
-        };
-        let owners = self.inner.router.owners(program, params, operation)?;
-        let mut shards: Vec<u32> = owners.iter().map(|(shard, _)| *shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let parts = shards.into_iter().map(|shard| {
-            let mut params = params.to_vec();
-            for (owner, index) in &owners {
-                let elsewhere =
-                    |index: &usize| *owner != shard && alone.binary_search(index).is_ok();
-                if let Some(index) = index.filter(elsewhere) {
-                    params[index] = Param::Null;
-                }
+    ) -> Result<(Cut, &'c [usize])> {
+        match &program.split {
+            Split::Keys { alone } => {
+                Ok((self.inner.router.cut(program, params, operation)?, alone))
             }
-            (shard, params)
-        });
-        Ok(parts.collect())
+            Split::No(reason) => Err(several(reason).error(operation)),
+            _ => Err(several("it is no list of keys").error(operation)),
+        }
     }
 }
 
@@ -296,6 +281,7 @@ impl Inner {
     ) -> Result<u32> {
         match self.router.target(program, params, operation)? {
             Target::One(shard) => Ok(shard),
+            Target::Any if program.names_keys() => Ok(0),
             Target::Any | Target::Every => Err(reference_write(operation)),
             Target::Several => Err(match &program.split {
                 Split::No(reason) => several(reason).error(operation),

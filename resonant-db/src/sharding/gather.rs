@@ -130,8 +130,8 @@ impl ShardedDatabase {
                 if !reads(program.access) {
                     return self.counted(Err(split_write(operation)));
                 }
-                let parts = self.counted(self.key_parts(program, params, operation))?;
-                self.gather(ask, program, parts).await
+                let (cut, alone) = self.counted(self.cut(program, params, operation))?;
+                self.gather(ask, program, cut.parts(alone, params)).await
             }
         }
     }
@@ -210,7 +210,8 @@ impl ShardedDatabase {
 
     /// Any shard answers the same; one that cannot be reached hands on to the next.
     async fn on_any(&self, ask: Ask<'_>, program: &Program) -> Result<Rows> {
-        if !reads(program.access) {
+        let reads = reads(program.access);
+        if !reads && !program.names_keys() {
             self.inner.refused.increment(1);
             return Err(reference_write(ask.operation));
         }
@@ -219,7 +220,7 @@ impl ShardedDatabase {
         let mut answer = self.on(ask, turn % count, program.access, ask.sql, ask.params).await;
         for further in 1..count {
             match &answer {
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                Err(error) if reads && error.kind() == ErrorKind::Unavailable => {
                     let shard = turn.wrapping_add(further) % count;
                     answer = self.on(ask, shard, program.access, ask.sql, ask.params).await;
                 }

@@ -143,6 +143,9 @@ impl fmt::Display for KeyFault {
                 "the text is not a UUID in its hyphenated form of 36 characters: give that form or 16 bytes",
             ),
             ("bytes", KeyType::Uuid) => f.write_str("a UUID has 16 bytes"),
+            ("text", KeyType::Bytes) => {
+                f.write_str("the text is not of the form \\x00ff: give bytes, or that form in a list")
+            }
             (given, wanted) => {
                 write!(f, "{given} does not convert to a key of type {wanted} without loss")
             }
@@ -173,6 +176,32 @@ impl KeyType {
             (_, other) => fault(kind_of(other)),
         }
     }
+
+    /// Reads a key from the text the server would read, as elements of arrays and fields of a COPY are given.
+    pub(crate) fn read<T>(
+        self,
+        text: &str,
+        read: impl FnOnce(ShardKey<'_>) -> T,
+    ) -> Result<T, KeyFault> {
+        match self {
+            KeyType::Bytes => match hexadecimal(text) {
+                Some(bytes) => Ok(read(ShardKey::Bytes(&bytes))),
+                None => Err(KeyFault { given: "text", wanted: self }),
+            },
+            _ => self.key(Param::Text(text)).map(read),
+        }
+    }
+}
+
+/// The bytes of `\x00ff`, the form in which the server writes them.
+fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix("\\x")?.as_bytes();
+    let nibble = |digit: &u8| char::from(*digit).to_digit(16).and_then(|n| u8::try_from(n).ok());
+    let byte = |pair: &[u8]| match pair {
+        [high, low] => Some((nibble(high)? << 4) | nibble(low)?),
+        _ => None,
+    };
+    digits.chunks(2).map(byte).collect()
 }
 
 fn kind_of(value: Param<'_>) -> &'static str {

@@ -7,6 +7,7 @@
 //! On PostgreSQL each shard's catalogue is compared with what is declared before its first statement and after
 //! [`ShardedDatabase::on_all`]. What other programs change in the meantime is not seen until then.
 
+mod array;
 mod builder;
 mod bulk;
 mod catalogue;
@@ -28,6 +29,7 @@ mod spread;
 mod sql;
 mod transaction;
 
+pub use self::array::KeyArray;
 pub use self::builder::ShardedDatabaseBuilder;
 pub use self::config::{FunctionName, ShardConfig, ShardedConfig, TableConfig};
 pub use self::database::ShardedDatabase;

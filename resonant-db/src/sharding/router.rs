@@ -7,7 +7,8 @@ use super::function::ShardBy;
 use super::key::{KeyType, ShardKey};
 use super::refusal::{Refusal, refuse};
 use super::route::{
-    Access, Compiled, Goal, KeySource, Program, RouteCache, RowSplit, Split, Target, compile, place,
+    Access, Compiled, Cut, Goal, KeySource, Program, RouteCache, RowSplit, Split, Target, compile,
+    place,
 };
 use super::schema::{Engine, Schema};
 use crate::{Error, ErrorKind, Param, Result, ToParam};
@@ -195,11 +196,8 @@ impl ShardRouter {
                 if let Split::No(reason) = &program.split {
                     return Err(several(reason).error(OPERATION));
                 }
-                let owners = self.owners(program, params, OPERATION)?;
-                let mut shards: Vec<u32> = owners.into_iter().map(|(shard, _)| shard).collect();
-                shards.sort_unstable();
-                shards.dedup();
-                (RouteKind::Split, shards)
+                let cut = self.cut(program, params, OPERATION)?;
+                (RouteKind::Split, cut.shards().collect())
             }
             Target::Any | Target::Every => (RouteKind::Any, Vec::new()),
         };
@@ -254,22 +252,15 @@ impl ShardRouter {
             .map_err(|refusal| refusal.error(operation))
     }
 
-    /// The owner of every key of a statement, and the parameter that holds the key, if one does.
-    pub(crate) fn owners(
+    /// The keys of a statement by the shards that own them.
+    pub(crate) fn cut(
         &self,
         program: &Program,
         params: &[Param<'_>],
         operation: &'static str,
-    ) -> Result<Vec<(u32, Option<usize>)>> {
-        let owners = program.keys.iter().map(|key| {
-            let shard = key.shard(&*self.function, self.count(), params);
-            let index = match &key.source {
-                KeySource::Param(index) => Some(*index),
-                KeySource::Literal(_) => None,
-            };
-            Ok((shard.map_err(|refusal| refusal.error(operation))?, index))
-        });
-        owners.collect()
+    ) -> Result<Cut> {
+        let cut = Cut::of(program, &*self.function, self.count(), params);
+        cut.map_err(|refusal| refusal.error(operation))
     }
 
     /// A multi-row INSERT, cut: shard, text and parameters of each part.
@@ -369,6 +360,7 @@ fn plan(program: &Program) -> RoutePlan {
         let value = match &key.source {
             KeySource::Literal(_) => "…".to_owned(),
             KeySource::Param(index) => format!("${}", index + 1),
+            KeySource::Elements(index) => format!("ANY(${})", index + 1),
         };
         keys.push(format!("{} = {value}", key.label));
     }

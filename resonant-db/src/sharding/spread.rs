@@ -1,5 +1,7 @@
 //! What goes to several shards, by explicit request.
 
+use std::borrow::Cow;
+
 use futures::future::join_all;
 
 use super::database::{ShardedDatabase, summed};
@@ -26,11 +28,17 @@ impl ShardedDatabase {
         if self.counted(router.target(program, params, OPERATION))? != Target::Several {
             return self.execute(sql, params).await;
         }
-        let parts: Vec<(u32, String, Vec<Param<'_>>)> = match &program.split {
-            Split::Rows(rows) => self.counted(router.row_parts(rows, sql, params, OPERATION))?,
+        let cut;
+        let parts: Vec<(u32, Cow<'_, str>, Vec<Param<'_>>)> = match &program.split {
+            Split::Rows(rows) => {
+                let parts = self.counted(router.row_parts(rows, sql, params, OPERATION))?;
+                parts.into_iter().map(|(shard, sql, params)| (shard, sql.into(), params)).collect()
+            }
             _ => {
-                let parts = self.counted(self.key_parts(program, params, OPERATION))?;
-                parts.into_iter().map(|(shard, params)| (shard, sql.to_owned(), params)).collect()
+                let found = self.counted(self.cut(program, params, OPERATION))?;
+                cut = found.0;
+                let parts = cut.parts(found.1, params);
+                parts.into_iter().map(|(shard, params)| (shard, sql.into(), params)).collect()
             }
         };
         self.inner.split.increment(1);

@@ -57,7 +57,9 @@ impl ShardTransaction<'_, '_> {
         let program = program(&compiled, operation)?;
         let refused = match router.target(program, params, operation)? {
             Target::One(shard) if shard == self.shard => return Ok(()),
-            Target::Any if super::builder::reads(program.access) => return Ok(()),
+            Target::Any if super::builder::reads(program.access) || program.names_keys() => {
+                return Ok(());
+            }
             Target::One(shard) => format!("the statement belongs to {}", router.name(shard)),
             _ => "the statement belongs to no single shard".to_owned(),
         };

@@ -2,12 +2,14 @@
 
 mod analyse;
 mod cache;
+mod cut;
 mod functions;
 mod program;
 mod rows;
 
 pub(crate) use self::analyse::Goal;
 pub(crate) use self::cache::{Compiled, RouteCache};
+pub(crate) use self::cut::Cut;
 pub use self::program::Access;
 pub(crate) use self::program::{
     By, Count, Fold, KeySource, Merge, Part, Place, Program, Proof, Split, Target, place,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::rows::RowSplit;
 use crate::Param;
+use crate::sharding::array::{NoArray, elements};
 use crate::sharding::function::ShardBy;
 use crate::sharding::key::{KeyType, OwnedKey, ShardKey};
 use crate::sharding::refusal::{Checked, Refusal, refuse};
@@ -120,6 +121,8 @@ pub(crate) enum KeySource {
     Literal(OwnedKey),
     /// The parameter at this index.
     Param(usize),
+    /// The elements of the array in the parameter at this index.
+    Elements(usize),
 }
 
 /// How a statement whose keys live on several shards can be cut up.
@@ -139,7 +142,7 @@ pub(crate) enum Split {
 /// Where a statement goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// Any one shard will do: it reads reference tables or none.
+    /// Any one shard will do: it reads reference tables or none, or by lists of keys that are all empty.
     Any,
     /// One shard.
     One(u32),
@@ -160,14 +163,23 @@ impl Program {
         if matches!(self.split, Split::Everywhere) {
             return Ok(Target::Every);
         }
-        let mut keys = self.keys.iter();
-        let Some(first) = keys.next() else { return Ok(Target::Any) };
-        let shard = first.shard(function, shards, params)?;
-        let mut several = false;
-        for key in keys {
-            several |= key.shard(function, shards, params)? != shard;
+        let (mut home, mut several) = (None, false);
+        for key in &self.keys {
+            key.each(function, shards, params, &mut |shard, _| {
+                several |= *home.get_or_insert(shard) != shard;
+            })?;
         }
-        Ok(if several { Target::Several } else { Target::One(shard) })
+        Ok(match home {
+            // Only lists without a key: the proof holds on any shard, where nothing is found.
+            None => Target::Any,
+            Some(_) if several => Target::Several,
+            Some(shard) => Target::One(shard),
+        })
+    }
+
+    /// Whether it names keys, and so may be sent to any shard where these turn out to be none.
+    pub(crate) fn names_keys(&self) -> bool {
+        !self.keys.is_empty()
     }
 
     /// The bytes this program occupies, for the cache's bound.
@@ -202,7 +214,7 @@ impl Merge {
 }
 
 impl KeyUse {
-    /// The shard of this key.
+    /// The shard of this key, which is one.
     pub(crate) fn shard(
         &self,
         function: &dyn ShardBy,
@@ -212,32 +224,71 @@ impl KeyUse {
         let key = match &self.source {
             KeySource::Literal(key) => key.as_key(),
             KeySource::Param(index) => {
-                let Some(value) = params.get(*index) else {
-                    return refuse(
-                        format!(
-                            "parameter ${} is the key of {} and is missing",
-                            index + 1,
-                            self.label
-                        ),
-                        "give it",
-                    );
-                };
-                self.key_type.key(*value).map_err(|fault| {
+                let value = self.given(*index, params)?;
+                self.key_type.key(value).map_err(|fault| {
                     Refusal::new(
                         format!("parameter ${} is no key of {}", index + 1, self.label),
                         fault.to_string(),
                     )
                 })?
             }
+            KeySource::Elements(_) => return refuse("a list stands for one key", "name the key"),
         };
         place(function, shards, &key)
+    }
+
+    /// Hands on the shard of each key there is, and how it is written where it is an element of a list. NULLs in a list are
+    /// equal to no key.
+    pub(crate) fn each(
+        &self,
+        function: &dyn ShardBy,
+        shards: u32,
+        params: &[Param<'_>],
+        visit: &mut dyn FnMut(u32, Option<&str>),
+    ) -> Checked {
+        let KeySource::Elements(index) = self.source else {
+            visit(self.shard(function, shards, params)?, None);
+            return Ok(());
+        };
+        let no_array = || {
+            Refusal::new(
+                format!("parameter ${} is no array of keys of {}", index + 1, self.label),
+                "give it as text in PostgreSQL's notation, such as {1,2}: a KeyArray is that",
+            )
+        };
+        let text = match self.given(index, params)? {
+            Param::Null => return Ok(()),
+            Param::Text(text) => text,
+            _ => return Err(no_array()),
+        };
+        for element in elements(text).map_err(|NoArray| no_array())? {
+            let element = element.map_err(|NoArray| no_array())?;
+            let Some(text) = &element.text else { continue };
+            let shard = self.key_type.read(text, |key| place(function, shards, &key));
+            let shard = shard.map_err(|fault| {
+                Refusal::new(
+                    format!("an element of parameter ${} is no key of {}", index + 1, self.label),
+                    fault.to_string(),
+                )
+            })??;
+            visit(shard, Some(element.raw));
+        }
+        Ok(())
+    }
+
+    fn given<'p>(&self, index: usize, params: &[Param<'p>]) -> Checked<Param<'p>> {
+        params.get(index).copied().ok_or_else(|| {
+            let reason =
+                format!("parameter ${} is the key of {} and is missing", index + 1, self.label);
+            Refusal::new(reason, "give it")
+        })
     }
 
     fn heap_bytes(&self) -> usize {
         size_of::<Self>()
             + match &self.source {
                 KeySource::Literal(key) => key.heap_bytes(),
-                KeySource::Param(_) => 0,
+                KeySource::Param(_) | KeySource::Elements(_) => 0,
             }
     }
 }

@@ -285,7 +285,14 @@ impl Scanner<'_> {
                         .get(last.range.clone())
                         .is_some_and(|word| word.eq_ignore_ascii_case("array"))
             });
-            if !after_array {
+            // The brackets of a type, behind which nothing can stand: `$1::text[]`.
+            let of_type = self.bytes.get(self.at + 1) == Some(&b']')
+                && matches!(
+                    self.tokens.as_slice(),
+                    [.., cast, of] if of.kind == TokenKind::Word
+                        && self.sql.get(cast.range.clone()) == Some("::")
+                );
+            if !after_array && !of_type {
                 return refuse(
                     "a bracket is a quoted name to one engine and a subscript to another",
                     "use brackets after ARRAY only",
@@ -350,6 +357,7 @@ mod tests {
             "SELECT * FROM agents WHERE org_id = $1",
             "SELECT a.x, 'it''s' FROM \"agents\" a WHERE k=-1 AND b >= 2.5e3 -- why\n LIMIT 5;",
             "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4) /* two */ ON CONFLICT (a) DO NOTHING",
+            "SELECT a FROM t WHERE k = ANY($1::text[])",
             "SELECT $1::text, data->>'a', ARRAY[$2, $3] FROM t WHERE größe <> 4",
             "SELECT 1\r\nFROM t",
         ] {
@@ -380,6 +388,9 @@ mod tests {
             "SELECT `a`",
             "SELECT [a] FROM t",
             "SELECT a[1] FROM t",
+            "SELECT a[] FROM t",
+            "SELECT $1::text[1]",
+            "SELECT $1::text[ ]",
             "SELECT 'a' 'b'",
             "SELECT 'a'\n'b'",
             "SELECT 1 -- a\rFROM t",

@@ -14,6 +14,7 @@ mod refusals;
 mod replicas;
 mod sessions;
 mod sharding;
+mod sharding_arrays;
 mod sharding_catalogue;
 mod sharding_faults;
 mod sharding_hash;

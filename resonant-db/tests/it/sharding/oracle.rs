@@ -55,6 +55,29 @@ impl Maker {
         .replace("::text", "")
     }
 
+    /// A list of keys in one parameter: empty, with NULLs, with duplicates; sometimes used once more.
+    fn any(&mut self, column: &str) -> String {
+        let mut list = Vec::new();
+        for _ in 0..self.below(5) {
+            let key = format!("org_{}", self.org());
+            list.push(match self.below(7) {
+                0 => "NULL".to_owned(),
+                1 => format!("\"{key}\""),
+                _ => key,
+            });
+        }
+        self.keys.push(format!("{{{}}}", list.join(",")));
+        let param = format!("${}", self.keys.len());
+        match self.below(8) {
+            0 => format!("{column} = ANY({param}::text[])"),
+            1 => format!("{column} = SOME(CAST({param} AS text[]))"),
+            2 => format!("{column} = ANY({param}) AND cardinality({param}) > 1"),
+            3 => format!("NOT {column} = ANY({param})"),
+            4 => format!("({column} = ANY({param}) OR {column} = {})", self.key()),
+            _ => format!("{column} = ANY({param})"),
+        }
+    }
+
     fn param(&mut self, key: String) -> String {
         if let Some(at) = self.keys.iter().position(|known| *known == key)
             && self.chance.random_bool(0.5)
@@ -135,6 +158,9 @@ impl Maker {
         } else {
             format!("{}.code", entry.alias)
         };
+        if self.engine == Engine::Postgres && self.chance.random_bool(0.12) {
+            return self.any(&column);
+        }
         match self.below(if depth == 0 { 13 } else { 21 }) {
             0..=3 => format!("{column} = {}", self.key()),
             4 => format!("{} = {column}", self.key()),

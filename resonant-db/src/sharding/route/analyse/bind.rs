@@ -1,7 +1,8 @@
 //! Binding the keys of sharded tables to values.
 
 use sqlparser::ast::{
-    Array, BinaryOperator, CastKind, DataType, Expr, UnaryOperator, Value as Literal,
+    Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, UnaryOperator,
+    Value as Literal,
 };
 
 use super::scope::{Binding, Block, Column, Condition, Kind, Scope};
@@ -260,7 +261,7 @@ fn values_of(
                 Expr::Array(Array { elem, named: true }) => {
                     sources(&elem.iter().collect::<Vec<_>>())
                 }
-                _ => Ok(None),
+                list => Ok(array(block, index, list).map(|list| vec![list])),
             }
         }
         Expr::BinaryOp { left: _, op: BinaryOperator::Or, right: _ } => {
@@ -322,6 +323,30 @@ fn source(block: &Block<'_>, index: usize, expr: &Expr) -> Checked<Option<KeySou
     }
 }
 
+/// A parameter that holds a list of keys.
+fn array(block: &Block<'_>, index: usize, expr: &Expr) -> Option<KeySource> {
+    let Kind::Sharded { key_type, .. } = &block.relations.get(index)?.kind else { return None };
+    match expr {
+        Expr::Nested(inner) => array(block, index, inner),
+        Expr::Cast {
+            kind: CastKind::Cast | CastKind::DoubleColon,
+            expr,
+            data_type: DataType::Array(ArrayElemTypeDef::SquareBracket(element, None)),
+            format: None,
+        } if keeps(*key_type, element) => array(block, index, expr),
+        Expr::Value(value) => match &value.value {
+            Literal::Placeholder(name) => parameter(name).map(KeySource::Elements),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The index of a parameter by its name.
+fn parameter(name: &str) -> Option<usize> {
+    name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
+}
+
 /// A parameter or a literal as a key; `None` when the expression is something else.
 pub(super) fn constant(key_type: KeyType, label: &str, expr: &Expr) -> Checked<Option<KeySource>> {
     match expr {
@@ -340,10 +365,7 @@ pub(super) fn constant(key_type: KeyType, label: &str, expr: &Expr) -> Checked<O
             _ => Ok(None),
         },
         Expr::Value(value) => match &value.value {
-            Literal::Placeholder(name) => {
-                let index = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
-                Ok(index.and_then(|number| number.checked_sub(1)).map(KeySource::Param))
-            }
+            Literal::Placeholder(name) => Ok(parameter(name).map(KeySource::Param)),
             Literal::SingleQuotedString(text) => {
                 literal(key_type, label, Param::Text(text)).map(Some)
             }

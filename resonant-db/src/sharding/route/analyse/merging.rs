@@ -125,6 +125,11 @@ impl Merging {
         self.never.or(further)
     }
 
+    /// Why a write cannot be cut up.
+    pub(super) fn obstacle_to_writes(&self) -> Option<&'static str> {
+        self.never.or(self.grouped)
+    }
+
     /// What each shard is asked and what is done with the answers. At most `most` rows are held.
     pub(super) fn plan(self, query: &Query, most: usize) -> Checked<Merge> {
         let fold = self.folds();

@@ -6,7 +6,7 @@
 //! be replaced by its rows on that shard without changing the answer. An occurrence can, when a condition that every
 //! surviving row fulfils binds its key to a value (or a list of values) of that shard:
 //!
-//! - `key = $1`, `key IN ($1, $2)`, `key = ANY(ARRAY[…])`, or an OR of such, standing alone or in a chain of ANDs;
+//! - `key = $1`, `key IN ($1, $2)`, `key = ANY($1)`, `key = ANY(ARRAY[…])`, or an OR of such, standing alone or in a chain of ANDs;
 //! - or `key = other.key`, where the other occurrence is bound already.
 //!
 //! Conditions in WHERE and in the ON of inner joins hold for all rows of the joined tables. A condition in the ON of an
@@ -196,12 +196,12 @@ impl<'s> Analyser<'s> {
         if self.goal == Goal::Everywhere {
             return self.everywhere(query);
         }
-        let mut split = self.split(sql, scan);
+        let mut split = self.split(sql, scan, query.is_some());
         let mut merge = Merge::default();
         // One key is one shard: nothing will be merged.
         if let (Split::Keys { .. }, Some(query), [Root { values: Values::These(values), .. }]) =
             (&split, query, self.roots.as_slice())
-            && values.len() > 1
+            && (values.len() > 1 || matches!(values.as_slice(), [KeySource::Elements(_)]))
         {
             match std::mem::take(&mut self.merging).plan(query, self.schema.merge_rows()) {
                 Ok(plan) => merge = plan,
@@ -227,7 +227,7 @@ impl<'s> Analyser<'s> {
     }
 
     /// Whether and how the statement can be cut into one per shard.
-    fn split(&self, sql: &str, scan: &Scan) -> Split {
+    fn split(&self, sql: &str, scan: &Scan, reads: bool) -> Split {
         if !self.rows.is_empty() {
             if !self.roots.is_empty() {
                 return Split::No("its rows read other tables");
@@ -237,7 +237,10 @@ impl<'s> Analyser<'s> {
                 None => Split::No("its rows could not be told apart"),
             };
         }
-        if let Some(reason) = self.merging.obstacle() {
+        // Of a write there is no answer to be made one: each shard changes its own rows.
+        let obstacle =
+            if reads { self.merging.obstacle() } else { self.merging.obstacle_to_writes() };
+        if let Some(reason) = obstacle {
             return Split::No(reason);
         }
         let [root] = self.roots.as_slice() else {
@@ -259,7 +262,7 @@ impl<'s> Analyser<'s> {
             }
         }
         let indices = values.iter().filter_map(|value| match value {
-            KeySource::Param(index) => Some(*index),
+            KeySource::Param(index) | KeySource::Elements(index) => Some(*index),
             KeySource::Literal(_) => None,
         });
         let mut alone: Vec<usize> = indices.filter(|index| uses.get(index) == Some(&1)).collect();

@@ -1,0 +1,237 @@
+//! Arrays of keys in one parameter: `org_id = ANY($1)`.
+//!
+//! An array travels as text in PostgreSQL's notation, which the server reads by the type it declared. The router reads it too,
+//! so it takes the strict part of that notation only, which leaves no room for two readings: one dimension, no blanks around
+//! elements, quotes around everything that is not plain. What a server writes is of that kind, and so is [`KeyArray`].
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+use crate::{Param, ToParam};
+
+/// A list as one parameter, for `= ANY($1)` on PostgreSQL: `params![KeyArray::from_iter(["org_1", "org_2"])]`.
+///
+/// It is given like a text and works with a [`Database`](crate::Database) as well. NULLs match nothing. Give UUIDs as text.
+/// `Debug` shows how many bytes it has, never a value.
+///
+/// ```
+/// use resonant_db::sharding::KeyArray;
+/// use resonant_db::{Param, params};
+/// let orgs = KeyArray::from_iter(["org_1", "with \"quotes\""]);
+/// assert_eq!(params![orgs], [Param::Text(r#"{"org_1","with \"quotes\""}"#)]);
+/// assert_eq!(params![KeyArray::from_iter([1, 2])], [Param::Text("{1,2}")]);
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyArray(String);
+
+impl KeyArray {
+    /// The text, as the server reads it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: ToParam> FromIterator<T> for KeyArray {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
+        let mut text = String::from("{");
+        for element in elements {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            // Writing to a string does not fail.
+            let _ = match element.to_param() {
+                Param::Null => write!(text, "NULL"),
+                Param::Bool(value) => write!(text, "{value}"),
+                Param::Int(value) => write!(text, "{value}"),
+                Param::Float(value) => write!(text, "{value}"),
+                Param::Text(value) => {
+                    quote(&mut text, value);
+                    Ok(())
+                }
+                Param::Bytes(value) => {
+                    text.push_str("\"\\\\x");
+                    value.iter().for_each(|byte| {
+                        let _ = write!(text, "{byte:02x}");
+                    });
+                    text.push('"');
+                    Ok(())
+                }
+                #[allow(unreachable_patterns, reason = "parameters may gain kinds")]
+                _ => write!(text, "NULL"),
+            };
+        }
+        text.push('}');
+        Self(text)
+    }
+}
+
+impl ToParam for KeyArray {
+    fn to_param(&self) -> Param<'_> {
+        Param::Text(&self.0)
+    }
+}
+
+impl fmt::Debug for KeyArray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyArray({} bytes)", self.0.len())
+    }
+}
+
+fn quote(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out.push('"');
+}
+
+/// The text is no array in the notation the router takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoArray;
+
+/// An element: how it is written, and its text unless it is NULL.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Element<'a> {
+    pub(crate) raw: &'a str,
+    pub(crate) text: Option<Cow<'a, str>>,
+}
+
+/// Hands on the elements of an array one by one.
+pub(crate) fn elements(text: &str) -> Result<Elements<'_>, NoArray> {
+    let inside = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    let rest = inside.ok_or(NoArray)?;
+    Ok(Elements { rest: (!rest.is_empty()).then_some(rest) })
+}
+
+/// What is left of an array.
+#[derive(Debug)]
+pub(crate) struct Elements<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Result<Element<'a>, NoArray>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.rest.take()?;
+        let (end, text) = match if rest.starts_with('"') { quoted(rest) } else { bare(rest) } {
+            Ok(found) => found,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let (raw, behind) = rest.split_at(end);
+        self.rest = match behind.strip_prefix(',') {
+            Some(more) => Some(more),
+            None if behind.is_empty() => None,
+            None => return Some(Err(NoArray)),
+        };
+        Some(Ok(Element { raw, text }))
+    }
+}
+
+type Found<'a> = Result<(usize, Option<Cow<'a, str>>), NoArray>;
+
+/// An element without quotes: where it ends, and its text.
+fn bare(rest: &str) -> Found<'_> {
+    let end = rest.find(',').unwrap_or(rest.len());
+    let text = rest.get(..end).unwrap_or_default();
+    let plain = |byte: u8| byte > b' ' && !matches!(byte, b'"' | b'\\' | b'{' | b'}' | 0x7f);
+    if text.is_empty() || !text.bytes().all(plain) {
+        return Err(NoArray);
+    }
+    Ok((end, (!text.eq_ignore_ascii_case("null")).then_some(Cow::Borrowed(text))))
+}
+
+/// An element in quotes.
+fn quoted(rest: &str) -> Found<'_> {
+    let body = rest.get(1..).unwrap_or_default();
+    let mut owned: Option<String> = None;
+    let mut characters = body.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => {
+                let text = match owned {
+                    Some(text) => Cow::Owned(text),
+                    None => Cow::Borrowed(body.get(..at).unwrap_or_default()),
+                };
+                return Ok((at + 2, Some(text)));
+            }
+            '\\' => {
+                let (_, escaped) = characters.next().ok_or(NoArray)?;
+                let text = owned.get_or_insert_with(|| body.get(..at).unwrap_or_default().into());
+                text.push(escaped);
+            }
+            character => {
+                if let Some(text) = &mut owned {
+                    text.push(character);
+                }
+            }
+        }
+    }
+    Err(NoArray)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<Option<String>>, NoArray> {
+        elements(text)?.map(|element| Ok(element?.text.map(Cow::into_owned))).collect()
+    }
+
+    #[test]
+    fn what_servers_write_is_read_and_nothing_doubtful_is() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(read("{}"), Ok(vec![]));
+        assert_eq!(read("{1,-2}"), Ok(vec![some("1"), some("-2")]));
+        assert_eq!(read("{a,NULL,null,\"NULL\"}"), Ok(vec![some("a"), None, None, some("NULL")]));
+        assert_eq!(
+            read(r#"{"a b","",",","\"\\{}"}"#),
+            Ok(vec![some("a b"), some(""), some(","), some("\"\\{}")])
+        );
+        for doubtful in [
+            "",
+            "{",
+            "}",
+            "a",
+            "{a",
+            "{a,}",
+            "{,a}",
+            "{a,,b}",
+            "{ a}",
+            "{a }",
+            "{a b}",
+            "{{a}}",
+            "[1:1]={a}",
+            "{\"a}",
+            "{\"a\"b}",
+            "{a\"b\"}",
+            "{a\\b}",
+            "{a}b",
+            "{a\tb}",
+            "{\"a\" }",
+            "{\"a\\",
+            "{a\u{b}}",
+        ] {
+            assert_eq!(read(doubtful), Err(NoArray), "{doubtful}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(texts: Vec<Option<String>>) {
+            let array = KeyArray::from_iter(texts.iter().map(Option::as_deref));
+            prop_assert_eq!(read(array.as_str()), Ok(texts));
+        }
+
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = read(&text);
+            let _ = read(&format!("{{{text}}}"));
+        }
+    }
+}
