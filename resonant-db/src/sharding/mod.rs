@@ -12,6 +12,7 @@ mod builder;
 mod bulk;
 mod catalogue;
 mod config;
+mod copy;
 mod database;
 mod function;
 mod gather;
@@ -32,6 +33,7 @@ mod transaction;
 pub use self::array::KeyArray;
 pub use self::builder::ShardedDatabaseBuilder;
 pub use self::config::{FunctionName, ShardConfig, ShardedConfig, TableConfig};
+pub use self::copy::CopyReport;
 pub use self::database::ShardedDatabase;
 pub use self::function::{
     BUCKETS, BucketMap, BucketMove, BucketPlan, Directory, ShardBy, ShardFunction, postgres_hash,

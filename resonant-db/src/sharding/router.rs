@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::function::ShardBy;
 use super::key::{KeyType, ShardKey};
-use super::refusal::{Refusal, refuse};
+use super::refusal::{Checked, Refusal, refuse};
 use super::route::{
     Access, Compiled, Cut, Goal, KeySource, Program, RouteCache, RowSplit, Split, Target, compile,
     place,
@@ -300,6 +300,11 @@ impl ShardRouter {
             Err(fault) => refuse("the value is no shard key", fault.to_string()),
         };
         placed.map_err(|refusal| refusal.error(operation))
+    }
+
+    /// The shard of a key that is converted already.
+    pub(super) fn place_key(&self, key: &ShardKey<'_>) -> Checked<u32> {
+        place(&*self.function, self.count(), key)
     }
 
     pub(crate) fn name(&self, shard: u32) -> &str {

@@ -5,4 +5,4 @@ mod parse;
 mod scan;
 
 pub(crate) use self::parse::parse;
-pub(crate) use self::scan::{Scan, Token, TokenKind, scan};
+pub(crate) use self::scan::{Scan, Token, TokenKind, scan, tokens};

@@ -57,12 +57,17 @@ pub(crate) fn scan(sql: &str) -> Checked<Scan> {
             "pass values as parameters, or split it",
         );
     }
-    let mut scanner = Scanner { sql, bytes: sql.as_bytes(), at: 0, tokens: Vec::new() };
-    scanner.run()?;
-    let tokens = scanner.tokens;
+    let tokens = tokens(sql)?;
     opening(sql, &tokens)?;
     let (depth, steep) = measure(sql, &tokens)?;
     Ok(Scan { tokens, depth, steep })
+}
+
+/// The tokens of a statement of any kind, in the common part of the lexis.
+pub(crate) fn tokens(sql: &str) -> Checked<Vec<Token>> {
+    let mut scanner = Scanner { sql, bytes: sql.as_bytes(), at: 0, tokens: Vec::new() };
+    scanner.run()?;
+    Ok(scanner.tokens)
 }
 
 struct Scanner<'a> {

@@ -16,6 +16,7 @@ mod sessions;
 mod sharding;
 mod sharding_arrays;
 mod sharding_catalogue;
+mod sharding_copy;
 mod sharding_faults;
 mod sharding_hash;
 mod sharding_merge;
