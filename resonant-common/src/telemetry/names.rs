@@ -104,6 +104,11 @@ table! {
     DB_RETRIES = Counter "resonant_db_retries_total" {"database", "reason"} "Attempts after the first.";
     DB_EJECTIONS = Counter "resonant_db_ejections_total" {"database"} "Replicas taken out of rotation.";
     DB_ROUTES = Counter "resonant_db_shard_routes_total" {"database", "route"} "Sharded statements by kind of route.";
+    DB_SHARD_COMPILED = Counter "resonant_db_shard_routes_compiled_total" {"database"} "Routes that were not in the cache.";
+    DB_SHARD_DOWN = Gauge "resonant_db_shard_down" {"database", "shard"} "1 while a shard keeps failing and is left alone, else 0.";
+    DB_SHARD_MERGED = Counter "resonant_db_shard_merged_rows_total" {"database"} "Rows of several shards made one answer.";
+    DB_SHARD_STATEMENTS = Counter "resonant_db_shard_statements_total" {"database", "shard", "outcome"} "Statements meant for a shard by outcome.";
+    DB_SHARD_TIME = Histogram "resonant_db_shard_duration_seconds" ["seconds"] {"database", "shard"} "Time a shard took for a statement." in FAST;
 
     // resonant-cache.
     CACHE_OPERATIONS = Counter "resonant_cache_operations_total" {"cache", "operation", "result"} "Cache calls by result.";

@@ -26,6 +26,7 @@ const OPEN: &[(&str, usize)] = &[
     ("endpoint", 128),
     ("queue", 64),
     ("service", 64),
+    ("shard", 256),
 ];
 
 /// The longest value taken as it is.

@@ -14,8 +14,9 @@ use super::function::{BucketMap, Pinned, ShardFunction};
 use super::guard::{Guard, Place};
 use super::inspect::{Declared, Inspection, State};
 use super::key::{KeyType, OwnedKey};
+use super::meters::{Meters, ShardMeters};
 use super::route::Access;
-use super::router::{RouteKind, ShardRouter};
+use super::router::ShardRouter;
 use super::schema::{Engine, Schema};
 use super::shard::Shard;
 use super::{ShardConfig, TableConfig};
@@ -297,7 +298,9 @@ impl ShardedDatabaseBuilder {
         }
         let schema =
             if self.learn { self.learned(schema, engine, &databases).await? } else { schema };
-        let router = self.router_over(schema)?;
+        let own = self.name.as_deref().unwrap_or("sharded");
+        let compilations = Counter::new(&names::DB_SHARD_COMPILED, &[("database", own)]);
+        let router = self.router_over(schema)?.counting(compilations);
         let shared = Arc::new(Catalogue::default());
         let mut shards = Vec::with_capacity(databases.len());
         for (position, ((name, _), database)) in (0_u32..).zip(self.shards.iter().zip(databases)) {
@@ -318,24 +321,15 @@ impl ShardedDatabaseBuilder {
                 hashes: router.function_name() == "postgres_hash",
             });
             let inspection = Inspection { guard, catalogue, state: State::default() };
-            shards.push(Shard::new(name.clone(), database, inspection));
+            let meters = ShardMeters::new(own, name);
+            shards.push(Shard::new(name.clone(), database, inspection, meters));
         }
-        let name = self.name.unwrap_or_else(|| "sharded".to_owned());
-        let routed =
-            |route: &str| Counter::new(&names::DB_ROUTES, &[("database", &name), ("route", route)]);
-        let any = routed(&RouteKind::Any.to_string());
-        let single = routed(&RouteKind::Single.to_string());
-        let split = routed(&RouteKind::Split.to_string());
-        let refused = routed("refused");
         Ok(ShardedDatabase {
             inner: Arc::new(Inner {
                 router,
                 shards,
                 catalogue: shared,
-                any,
-                single,
-                split,
-                refused,
+                meters: Meters::new(own),
                 turn: AtomicU32::new(0),
             }),
         })

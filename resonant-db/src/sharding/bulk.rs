@@ -3,7 +3,7 @@
 use futures::future::join_all;
 
 use super::database::{ShardedDatabase, summed};
-use super::router::program;
+use super::router::{RouteKind, program};
 use crate::{Param, Result};
 
 impl ShardedDatabase {
@@ -24,7 +24,7 @@ impl ShardedDatabase {
         let names =
             groups.iter().map(|(shard, _)| self.inner.router.name(*shard)).collect::<Vec<_>>();
         let work = groups.iter().map(|(shard, rows)| {
-            self.inner.single.increment(rows.len() as u64);
+            self.inner.meters.routed(RouteKind::Single, rows.len() as u64);
             let shard = self.at(*shard);
             let rows = rows.iter().map(AsRef::as_ref);
             shard.run("execute_many", shard.database.write().execute_many(sql, rows))

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use resonant_common::join::Finding;
-use resonant_common::telemetry::Counter;
 use serde::de::DeserializeOwned;
 
 use super::builder::ShardedDatabaseBuilder;
 use super::catalogue::Catalogue;
 use super::config::ShardedConfig;
 use super::gather::Ask;
+use super::meters::Meters;
 use super::route::{Cut, Program, Split, Target};
-use super::router::{RouteExplanation, ShardRouter, program, several};
+use super::router::{RouteExplanation, RouteKind, ShardRouter, program, several};
 use super::shard::Shard;
 use super::transaction::ShardTransaction;
 use crate::{Database, Error, ErrorKind, Param, Result, Row, Rows, ToParam};
@@ -49,10 +49,7 @@ pub(super) struct Inner {
     pub(super) router: ShardRouter,
     pub(super) shards: Vec<Shard>,
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) any: Counter,
-    pub(super) single: Counter,
-    pub(super) split: Counter,
-    pub(super) refused: Counter,
+    pub(super) meters: Meters,
     /// Whose turn it is among shards that would all answer the same.
     pub(super) turn: AtomicU32,
 }
@@ -99,6 +96,15 @@ impl ShardedDatabase {
     /// [`ErrorKind::Refused`] when it would be refused.
     pub fn explain_route(&self, sql: &str, params: &[Param<'_>]) -> Result<RouteExplanation> {
         self.inner.router.explain_route(sql, params)
+    }
+
+    /// Where a statement that [`query_all`](ShardedDatabase::query_all) sends goes, and how the answers are made one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when it would be refused.
+    pub fn explain_route_all(&self, sql: &str, params: &[Param<'_>]) -> Result<RouteExplanation> {
+        self.inner.router.explain_route_all(sql, params)
     }
 
     /// Runs a statement on the shard of its key and answers its rows. A read whose keys live on several shards is sent to
@@ -174,7 +180,7 @@ impl ShardedDatabase {
         let compiled = self.inner.router.compiled(sql);
         let program = self.counted(program(&compiled, OPERATION))?;
         let shard = self.counted(self.inner.write_shard(OPERATION, program, params))?;
-        self.inner.single.increment(1);
+        self.inner.meters.routed(RouteKind::Single, 1);
         let shard = self.at(shard);
         shard.run(OPERATION, shard.database.write().execute(sql, params)).await
     }
@@ -249,7 +255,7 @@ impl ShardedDatabase {
 
     pub(super) fn counted<T>(&self, routed: Result<T>) -> Result<T> {
         if routed.is_err() {
-            self.inner.refused.increment(1);
+            self.inner.meters.refused();
         }
         routed
     }

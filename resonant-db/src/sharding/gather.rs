@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use super::builder::reads;
 use super::database::{ShardedDatabase, reference_write, split_write};
 use super::merge::{Context, Window, merged};
-use super::route::{Access, Merge, Program, Target};
-use super::router::program;
+use super::route::{Access, Merge, Program, Split, Target};
+use super::router::{RouteKind, program};
 use crate::{Error, ErrorKind, Param, Result, Rows, Session};
 
 /// What of an answer over all shards there is; made by
@@ -83,7 +83,7 @@ impl ShardedDatabase {
         let shards: Vec<u32> = (0..self.inner.router.count()).collect();
         let window =
             self.counted(Window::of(&program.merge, params, &self.context(ask, &shards)))?;
-        self.inner.split.increment(1);
+        self.inner.meters.routed(RouteKind::Every, 1);
         let text = program.merge.sql.as_deref().unwrap_or(sql);
         let each = shards.iter().map(|shard| async {
             let answer = self.on(ask, *shard, program.access, text, params);
@@ -109,7 +109,9 @@ impl ShardedDatabase {
             return Err(missing.swap_remove(0).error);
         }
         let merged = merged(&self.context(ask, &present), &program.merge, window, &rows);
-        Ok(Partial { rows: self.counted(merged)?, missing })
+        let rows = self.counted(merged)?;
+        self.inner.meters.merged(rows.len());
+        Ok(Partial { rows, missing })
     }
 
     /// Runs a statement by its keys.
@@ -119,11 +121,11 @@ impl ShardedDatabase {
         let program = self.counted(program(&compiled, operation))?;
         match self.counted(self.inner.router.target(program, params, operation))? {
             Target::One(shard) => {
-                self.inner.single.increment(1);
+                self.inner.meters.routed(RouteKind::Single, 1);
                 self.on(ask, shard, program.access, sql, params).await
             }
             Target::Any | Target::Every => {
-                self.inner.any.increment(1);
+                self.inner.meters.routed(RouteKind::Any, 1);
                 self.on_any(ask, program).await
             }
             Target::Several => {
@@ -148,7 +150,7 @@ impl ShardedDatabase {
         self.gather(ask, program, parts.collect()).await
     }
 
-    fn readable<'c>(
+    pub(super) fn readable<'c>(
         &self,
         ask: Ask<'_>,
         compiled: &'c super::route::Compiled,
@@ -172,15 +174,17 @@ impl ShardedDatabase {
         let shards: Vec<u32> = parts.iter().map(|(shard, _)| *shard).collect();
         let context = self.context(ask, &shards);
         let window = self.counted(Window::of(merge, ask.params, &context))?;
-        self.inner.split.increment(1);
+        self.inner.meters.routed(kind(program), 1);
         let text = merge.sql.as_deref().unwrap_or(ask.sql);
         let answers =
             parts.iter().map(|(shard, params)| self.on(ask, *shard, program.access, text, params));
         let answers = try_join_all(answers).await?;
-        self.counted(merged(&context, merge, window, &answers))
+        let rows = self.counted(merged(&context, merge, window, &answers))?;
+        self.inner.meters.merged(rows.len());
+        Ok(rows)
     }
 
-    fn context<'a>(&'a self, ask: Ask<'_>, shards: &'a [u32]) -> Context<'a> {
+    pub(super) fn context<'a>(&'a self, ask: Ask<'_>, shards: &'a [u32]) -> Context<'a> {
         Context {
             operation: ask.operation,
             engine: self.inner.router.engine(),
@@ -212,7 +216,7 @@ impl ShardedDatabase {
     async fn on_any(&self, ask: Ask<'_>, program: &Program) -> Result<Rows> {
         let reads = reads(program.access);
         if !reads && !program.names_keys() {
-            self.inner.refused.increment(1);
+            self.inner.meters.refused();
             return Err(reference_write(ask.operation));
         }
         let (count, turn) =
@@ -228,6 +232,14 @@ impl ShardedDatabase {
             }
         }
         answer
+    }
+}
+
+/// How a statement that several shards answer is routed.
+fn kind(program: &Program) -> RouteKind {
+    match program.split {
+        Split::Everywhere => RouteKind::Every,
+        _ => RouteKind::Split,
     }
 }
 

@@ -20,6 +20,8 @@ mod guard;
 mod inspect;
 mod key;
 mod merge;
+mod meters;
+mod migrate;
 mod refusal;
 mod route;
 mod router;
@@ -28,6 +30,7 @@ mod session;
 mod shard;
 mod spread;
 mod sql;
+mod stream;
 mod transaction;
 
 pub use self::array::KeyArray;
@@ -40,7 +43,11 @@ pub use self::function::{
 };
 pub use self::gather::{MissingShard, Partial};
 pub use self::key::{KeyType, ShardKey};
+pub use self::migrate::{
+    Drift, MigrationEvent, MigrationReport, Migrations, Migrator, ShardMigrations,
+};
 pub use self::route::Access;
 pub use self::router::{Route, RouteExplanation, RouteKind, RoutePlan, ShardRouter};
 pub use self::session::ShardedSession;
+pub use self::stream::ShardedRowStream;
 pub use self::transaction::ShardTransaction;

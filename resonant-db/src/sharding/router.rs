@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use resonant_common::telemetry::Counter;
+
 use super::function::ShardBy;
 use super::key::{KeyType, ShardKey};
 use super::refusal::{Checked, Refusal, refuse};
 use super::route::{
-    Access, Compiled, Cut, Goal, KeySource, Program, RouteCache, RowSplit, Split, Target, compile,
-    place,
+    Access, Compiled, Cut, Goal, KeySource, Merge, Program, RouteCache, RowSplit, Split, Target,
+    compile, place,
 };
 use super::schema::{Engine, Schema};
 use crate::{Error, ErrorKind, Param, Result, ToParam};
@@ -30,6 +32,8 @@ pub struct ShardRouter {
     cache: RouteCache,
     /// Of those that read all shards.
     everywhere: RouteCache,
+    /// Counts what is compiled.
+    compilations: Option<Counter>,
 }
 
 /// What a statement needs, before its parameters are known.
@@ -54,6 +58,8 @@ pub struct RouteExplanation {
     pub shards: Vec<String>,
     /// What the proof rests on.
     pub plan: RoutePlan,
+    /// How the answers of several shards are made one, where they are.
+    pub merge: Option<&'static str>,
 }
 
 /// Where a statement goes, in short.
@@ -78,6 +84,8 @@ pub enum RouteKind {
     Single,
     /// Cut into one statement for each shard.
     Split,
+    /// Sent to every shard, by explicit request only.
+    Every,
 }
 
 impl fmt::Display for RouteKind {
@@ -86,6 +94,7 @@ impl fmt::Display for RouteKind {
             RouteKind::Any => "any",
             RouteKind::Single => "single",
             RouteKind::Split => "split",
+            RouteKind::Every => "every",
         })
     }
 }
@@ -96,15 +105,22 @@ impl fmt::Display for RouteExplanation {
             RouteKind::Any => "any one shard".to_owned(),
             RouteKind::Single => self.shards.join(", "),
             RouteKind::Split => format!("split over {}", self.shards.join(", ")),
+            RouteKind::Every => format!("every shard ({})", self.shards.join(", ")),
         };
         let what = match self.plan.access {
             Access::Read => "read",
             Access::Write => "write",
         };
-        if self.plan.keys.is_empty() {
-            write!(f, "{what} on {to}: no sharded table is read")
-        } else {
-            write!(f, "{what} on {to}: {}", self.plan.keys.join(" and "))
+        match self.kind {
+            RouteKind::Every => write!(f, "{what} on {to}: no key is named")?,
+            _ if self.plan.keys.is_empty() => {
+                write!(f, "{what} on {to}: no sharded table is read")?;
+            }
+            _ => write!(f, "{what} on {to}: {}", self.plan.keys.join(" and "))?,
+        }
+        match self.merge {
+            Some(how) => write!(f, "; {how}"),
+            None => Ok(()),
         }
     }
 }
@@ -135,7 +151,20 @@ impl ShardRouter {
             key_types: key_types.into(),
             cache: RouteCache::new(cache_bytes - cache_bytes / EVERYWHERE_SHARE),
             everywhere: RouteCache::new(cache_bytes / EVERYWHERE_SHARE),
+            compilations: None,
         })
+    }
+
+    /// The same, with a counter of what is compiled.
+    pub(super) fn counting(self, compilations: Counter) -> Self {
+        Self { compilations: Some(compilations), ..self }
+    }
+
+    fn compile(&self, sql: &str, goal: Goal) -> Arc<Compiled> {
+        if let Some(compilations) = &self.compilations {
+            compilations.increment(1);
+        }
+        Arc::new(compile(sql, &self.schema, goal))
     }
 
     /// The names of the shards, in the order of declaration.
@@ -202,7 +231,29 @@ impl ShardRouter {
             Target::Any | Target::Every => (RouteKind::Any, Vec::new()),
         };
         let shards = shards.into_iter().map(|shard| self.name(shard).to_owned()).collect();
-        Ok(RouteExplanation { kind, shards, plan: plan(program) })
+        let merge = (kind == RouteKind::Split && program.access == Access::Read)
+            .then(|| how(&program.merge));
+        Ok(RouteExplanation { kind, shards, plan: plan(program), merge })
+    }
+
+    /// Where a statement that [`query_all`](super::ShardedDatabase::query_all) sends goes, and how the answers are made one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when it would be refused; the message says why and how to rewrite it.
+    pub fn explain_route_all(&self, sql: &str, params: &[Param<'_>]) -> Result<RouteExplanation> {
+        const OPERATION: &str = "explain_route_all";
+        let compiled = self.everywhere(sql);
+        let program = program(&compiled, OPERATION)?;
+        if self.target(program, params, OPERATION)? != Target::Every {
+            return self.explain_route(sql, params);
+        }
+        Ok(RouteExplanation {
+            kind: RouteKind::Every,
+            shards: self.names.to_vec(),
+            plan: plan(program),
+            merge: Some(how(&program.merge)),
+        })
     }
 
     /// The shard of a statement, for those who send it themselves. Allocates nothing when the route is cached.
@@ -226,7 +277,7 @@ impl ShardRouter {
         if let Some(route) = self.cache.get(sql) {
             return route;
         }
-        let route = Arc::new(compile(sql, &self.schema, Goal::Keys));
+        let route = self.compile(sql, Goal::Keys);
         self.cache.insert(sql, Arc::clone(&route));
         route
     }
@@ -236,7 +287,7 @@ impl ShardRouter {
         if let Some(route) = self.everywhere.get(sql) {
             return route;
         }
-        let route = Arc::new(compile(sql, &self.schema, Goal::Everywhere));
+        let route = self.compile(sql, Goal::Everywhere);
         self.everywhere.insert(sql, Arc::clone(&route));
         route
     }
@@ -357,6 +408,16 @@ pub(crate) fn several(reason: &str) -> Refusal {
         ),
         "send one statement for each key",
     )
+}
+
+/// How answers are made one, for people.
+fn how(merge: &Merge) -> &'static str {
+    match (&merge.columns, merge.order.is_empty()) {
+        (Some(_), true) => "groups are folded",
+        (Some(_), false) => "groups are folded, then ordered",
+        (None, true) => "rows follow one another, shard by shard",
+        (None, false) => "rows are woven into one order",
+    }
 }
 
 fn plan(program: &Program) -> RoutePlan {

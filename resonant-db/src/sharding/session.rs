@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::database::{ShardedDatabase, only};
 use super::gather::Ask;
-use super::router::program;
+use super::router::{RouteKind, program};
+use super::stream::ShardedRowStream;
 use super::transaction::ShardTransaction;
 use crate::{Error, ErrorKind, Param, Result, Rows, Session, ToParam};
 
@@ -68,6 +69,24 @@ impl ShardedSession {
         self.database.everywhere(self.ask("query_all", sql, params)).await
     }
 
+    /// As [`ShardedDatabase::stream`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ShardedDatabase::stream`].
+    pub async fn stream(&self, sql: &str, params: &[Param<'_>]) -> Result<ShardedRowStream> {
+        self.database.streamed(self.ask("stream", sql, params), false).await
+    }
+
+    /// As [`ShardedDatabase::stream_all`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ShardedDatabase::stream_all`].
+    pub async fn stream_all(&self, sql: &str, params: &[Param<'_>]) -> Result<ShardedRowStream> {
+        self.database.streamed(self.ask("stream_all", sql, params), true).await
+    }
+
     /// As [`ShardedDatabase::query_as`].
     ///
     /// # Errors
@@ -106,7 +125,7 @@ impl ShardedSession {
         let compiled = inner.router.compiled(sql);
         let program = self.database.counted(program(&compiled, OPERATION))?;
         let at = self.database.counted(inner.write_shard(OPERATION, program, params))?;
-        inner.single.increment(1);
+        inner.meters.routed(RouteKind::Single, 1);
         let (shard, session) = (self.database.at(at), self.of(at)?);
         shard.run(OPERATION, session.write().execute(sql, params)).await
     }

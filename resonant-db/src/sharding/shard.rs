@@ -9,6 +9,7 @@ use resonant_common::join::{Finding, Severity};
 use tokio::time::Instant;
 
 use super::inspect::Inspection;
+use super::meters::ShardMeters;
 use crate::{Database, Error, ErrorKind, Result};
 
 /// A named database of a [`ShardedDatabase`](super::ShardedDatabase).
@@ -17,12 +18,18 @@ pub(super) struct Shard {
     pub(super) name: String,
     pub(super) database: Database,
     inspection: Inspection,
+    meters: ShardMeters,
     gate: Gate,
 }
 
 impl Shard {
-    pub(super) fn new(name: String, database: Database, inspection: Inspection) -> Self {
-        Self { name, database, inspection, gate: Gate::default() }
+    pub(super) fn new(
+        name: String,
+        database: Database,
+        inspection: Inspection,
+        meters: ShardMeters,
+    ) -> Self {
+        Self { name, database, inspection, meters, gate: Gate::default() }
     }
 
     /// Awaits `work`, which talks to this shard's database, unless the shard is known to be down or is not what is declared.
@@ -51,11 +58,16 @@ impl Shard {
         look: impl Future<Output = Result<()>>,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        self.gate.admit(operation, &self.name)?;
+        if let Err(error) = self.gate.admit(operation, &self.name) {
+            self.meters.shed();
+            return Err(error);
+        }
+        let begun = Instant::now();
         let result = match look.await {
             Ok(()) => work.await,
             Err(error) => Err(error),
         };
+        self.meters.ended(&result, begun.elapsed());
         self.noted(result)
     }
 
@@ -70,16 +82,19 @@ impl Shard {
         self.database.findings().into_iter().chain(down)
     }
 
-    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+    /// Takes note of how the shard did.
+    pub(super) fn noted<T>(&self, result: Result<T>) -> Result<T> {
         match &result {
             Err(error) if blames_shard(error.kind()) => {
                 if self.gate.failed(error) {
+                    self.meters.down(true);
                     tracing::warn!(shard = %self.name, %error, "the shard keeps failing and is left alone for a while");
                 }
             }
             // Any other error came from a shard that works.
             _ => {
                 if self.gate.succeeded() {
+                    self.meters.down(false);
                     tracing::info!(shard = %self.name, "the shard answers again");
                 }
             }
@@ -98,7 +113,7 @@ impl Drop for Changed<'_> {
 }
 
 /// Whether an error speaks against the shard rather than against the statement or the load.
-fn blames_shard(kind: ErrorKind) -> bool {
+pub(super) fn blames_shard(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
 }
 

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use super::database::{ShardedDatabase, summed};
 use super::gather::Ask;
 use super::route::{Split, Target};
-use super::router::program;
+use super::router::{RouteKind, program};
 use crate::{Param, Result, Rows};
 
 impl ShardedDatabase {
@@ -41,7 +41,7 @@ impl ShardedDatabase {
                 parts.into_iter().map(|(shard, params)| (shard, sql.into(), params)).collect()
             }
         };
-        self.inner.split.increment(1);
+        self.inner.meters.routed(RouteKind::Split, 1);
         let work = parts.iter().map(|(shard, sql, params)| {
             let shard = self.at(*shard);
             shard.run(OPERATION, shard.database.write().execute(sql, params))

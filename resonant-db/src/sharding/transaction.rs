@@ -63,7 +63,7 @@ impl ShardTransaction<'_, '_> {
             Target::One(shard) => format!("the statement belongs to {}", router.name(shard)),
             _ => "the statement belongs to no single shard".to_owned(),
         };
-        self.inner.refused.increment(1);
+        self.inner.meters.refused();
         let message = format!(
             "{refused}, the transaction is on {}; use one for each shard",
             router.name(self.shard)

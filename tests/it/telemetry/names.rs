@@ -204,7 +204,7 @@ fn page() -> String {
         "# Metrics\n\nEverything the crates count, from the table in `resonant-common/src/telemetry/names.rs`. This page is written by a \
          test from it.\n\n\
          Labels named in code (`queue`, `cache`, `batch`, `database`, `service` and the pool's name) take 64 values in a process, \
-         checks 256, endpoints 128; more become `other`. All other labels are closed sets.\n\n\
+         checks and shards 256, endpoints 128; more become `other`. All other labels are closed sets.\n\n\
          | metric | kind | labels | what it is |\n|---|---|---|---|\n",
     );
     for metric in TABLE {

@@ -6,6 +6,7 @@
 
 mod binary;
 mod cutter;
+mod line;
 mod statement;
 
 use std::convert::Infallible;
@@ -22,7 +23,7 @@ use self::statement::Copy;
 use super::database::ShardedDatabase;
 use super::key::ShardKey;
 use super::refusal::Checked;
-use super::router::ShardRouter;
+use super::router::{RouteKind, ShardRouter};
 use super::schema::Engine;
 use crate::{Error, ErrorKind, Result, TransactionOptions};
 
@@ -86,7 +87,7 @@ impl ShardedDatabase {
         }
         let read = statement::read(sql, router.schema());
         let copy = self.counted(read.map_err(|refusal| refusal.error(OPERATION)))?;
-        self.inner.split.increment(1);
+        self.inner.meters.routed(RouteKind::Split, 1);
 
         let (vote, votes) = mpsc::channel(router.count() as usize);
         let (decide, decided) = watch::channel(None);

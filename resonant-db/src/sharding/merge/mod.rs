@@ -7,10 +7,12 @@ mod decimal;
 mod group;
 mod order;
 mod value;
+mod weave;
 
 use std::cmp::Ordering;
 
 use self::order::compare;
+pub(super) use self::weave::Weave;
 use super::catalogue::{Catalogue, Kind};
 use super::route::{By, Count, Merge, Place, Proof};
 use super::schema::Engine;
@@ -32,8 +34,8 @@ pub(super) struct Context<'a> {
 /// Which rows of the ordered whole are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Window {
-    skip: usize,
-    take: Option<usize>,
+    pub(super) skip: usize,
+    pub(super) take: Option<usize>,
 }
 
 impl Window {
@@ -55,7 +57,7 @@ impl Window {
 }
 
 impl Context<'_> {
-    fn refused(&self, reason: &str) -> Error {
+    pub(super) fn refused(&self, reason: &str) -> Error {
         let message = format!("{reason}; ask each key or each shard, and combine in the program");
         Error::new(ErrorKind::Refused, self.operation, message)
     }
@@ -140,19 +142,8 @@ pub(super) fn merged(
     if answers.iter().any(|rows| rows.columns().len() != columns.len()) {
         return Err(context.refused("the shards answer different columns"));
     }
-    let Some(width) = columns.len().checked_sub(merge.hidden) else {
-        return Err(context.refused("a shard answered fewer columns than it was asked for"));
-    };
-    let sorted = |by: &By| Sorted {
-        column: match by.place {
-            Place::Column(column) => column,
-            Place::Hidden(at) => width + at,
-        },
-        descending: by.descending,
-        nulls_first: by.nulls_first,
-        kind: context.kind(&by.proof),
-    };
-    let order: Vec<Sorted> = merge.order.iter().map(sorted).collect();
+    let width = width(context, merge, columns.len())?;
+    let order = sorted(context, merge, width);
     let columns: Vec<Column> = columns.into_iter().take(width).collect();
     if let Some(parts) = &merge.columns {
         return group::folded(context, merge, parts, columns, &order, window, answers);
@@ -160,7 +151,7 @@ pub(super) fn merged(
     let rows = if order.is_empty() {
         answers.iter().flat_map(Rows::iter).collect()
     } else {
-        interleaved(context, &order, window, answers)?
+        interleaved(context, order, window, answers)?
     };
     let rows: Vec<Row> = window.cut(rows.into_iter()).collect();
     if rows.len() > context.most {
@@ -181,58 +172,45 @@ pub(super) fn merged(
 /// The rows of ordered answers in order, as far as they are wanted.
 fn interleaved(
     context: &Context<'_>,
-    order: &[Sorted],
+    order: Vec<Sorted>,
     window: Window,
     answers: &[Rows],
 ) -> Result<Vec<Row>> {
-    let before = |a: &Row, b: &Row| -> Result<Ordering> {
-        for by in order {
-            let order = context.under(by, a.value(by.column)?, b.value(by.column)?)?;
-            if order != Ordering::Equal {
-                return Ok(order);
-            }
-        }
-        Ok(Ordering::Equal)
-    };
     let wanted = window.take.map_or(usize::MAX, |take| take.saturating_add(window.skip));
-    let mut fronts: Vec<_> = answers.iter().map(|rows| rows.iter().peekable()).collect();
+    let mut answers: Vec<_> = answers.iter().map(Rows::iter).collect();
+    let mut fronts: Vec<_> = answers.iter_mut().map(Iterator::next).collect();
+    let mut weave = Weave::new(order);
     let mut rows: Vec<Row> = Vec::new();
     while rows.len() < wanted {
-        let mut first: Option<(usize, Row)> = None;
-        for (at, front) in fronts.iter_mut().enumerate() {
-            let Some(row) = front.peek() else { continue };
-            let earlier = match &first {
-                Some((_, best)) => before(row, best)? == Ordering::Less,
-                None => true,
-            };
-            if earlier {
-                first = Some((at, row.clone()));
-            }
-        }
-        let Some((at, row)) = first else { break };
-        if let Some(front) = fronts.get_mut(at) {
-            front.next();
-        }
-        // Of what each shard sends in its order, a later row that should have come earlier shows that its order is another.
-        if let Some(last) = rows.last()
-            && before(&row, last)? == Ordering::Less
-        {
-            return Err(context.unordered());
-        }
-        known(context, order, &row)?;
-        rows.push(row);
+        let Some(at) = weave.next(context, &fronts)? else { break };
+        let next = answers.get_mut(at).and_then(Iterator::next);
+        rows.extend(fronts.get_mut(at).and_then(|front| std::mem::replace(front, next)));
     }
     Ok(rows)
 }
 
-/// Refuses text whose order is unknown also where there is nothing to compare it with, so that an answer does not depend on
-/// how many rows there are.
-fn known(context: &Context<'_>, order: &[Sorted], row: &Row) -> Result<()> {
-    for by in order {
-        let value = row.value(by.column)?;
-        if !matches!(value, ValueRef::Null) && compare(value, value, by.kind).is_none() {
-            return Err(context.unordered());
-        }
-    }
-    Ok(())
+/// What weaves rows of this many columns.
+pub(super) fn weave(context: &Context<'_>, merge: &Merge, columns: usize) -> Result<Weave> {
+    let width = width(context, merge, columns)?;
+    Ok(Weave::new(sorted(context, merge, width)))
+}
+
+/// How many of the columns of a shard's answer were asked for by the user.
+pub(super) fn width(context: &Context<'_>, merge: &Merge, columns: usize) -> Result<usize> {
+    columns
+        .checked_sub(merge.hidden)
+        .ok_or_else(|| context.refused("a shard answered fewer columns than it was asked for"))
+}
+
+fn sorted(context: &Context<'_>, merge: &Merge, width: usize) -> Vec<Sorted> {
+    let sorted = |by: &By| Sorted {
+        column: match by.place {
+            Place::Column(column) => column,
+            Place::Hidden(at) => width + at,
+        },
+        descending: by.descending,
+        nulls_first: by.nulls_first,
+        kind: context.kind(&by.proof),
+    };
+    merge.order.iter().map(sorted).collect()
 }

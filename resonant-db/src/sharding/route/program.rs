@@ -35,6 +35,8 @@ pub(crate) struct Program {
 pub(crate) struct Merge {
     /// What each shard is sent, where that is not the statement itself.
     pub(crate) sql: Option<Box<str>>,
+    /// The same without a bound on the rows, where they are taken one by one and the statement has none.
+    pub(crate) unbounded: Option<Box<str>>,
     /// What becomes of each column, where rows are folded.
     pub(crate) columns: Option<Box<[Part]>>,
     pub(crate) order: Box<[By]>,
@@ -208,7 +210,8 @@ impl Merge {
                 }
         });
         let order = self.order.iter().map(|by| size_of::<By>() + name(&by.proof));
-        let text = self.sql.as_ref().map_or(0, |sql| sql.len());
+        let text: usize =
+            [&self.sql, &self.unbounded].into_iter().flatten().map(|sql| sql.len()).sum();
         size_of::<Self>() + text + columns.sum::<usize>() + order.sum::<usize>()
     }
 }

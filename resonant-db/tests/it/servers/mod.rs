@@ -20,6 +20,8 @@ mod sharding_copy;
 mod sharding_faults;
 mod sharding_hash;
 mod sharding_merge;
+mod sharding_migrations;
+mod sharding_stream;
 mod statements;
 mod tls;
 mod traps;

@@ -54,6 +54,168 @@ const STATEMENTS: &[&str] = &[
     "WITH recent AS (SELECT o_id, o_c_id, o_w_id FROM orders WHERE o_w_id = $1 ORDER BY o_id DESC LIMIT 20) SELECT r.o_id, c.c_last FROM recent r JOIN customer c ON c.c_w_id = r.o_w_id AND c.c_id = r.o_c_id",
 ];
 
+/// How an object mapper spells tables and columns.
+struct Mapper {
+    name: &'static str,
+    /// What stands in FROM, by table and the alias it gets there.
+    from: fn(&str, &str) -> String,
+    column: fn(&str, &str, &str) -> String,
+    /// A column by itself, and a table that is written.
+    bare: fn(&str) -> String,
+    /// What limits the rows.
+    limit: &'static str,
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{name}\"")
+}
+
+const MAPPERS: [Mapper; 10] = [
+    Mapper {
+        name: "ActiveRecord",
+        from: |t, _| quoted(t),
+        column: |t, _, c| format!("\"{t}\".\"{c}\""),
+        bare: quoted,
+        limit: "LIMIT $9",
+    },
+    Mapper {
+        name: "Django",
+        from: |t, _| quoted(t),
+        column: |t, _, c| format!("(\"{t}\".\"{c}\")"),
+        bare: quoted,
+        limit: "LIMIT 21",
+    },
+    Mapper {
+        name: "SQLAlchemy",
+        from: |t, _| t.into(),
+        column: |t, _, c| format!("{t}.{c}"),
+        bare: str::to_owned,
+        limit: "LIMIT $9",
+    },
+    Mapper {
+        name: "Hibernate",
+        from: |t, a| format!("{t} {a}1_0"),
+        column: |_, a, c| format!("{a}1_0.{c}"),
+        bare: str::to_owned,
+        limit: "FETCH FIRST $9 ROWS ONLY",
+    },
+    Mapper {
+        name: "Prisma",
+        from: |t, _| format!("\"public\".\"{t}\""),
+        column: |t, _, c| format!("\"public\".\"{t}\".\"{c}\""),
+        bare: quoted,
+        limit: "LIMIT $9 OFFSET $10",
+    },
+    Mapper {
+        name: "Diesel",
+        from: |t, _| quoted(t),
+        column: |t, _, c| format!("\"{t}\".\"{c}\""),
+        bare: quoted,
+        limit: "LIMIT $9",
+    },
+    Mapper {
+        name: "SeaORM",
+        from: |t, _| quoted(t),
+        column: |t, _, c| format!("\"{t}\".\"{c}\""),
+        bare: quoted,
+        limit: "LIMIT $9 OFFSET $10",
+    },
+    Mapper {
+        name: "TypeORM",
+        from: |t, a| format!("\"{t}\" \"{a}\""),
+        column: |_, a, c| format!("\"{a}\".\"{c}\""),
+        bare: quoted,
+        limit: "LIMIT 10",
+    },
+    Mapper {
+        name: "Ecto",
+        from: |t, a| format!("\"{t}\" AS {a}0"),
+        column: |_, a, c| format!("{a}0.\"{c}\""),
+        bare: quoted,
+        limit: "LIMIT $9",
+    },
+    Mapper {
+        name: "Entity Framework",
+        from: |t, a| format!("{t} AS {a}"),
+        column: |_, a, c| format!("{a}.{c}"),
+        bare: str::to_owned,
+        limit: "LIMIT $9",
+    },
+];
+
+/// What object mappers send about the orders and customers of one warehouse.
+fn mapped(mapper: &Mapper) -> Vec<String> {
+    let (order, customer) = ((mapper.from)("orders", "o"), (mapper.from)("customer", "c"));
+    let o = |column: &str| (mapper.column)("orders", "o", column);
+    let c = |column: &str| (mapper.column)("customer", "c", column);
+    let b = mapper.bare;
+    let (home, id, limit) = (o("o_w_id"), o("o_id"), mapper.limit);
+    let table = if mapper.name == "Prisma" { order.clone() } else { b("orders") };
+    let own = format!("{home} = $1");
+    let written = format!("{} = $1 AND {} = $2", b("o_w_id"), b("o_id"));
+    let select = format!("SELECT {id}, {home}, {} FROM {order}", o("o_carrier_id"));
+    let insert = format!(
+        "INSERT INTO {table} ({}, {}, {}) VALUES ($2, $1, $3)",
+        b("o_id"),
+        b("o_w_id"),
+        b("o_c_id")
+    );
+    let on = format!("{} = {home} AND {} = {}", c("c_w_id"), c("c_id"), o("o_c_id"));
+    vec![
+        format!("{select} WHERE {own} AND {id} = $2 {limit}"),
+        format!("{select} WHERE ({own}) AND ({id} = $2)"),
+        format!("{select} WHERE {own} ORDER BY {id} DESC {limit}"),
+        format!("{select} WHERE {own} AND {id} > $2 ORDER BY {id} ASC {limit}"),
+        format!("SELECT COUNT(*) AS total FROM {order} WHERE {own}"),
+        format!("SELECT 1 AS one FROM {order} WHERE {own} AND {id} = $2 LIMIT 1"),
+        format!(
+            "SELECT {}, COUNT({id}) AS n FROM {order} WHERE {own} GROUP BY {} HAVING COUNT({id}) > $2",
+            o("o_c_id"),
+            o("o_c_id")
+        ),
+        format!("{select} WHERE {own} AND {id} IN ($2, $3, $4)"),
+        format!("{select} INNER JOIN {customer} ON {on} WHERE {own}"),
+        format!(
+            "{select} LEFT OUTER JOIN {customer} ON {on} WHERE {own} AND {id} = $2 ORDER BY {id}"
+        ),
+        format!("{insert} RETURNING {}", b("o_id")),
+        insert.clone(),
+        format!("UPDATE {table} SET {} = $3 WHERE {written}", b("o_carrier_id")),
+        format!(
+            "UPDATE {table} SET {} = $3, {} = {} + 1 WHERE {written} RETURNING {}",
+            b("o_carrier_id"),
+            b("o_ol_cnt"),
+            b("o_ol_cnt"),
+            b("o_id")
+        ),
+        format!("DELETE FROM {table} WHERE {written}"),
+        format!(
+            "{insert} ON CONFLICT ({}, {}) DO UPDATE SET {} = EXCLUDED.{}",
+            b("o_w_id"),
+            b("o_id"),
+            b("o_c_id"),
+            b("o_c_id")
+        ),
+        format!("{select} WHERE {own} AND {id} = $2 FOR UPDATE"),
+        format!(
+            "{select} WHERE {own} AND NOT EXISTS (SELECT 1 FROM {customer} WHERE {} = $1 AND {} = {})",
+            c("c_w_id"),
+            c("c_id"),
+            o("o_c_id")
+        ),
+        format!(
+            "{select} WHERE {own} AND {} BETWEEN $2 AND $3 AND CAST({} AS TEXT) LIKE $4",
+            o("o_entry_d"),
+            o("o_carrier_id")
+        ),
+        format!(
+            "{select} WHERE {own} AND ({} IS NULL OR {} <> $2) AND {id} = ANY($3)",
+            o("o_carrier_id"),
+            o("o_carrier_id")
+        ),
+    ]
+}
+
 fn router(bytes: usize) -> ShardRouter {
     let mut builder = ShardedDatabase::builder().route_cache_bytes(bytes).reference("item");
     for (table, key) in [
@@ -71,6 +233,7 @@ fn router(bytes: usize) -> ShardRouter {
         ("warehouse", "w_id"),
     ] {
         builder = builder.table(table, key, KeyType::Int);
+        builder = builder.table(format!("public.{table}"), key, KeyType::Int);
     }
     for shard in 0..4 {
         builder = builder.shard(format!("shard_{shard}"), "sqlite::memory:");
@@ -81,16 +244,25 @@ fn router(bytes: usize) -> ShardRouter {
 #[test]
 fn ordinary_statements_go_to_one_shard() {
     let router = router(16 << 20);
-    let mut refused = Vec::new();
-    for sql in STATEMENTS {
-        let params = [Param::Int(7); 12];
-        match router.explain_route(sql, &params) {
+    // The catalogue of what is sold is the same everywhere: it names no key.
+    let statements =
+        STATEMENTS.iter().filter(|sql| !sql.contains("FROM item")).map(|sql| (*sql).to_owned());
+    let statements: Vec<String> = statements.chain(MAPPERS.iter().flat_map(mapped)).collect();
+    let mut others = Vec::new();
+    for sql in &statements {
+        match router.explain_route(sql, &[Param::Int(7); 12]) {
             Ok(route) if route.kind == RouteKind::Single => {}
-            Ok(route) => assert!(sql.contains("FROM item"), "{sql}: {route}"),
-            Err(error) => refused.push(format!("{sql}: {error}")),
+            Ok(route) => others.push(format!("{sql}: {route}")),
+            Err(error) => others.push(format!("{sql}: {error}")),
         }
     }
-    assert!(refused.len() * 50 <= STATEMENTS.len(), "{refused:#?}");
+    let (all, single) = (statements.len(), statements.len() - others.len());
+    println!(
+        "FIGURE sharding.coverage {:.4} ({single} of {all} go to one shard)",
+        single as f64 / all as f64
+    );
+    assert!(all >= 230, "{all}");
+    assert!(others.len() * 50 <= all, "{others:#?}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 mod coverage;
 mod faults;
 mod formats;
+mod meters;
+mod migrations;
 pub(crate) mod oracle;
 mod routing;
 pub(crate) mod sceptic;

@@ -97,28 +97,14 @@ impl Finish {
         if fold {
             asked.order_by = None;
         }
-        let wanted = wanted(fold, single, limit, offset, most);
-        asked.limit_clause = match wanted {
-            Some(text) => Some(LimitClause::LimitOffset {
-                limit: Some(expression(&text).ok_or_else(|| unclear("its LIMIT is unclear"))?),
-                offset: None,
-                limit_by: Vec::new(),
-            }),
-            None => None,
+        let text = written(&mut asked, wanted(fold, single, limit, offset, most))?;
+        let unbounded = match fold || limit.is_some() {
+            true => None,
+            false => Some(written(&mut asked, wanted(fold, single, limit, offset, UNBOUNDED))?),
         };
-        let text = asked.to_string();
-        // What is sent says what is meant: the text is read back, and has to be the same statement.
-        let meant = Statement::Query(Box::new(asked));
-        let scan = sql::scan(&text)?;
-        sql::parse(&text, &scan, |read| {
-            if *read == meant {
-                Ok(())
-            } else {
-                Err(unclear("the router cannot write it down for the shards"))
-            }
-        })?;
         Ok(Merge {
-            sql: Some(text.into()),
+            sql: Some(text),
+            unbounded,
             columns: work.parts,
             order: work.order.into(),
             limit,
@@ -127,6 +113,34 @@ impl Finish {
             single,
         })
     }
+}
+
+/// More rows than there are, and yet not so many that an OFFSET could make the number too large.
+const UNBOUNDED: usize = i64::MAX as usize / 2;
+
+/// The text of a query that asks for so many rows. What is sent says what is meant: the text is read back, and has to be the
+/// same statement.
+fn written(asked: &mut Query, wanted: Option<String>) -> Checked<Box<str>> {
+    let unclear = |reason: Reason| Refusal::new(reason, "ask each key or each shard");
+    asked.limit_clause = match wanted {
+        Some(text) => Some(LimitClause::LimitOffset {
+            limit: Some(expression(&text).ok_or_else(|| unclear("its LIMIT is unclear"))?),
+            offset: None,
+            limit_by: Vec::new(),
+        }),
+        None => None,
+    };
+    let text = asked.to_string();
+    let meant = Statement::Query(Box::new(asked.clone()));
+    let scan = sql::scan(&text)?;
+    sql::parse(&text, &scan, |read| {
+        if *read == meant {
+            Ok(())
+        } else {
+            Err(unclear("the router cannot write it down for the shards"))
+        }
+    })?;
+    Ok(text.into())
 }
 
 /// How many rows each shard is asked for.

@@ -109,8 +109,22 @@ impl Block<'_> {
             Expr::Identifier(column) => self.unqualified(&folded(column)),
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
                 [qualifier, column] => self.qualified(outer, qualifier, column),
+                [schema, table, column] => self.fully(schema, table, column),
                 _ => None,
             },
+            _ => None,
+        }
+    }
+
+    /// A column with table and schema, of a table that stands in this query by that name and without another.
+    fn fully(&self, schema: &Ident, table: &Ident, column: &Ident) -> Option<Column> {
+        let (name, column) = (folded(table), folded(column));
+        let full = format!("{}.{name}", folded(schema));
+        let mut named = self.relations.iter().enumerate().filter(|(_, relation)| {
+            relation.name == name && relation.table.as_deref() == Some(full.as_str())
+        });
+        match (named.next(), named.next()) {
+            (Some((index, relation)), None) => relation.column(index, &column),
             _ => None,
         }
     }
