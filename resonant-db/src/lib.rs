@@ -127,6 +127,8 @@
 //! | `sqlite` | no | the embedded engine; compiles SQLite |
 //! | `sharding` | no | `ShardedDatabase` and its SQL router |
 //! | `bb8` | no | any bb8 manager as a [`Manager`](pool::Manager) of ours |
+//! | `uuid`, `chrono`, `time`, `jiff`, `rust_decimal` | no | the types of these crates as parameters and in [`Row::get`] |
+//! | `tower` | no | [`SessionLayer`](tower::SessionLayer): sessions over HTTP, for axum and tonic |
 //! | `testing` | no | the conformance suite of backends, and a scripted server for pools |
 //!
 //! # Metrics
@@ -137,11 +139,19 @@
 //! `/writes` or `/reads`. Statements never appear in metrics.
 
 #![cfg_attr(
-    not(all(feature = "postgres", feature = "sharding", feature = "sqlite", feature = "testing")),
+    not(all(
+        feature = "postgres",
+        feature = "sharding",
+        feature = "sqlite",
+        feature = "testing",
+        feature = "tower"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
 pub mod backend;
+#[allow(dead_code, reason = "engines write, types of other crates read, each behind a feature")]
+mod calendar;
 mod database;
 mod error;
 mod param;
@@ -152,13 +162,16 @@ mod row;
 pub mod sharding;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tower")]
+pub mod tower;
+mod types;
 
 pub use self::database::{
     CopyOut, Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, Event, Listener,
     NodeStatus, Read, RowStream, Session, Transaction, TransactionOptions, Write,
 };
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::param::{Param, ToParam};
+pub use self::param::{ArrayParam, DecimalParam, Param, ToParam};
 pub use self::pool::{ConnectionPool, PoolConfig};
 pub use self::replica_set::{PrimaryReads, ReadStrategy, ReplicaSet, Role, RoutingConfig};
 pub use self::row::{ColumnIndex, FromValue, Row, Rows, RowsIter, ValueRef};

@@ -1,6 +1,19 @@
 //! Parameters of a statement.
 
+mod array;
+mod decimal;
+#[allow(dead_code, reason = "engines write, each behind a feature")]
+mod text;
+
 use std::fmt;
+
+pub use self::array::ArrayParam;
+pub(crate) use self::array::arrays_of;
+pub use self::decimal::DecimalParam;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::text::write_text;
+#[cfg(feature = "postgres")]
+pub(crate) use self::text::{DAYS_TO_2000, MICROS_TO_2000};
 
 /// A borrowed value given to a statement in place of `$1`, `$2`, …
 ///
@@ -21,6 +34,41 @@ pub enum Param<'a> {
     Text(&'a str),
     /// Raw bytes.
     Bytes(&'a [u8]),
+    /// A decimal number, exactly.
+    Decimal(DecimalParam),
+    /// A UUID.
+    Uuid([u8; 16]),
+    /// A day, counted from 1970-01-01.
+    Date(i32),
+    /// A time of day, in microseconds since midnight.
+    Time(i64),
+    /// A day and a time of day without a zone, in microseconds since 1970-01-01T00:00:00.
+    Timestamp(i64),
+    /// A moment, in microseconds since 1970-01-01T00:00:00Z.
+    TimestampTz(i64),
+    /// Several values of one type: a vector.
+    Array(&'a dyn ArrayParam),
+}
+
+impl Param<'_> {
+    /// The kind of the value in words, for messages: `a whole number`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Param::Null => "null",
+            Param::Bool(_) => "a boolean",
+            Param::Int(_) => "a whole number",
+            Param::Float(_) => "a floating-point number",
+            Param::Text(_) => "text",
+            Param::Bytes(_) => "bytes",
+            Param::Decimal(_) => "a decimal number",
+            Param::Uuid(_) => "a UUID",
+            Param::Date(_) => "a date",
+            Param::Time(_) => "a time of day",
+            Param::Timestamp(_) => "a timestamp without a zone",
+            Param::TimestampTz(_) => "a moment",
+            Param::Array(_) => "an array",
+        }
+    }
 }
 
 impl fmt::Debug for Param<'_> {
@@ -32,6 +80,8 @@ impl fmt::Debug for Param<'_> {
             Param::Float(_) => f.write_str("float"),
             Param::Text(text) => write!(f, "text({} bytes)", text.len()),
             Param::Bytes(bytes) => write!(f, "bytes({})", bytes.len()),
+            Param::Array(values) => write!(f, "array({} values)", values.len()),
+            other => f.write_str(other.kind().rsplit(' ').next().unwrap_or_default()),
         }
     }
 }

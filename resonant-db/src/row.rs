@@ -9,6 +9,7 @@
 mod block;
 mod de;
 mod value;
+mod vector;
 
 use std::fmt;
 use std::ops::Range;
@@ -20,6 +21,8 @@ use crate::{Error, ErrorKind, Result};
 
 pub use self::block::{Column, ParamRows, RowBlock, RowsBuilder};
 pub use self::value::{FromValue, ValueRef};
+#[allow(unused_imports, reason = "used by the types of other crates, each behind a feature")]
+pub(crate) use self::vector::{FromText, elements, vectors_of};
 
 struct Answer {
     columns: Vec<Column>,
@@ -161,10 +164,11 @@ impl Row {
         let value = self.value(position)?;
         T::from_value(value).ok_or_else(|| {
             let message = format!(
-                "column {:?} holds {}, which is no {}{}",
-                self.answer.columns[position].name(),
+                "column {} holds {}, which is no {} (for {}){}",
+                self.answer.column(position),
                 value.kind(),
                 T::EXPECTED,
+                std::any::type_name::<T>(),
                 if matches!(value, ValueRef::Null) { "; ask for an Option" } else { "" }
             );
             Error::new(ErrorKind::Decode, "get", message)
@@ -203,9 +207,18 @@ impl fmt::Debug for Row {
 impl Answer {
     fn value(&self, row: usize, column: usize) -> Result<ValueRef<'_>> {
         self.block.value(row, column).map_err(|fault| {
-            let message = format!("column {:?}: {fault}", self.columns[column].name());
+            let message = format!("column {}: {fault}", self.column(column));
             Error::new(ErrorKind::Decode, "get", message)
         })
+    }
+
+    /// A column as messages name it: with its type, where the engine says it.
+    fn column(&self, column: usize) -> String {
+        let name = self.columns[column].name();
+        match self.block.type_name(column) {
+            Some(declared) => format!("{name:?} of type {declared}"),
+            None => format!("{name:?}"),
+        }
     }
 }
 

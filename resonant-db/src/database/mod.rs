@@ -117,6 +117,17 @@ impl Database {
         Session::from_token(self.clone(), token)
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn has_one_node(&self) -> bool {
+        self.inner.set.nodes().len() == 1
+    }
+
+    /// Whether a token can be of this database, as far as that is known.
+    #[cfg(feature = "tower")]
+    pub(crate) fn may_be_of(&self, written: &crate::replica_set::Written) -> bool {
+        self.inner.set.may_be_of(written)
+    }
+
     /// Asks the database for a sign of life: the primary, or for an embedded engine a reading connection to its file, so
     /// that a long write does not look like an outage.
     ///

@@ -34,7 +34,11 @@ impl Session {
     }
 
     pub(super) fn from_token(database: Database, token: &str) -> Result<Self> {
-        Ok(Self { database, written: Arc::new(Mutex::new(Written::from_token(token)?)) })
+        Ok(Self::resumed(database, Written::from_token(token)?))
+    }
+
+    pub(crate) fn resumed(database: Database, written: Written) -> Self {
+        Self { database, written: Arc::new(Mutex::new(written)) }
     }
 
     /// Reads that see everything this session has written.

@@ -8,6 +8,7 @@ mod health;
 mod latency;
 mod node;
 mod pick;
+pub(crate) mod postgres;
 mod probe;
 mod roles;
 mod session;
@@ -37,6 +38,7 @@ pub use self::builder::ReplicaSetBuilder;
 pub use self::config::{PrimaryReads, RoutingConfig};
 pub use self::node::{NodeState, Observation, Role};
 pub use self::pick::Pick;
+pub use self::postgres::POSTGRES_PROBE;
 pub use self::session::PickSession;
 pub use self::strategy::{Candidate, ReadStrategy};
 pub use self::tour::Tour;
@@ -245,6 +247,15 @@ impl<P> ReplicaSet<P> {
 
     pub(crate) fn budget(&self) -> &RetryBudget {
         &self.shared().budget
+    }
+
+    /// Whether a token of `written` can be of this database, as far as that is known.
+    #[cfg(feature = "tower")]
+    pub(crate) fn may_be_of(&self, written: &Written) -> bool {
+        let Some(wanted) = written.position else { return true };
+        let view = self.shared().view();
+        let known = view.nodes.iter().find_map(|node| node.seen().sighting.position);
+        known.is_none_or(|known| known.system == wanted.system)
     }
 
     pub(crate) fn nodes(&self) -> Vec<Arc<Node<P>>> {

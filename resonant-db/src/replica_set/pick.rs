@@ -83,6 +83,31 @@ impl<P> Pick<P> {
         self.shared.failed(&self.node, cause);
     }
 
+    /// Says how the call went by its result, and hands that on: an error counts against the node if `is_down` says so of it,
+    /// else as an answer.
+    ///
+    /// ```
+    /// # use resonant_db::replica_set::Pick;
+    /// # fn example(node: &Pick<()>, answer: Result<u32, std::io::Error>) -> Result<u32, std::io::Error> {
+    /// let row = node.judge(answer, |error| error.kind() == std::io::ErrorKind::ConnectionRefused)?;
+    /// # Ok(row) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The one that is handed on.
+    pub fn judge<T, E: fmt::Display>(
+        &self,
+        answer: Result<T, E>,
+        is_down: impl FnOnce(&E) -> bool,
+    ) -> Result<T, E> {
+        match &answer {
+            Err(error) if is_down(error) => self.failed(error),
+            _ => self.succeeded(),
+        }
+        answer
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.node.id
     }

@@ -1,6 +1,6 @@
 //! Where values are kept: a backend's own block, or flat copies in three buffers.
 
-use crate::{Error, ErrorKind, Param, Result};
+use crate::{ArrayParam, Error, ErrorKind, Param, Result};
 
 use super::Rows;
 use super::value::ValueRef;
@@ -41,6 +41,12 @@ pub trait RowBlock: Send + Sync + 'static {
 
     /// Decodes the value at a row and column, both counted from 0.
     fn value(&self, row: usize, column: usize) -> std::result::Result<ValueRef<'_>, &'static str>;
+
+    /// The engine's name for the type of a column, for messages; `None`, the default, where it is not known.
+    fn type_name(&self, column: usize) -> Option<&str> {
+        let _ = column;
+        None
+    }
 }
 
 /// Values copied one behind the other: numbers in place, text and bytes in one buffer each.
@@ -49,6 +55,7 @@ struct Cells {
     cells: Vec<Cell>,
     text: String,
     bytes: Vec<u8>,
+    lists: Vec<Cells>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,9 +69,54 @@ enum Cell {
     Text(usize, usize),
     Bytes(usize, usize),
     Unreadable(&'static str),
+    /// A parameter that is no value of a row, and holds nothing borrowed.
+    Param(Param<'static>),
+    /// Several, at this place among the lists.
+    List(usize),
 }
 
 impl Cells {
+    fn push_param(&mut self, param: Param<'_>) {
+        let value = match param {
+            Param::Null => ValueRef::Null,
+            Param::Bool(value) => ValueRef::Bool(value),
+            Param::Int(value) => ValueRef::Int(value),
+            Param::Float(value) => ValueRef::Float(value),
+            Param::Text(value) => ValueRef::Text(value),
+            Param::Bytes(value) => ValueRef::Bytes(value),
+            Param::Array(values) => {
+                let mut list = Self::default();
+                for value in values.values() {
+                    list.push_param(value);
+                }
+                self.lists.push(list);
+                return self.cells.push(Cell::List(self.lists.len() - 1));
+            }
+            Param::Decimal(value) => return self.cells.push(Cell::Param(Param::Decimal(value))),
+            Param::Uuid(value) => return self.cells.push(Cell::Param(Param::Uuid(value))),
+            Param::Date(value) => return self.cells.push(Cell::Param(Param::Date(value))),
+            Param::Time(value) => return self.cells.push(Cell::Param(Param::Time(value))),
+            Param::Timestamp(value) => {
+                return self.cells.push(Cell::Param(Param::Timestamp(value)));
+            }
+            Param::TimestampTz(value) => {
+                return self.cells.push(Cell::Param(Param::TimestampTz(value)));
+            }
+        };
+        self.push(value);
+    }
+
+    fn param(&self, index: usize) -> Param<'_> {
+        match self.cells.get(index) {
+            None => Param::Null,
+            Some(Cell::Param(param)) => *param,
+            Some(Cell::List(place)) => {
+                self.lists.get(*place).map_or(Param::Null, |list| Param::Array(list))
+            }
+            Some(_) => self.get(index).map_or(Param::Null, Param::from),
+        }
+    }
+
     fn push(&mut self, value: ValueRef<'_>) {
         self.cells.push(match value {
             ValueRef::Null => Cell::Null,
@@ -105,11 +157,23 @@ impl Cells {
             Cell::Text(start, end) => ValueRef::Text(&self.text[start..end]),
             Cell::Bytes(start, end) => ValueRef::Bytes(&self.bytes[start..end]),
             Cell::Unreadable(fault) => return Err(fault),
+            Cell::Param(_) | Cell::List(_) => return Err("it is a parameter"),
         })
     }
 
     fn size(&self) -> usize {
-        self.cells.len() * size_of::<Cell>() + self.text.len() + self.bytes.len()
+        let lists: usize = self.lists.iter().map(Self::size).sum();
+        self.cells.len() * size_of::<Cell>() + self.text.len() + self.bytes.len() + lists
+    }
+}
+
+impl ArrayParam for Cells {
+    fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    fn get(&self, place: usize) -> Param<'_> {
+        self.param(place)
     }
 }
 
@@ -178,7 +242,7 @@ impl ParamRows {
     pub fn single(params: &[Param<'_>]) -> Self {
         let mut rows = Self { width: params.len(), len: 1, cells: Cells::default() };
         for param in params {
-            rows.cells.push((*param).into());
+            rows.cells.push_param(*param);
         }
         rows
     }
@@ -199,7 +263,7 @@ impl ParamRows {
             return Err(Error::new(ErrorKind::Rejected, "execute_many", message));
         }
         for param in params {
-            self.cells.push((*param).into());
+            self.cells.push_param(*param);
         }
         self.len += 1;
         Ok(())
@@ -230,13 +294,14 @@ impl ParamRows {
         if row >= self.len || position >= self.width {
             return Param::Null;
         }
-        self.cells.get(row * self.width + position).map_or(Param::Null, Param::from)
+        self.cells.param(row * self.width + position)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ToParam;
 
     #[test]
     fn rows_of_parameters_keep_their_values() -> Result<()> {
@@ -248,6 +313,11 @@ mod tests {
         assert_eq!(rows.param(1, 1), Param::Text(""));
         assert_eq!(rows.param(1, 2), Param::Bytes(b"\xff"));
         assert_eq!(rows.param(2, 0), Param::Null);
+        let list = vec![Some("a"), None];
+        rows.push(&[Param::Uuid([7; 16]), list.to_param(), Param::TimestampTz(-1)])?;
+        assert_eq!(rows.param(2, 0), Param::Uuid([7; 16]));
+        assert_eq!(rows.param(2, 1), list.to_param());
+        assert_eq!(rows.param(2, 2), Param::TimestampTz(-1));
         let error = rows.push(&[Param::Int(1)]).expect_err("too narrow");
         assert_eq!(error.kind(), ErrorKind::Rejected);
         Ok(())

@@ -24,6 +24,8 @@ macro_rules! every_number {
 
 mod array;
 
+pub(super) use self::array::for_each as array_elements;
+
 use std::fmt;
 
 use serde::de::value::StrDeserializer;
@@ -44,11 +46,7 @@ pub(super) fn decode<T: DeserializeOwned>(answer: &Answer, index: usize) -> Resu
         let target = std::any::type_name::<T>();
         let message = match fault.column {
             Some(column) => {
-                format!(
-                    "column {:?}: {}, for {target}",
-                    answer.columns[column].name(),
-                    fault.message
-                )
+                format!("column {}: {}, for {target}", answer.column(column), fault.message)
             }
             None => format!("{}, for {target}", fault.message),
         };

@@ -42,19 +42,6 @@ impl ValueRef<'_> {
     }
 }
 
-impl<'a> From<Param<'a>> for ValueRef<'a> {
-    fn from(param: Param<'a>) -> Self {
-        match param {
-            Param::Null => ValueRef::Null,
-            Param::Bool(value) => ValueRef::Bool(value),
-            Param::Int(value) => ValueRef::Int(value),
-            Param::Float(value) => ValueRef::Float(value),
-            Param::Text(value) => ValueRef::Text(value),
-            Param::Bytes(value) => ValueRef::Bytes(value),
-        }
-    }
-}
-
 impl<'a> From<ValueRef<'a>> for Param<'a> {
     fn from(value: ValueRef<'a>) -> Self {
         match value {
@@ -84,8 +71,12 @@ impl fmt::Debug for ValueRef<'_> {
 ///
 /// Whole numbers fit any integer type that holds them, and a float when it holds them exactly; `0` and `1` are booleans
 /// too, because some engines have no others. A decimal number is its digits as a `String`, the nearest float, and an
-/// integer when it is whole and fits. An array is its text as a `String`. Nothing else is converted: text is never parsed,
-/// NULL is only an `Option`.
+/// integer when it is whole and fits. An array is its text as a `String`, and a vector of booleans, numbers or texts, of an
+/// `Option` of them where there may be NULLs. NULL is only an `Option`.
+///
+/// With the features `uuid`, `chrono`, `time`, `jiff` and `rust_decimal` the types of these crates are read from what engines
+/// write for theirs, alone and in vectors. Other text is never parsed. Who decodes through serde needs what the crates
+/// offer for it: `uuid`, `chrono`, `jiff` and `rust_decimal` their feature `serde`, `time` its `serde::rfc3339`.
 pub trait FromValue<'a>: Sized {
     /// What is expected, as messages say it: `"whole number that fits i32"`.
     const EXPECTED: &'static str;

@@ -169,6 +169,7 @@ impl KeyType {
                 Ok(bytes) => Ok(ShardKey::Uuid(bytes)),
                 Err(_) => fault("bytes"),
             },
+            (KeyType::Uuid, Param::Uuid(bytes)) => Ok(ShardKey::Uuid(bytes)),
             (KeyType::Uuid, Param::Text(text)) => match hyphenated_uuid(text) {
                 Some(bytes) => Ok(ShardKey::Uuid(bytes)),
                 None => fault("text"),

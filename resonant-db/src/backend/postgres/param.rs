@@ -11,7 +11,9 @@ use std::fmt;
 use bytes::BytesMut;
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type};
 
+use crate::ArrayParam;
 use crate::Param;
+use crate::param::{DAYS_TO_2000, MICROS_TO_2000, write_text};
 
 /// A parameter on its way to the server. `Debug`, which the driver writes to its log, shows no value.
 #[derive(Clone, Copy)]
@@ -24,7 +26,7 @@ impl fmt::Debug for Encoded<'_> {
 }
 
 /// How a value travels.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Form<'a> {
     Null,
     Bool(bool),
@@ -35,10 +37,10 @@ enum Form<'a> {
     Float4(f32),
     Float8(f64),
     Bytes(&'a [u8]),
+    Uuid([u8; 16]),
     Text(&'a str),
-    /// In digits.
-    Whole(i64),
-    Real(f64),
+    /// In digits, or as an array.
+    Written(Param<'a>),
 }
 
 /// The declared type behind any domains.
@@ -58,16 +60,10 @@ fn is_text(declared: &Type) -> bool {
 /// The form of a value for a declared type, or why there is none.
 fn form<'a>(param: Param<'a>, declared: &Type) -> Result<Form<'a>, Refusal> {
     let declared = base(declared);
-    let refuse = |hint: &'static str| {
-        let found = match param {
-            Param::Null => "null",
-            Param::Bool(_) => "a boolean",
-            Param::Int(_) => "a whole number",
-            Param::Float(_) => "a floating-point number",
-            Param::Text(_) => "text",
-            Param::Bytes(_) => "bytes",
-        };
-        Refusal { found, declared: declared.name().to_owned(), hint }
+    let refuse = |hint: &'static str| Refusal {
+        found: param.kind(),
+        declared: declared.name().to_owned(),
+        hint,
     };
     let narrow = "it does not fit";
     Ok(match param {
@@ -78,26 +74,64 @@ fn form<'a>(param: Param<'a>, declared: &Type) -> Result<Form<'a>, Refusal> {
             Type::INT4 => Form::Int4(value.try_into().map_err(|_| refuse(narrow))?),
             Type::INT2 => Form::Int2(value.try_into().map_err(|_| refuse(narrow))?),
             Type::OID => Form::Oid(value.try_into().map_err(|_| refuse(narrow))?),
-            Type::FLOAT8 | Type::FLOAT4 | Type::NUMERIC | Type::MONEY => Form::Whole(value),
+            Type::FLOAT8 | Type::FLOAT4 | Type::NUMERIC | Type::MONEY => Form::Written(param),
             _ => return Err(refuse("give it as text, or cast the placeholder: $1::bigint")),
         },
         Param::Float(value) => match *declared {
             Type::FLOAT8 => Form::Float8(value),
             // The nearest one, as the engine itself would store it.
             Type::FLOAT4 => Form::Float4(value as f32),
-            Type::NUMERIC => Form::Real(value),
+            Type::NUMERIC => Form::Written(param),
             _ => return Err(refuse("cast the placeholder: $1::double precision")),
         },
         Param::Text(_) if *declared == Type::BYTEA => return Err(refuse("give it as bytes")),
         Param::Text(value) => Form::Text(value),
         Param::Bytes(value) if *declared == Type::BYTEA => Form::Bytes(value),
         Param::Bytes(value) if *declared == Type::UUID && value.len() == 16 => Form::Bytes(value),
+        Param::Decimal(_) if *declared == Type::NUMERIC => Form::Written(param),
+        Param::Uuid(value) if *declared == Type::UUID => Form::Uuid(value),
+        Param::Date(days) if *declared == Type::DATE => {
+            Form::Int4(days.checked_sub(DAYS_TO_2000).ok_or_else(|| refuse(narrow))?)
+        }
+        Param::Time(micros) if *declared == Type::TIME => Form::Int8(micros),
+        Param::Timestamp(micros) if *declared == Type::TIMESTAMP => {
+            Form::Int8(micros.checked_sub(MICROS_TO_2000).ok_or_else(|| refuse(narrow))?)
+        }
+        Param::TimestampTz(micros) if *declared == Type::TIMESTAMPTZ => {
+            Form::Int8(micros.checked_sub(MICROS_TO_2000).ok_or_else(|| refuse(narrow))?)
+        }
+        Param::Array(values) => match declared.kind() {
+            Kind::Array(element) => {
+                elements(values, element)?;
+                Form::Written(param)
+            }
+            _ => return Err(refuse("cast the placeholder, such as $1::text[]")),
+        },
+        Param::Decimal(_) => return Err(refuse("cast the placeholder: $1::numeric")),
+        Param::Uuid(_) => return Err(refuse("cast the placeholder: $1::uuid")),
+        Param::Date(_) => return Err(refuse("cast the placeholder: $1::date")),
+        Param::Time(_) => return Err(refuse("cast the placeholder: $1::time")),
+        // The server would take the zone of the session, or leave it out.
+        Param::Timestamp(_) => return Err(refuse("cast the placeholder: $1::timestamp")),
+        Param::TimestampTz(_) => return Err(refuse("cast the placeholder: $1::timestamptz")),
         Param::Bool(_) if is_text(declared) => {
             return Err(refuse("give it as text, or cast the placeholder: $1::boolean"));
         }
         Param::Bool(_) => return Err(refuse("cast the placeholder: $1::boolean")),
         Param::Bytes(_) => return Err(refuse("cast the placeholder: $1::bytea")),
     })
+}
+
+/// Whether each value of an array is of its type.
+fn elements(values: &dyn ArrayParam, declared: &Type) -> Result<(), Refusal> {
+    for value in values.values() {
+        match value {
+            // Arrays of arrays have the type of their elements.
+            Param::Array(inner) => elements(inner, declared)?,
+            value => drop(form(value, declared)?),
+        }
+    }
+    Ok(())
 }
 
 /// A parameter that is not of the declared type.
@@ -151,8 +185,12 @@ impl ToSql for Encoded<'_> {
             Form::Float8(value) => out.extend_from_slice(&value.to_be_bytes()),
             Form::Bytes(value) => out.extend_from_slice(value),
             Form::Text(value) => out.extend_from_slice(value.as_bytes()),
-            Form::Whole(value) => out.extend_from_slice(value.to_string().as_bytes()),
-            Form::Real(value) => out.extend_from_slice(digits(value).as_bytes()),
+            Form::Uuid(value) => out.extend_from_slice(&value),
+            Form::Written(param) => {
+                let mut text = String::new();
+                write_text(param, &mut text);
+                out.extend_from_slice(text.as_bytes());
+            }
         }
         Ok(IsNull::No)
     }
@@ -171,20 +209,9 @@ impl ToSql for Encoded<'_> {
 
     fn encode_format(&self, declared: &Type) -> Format {
         match form(self.0, declared) {
-            Ok(Form::Text(_) | Form::Whole(_) | Form::Real(_)) => Format::Text,
+            Ok(Form::Text(_) | Form::Written(_)) => Format::Text,
             _ => Format::Binary,
         }
-    }
-}
-
-/// The shortest digits that are this number, as the server reads them.
-fn digits(value: f64) -> String {
-    if value.is_nan() {
-        "NaN".into()
-    } else if value.is_infinite() {
-        if value > 0.0 { "Infinity".into() } else { "-Infinity".into() }
-    } else {
-        format!("{value:e}")
     }
 }
 
@@ -233,11 +260,29 @@ mod tests {
     }
 
     #[test]
-    fn floats_keep_every_digit_as_decimals() {
-        for value in [0.1, -2.5e300, 1e-7, 123_456_789.123_456_79] {
-            assert_eq!(digits(value).parse(), Ok(value));
+    fn moments_and_the_like_are_only_what_they_are() {
+        let moment = Param::TimestampTz(946_684_800_000_001);
+        assert_eq!(encode(moment, &Type::TIMESTAMPTZ), Ok((1_i64.to_be_bytes().to_vec(), false)));
+        for (param, declared) in [
+            (moment, Type::TIMESTAMP),
+            (Param::Timestamp(0), Type::TIMESTAMPTZ),
+            (Param::Date(0), Type::TIMESTAMP),
+            (Param::Uuid([0; 16]), Type::TEXT),
+            (Param::Decimal(crate::DecimalParam::new(1, 1)), Type::FLOAT8),
+            (Param::Timestamp(i64::MIN), Type::TIMESTAMP),
+            (Param::Array(&vec![1_i64]), Type::INT8),
+            (Param::Array(&vec![1_i64]), Type::TEXT_ARRAY),
+            (Param::Array(&vec![70_000_i64]), Type::INT2_ARRAY),
+        ] {
+            let refused = encode(param, &declared).expect_err("another type");
+            assert!(refused.starts_with("is "), "{refused}");
         }
-        assert_eq!(digits(f64::NEG_INFINITY), "-Infinity");
+        let list = vec![Some("a"), None];
+        assert_eq!(
+            encode(Param::Array(&list), &Type::TEXT_ARRAY),
+            Ok((b"{\"a\",NULL}".to_vec(), true))
+        );
+        assert_eq!(encode(Param::Date(10_957), &Type::DATE), Ok((vec![0; 4], false)));
     }
 
     #[test]

@@ -142,6 +142,10 @@ impl RowBlock for Block {
         self.rows.len()
     }
 
+    fn type_name(&self, column: usize) -> Option<&str> {
+        Some(self.rows.first()?.columns().get(column)?.type_().name())
+    }
+
     fn value(&self, row: usize, column: usize) -> Result<ValueRef<'_>, Fault> {
         let Some(raw) = raw(&self.rows[row], column)? else { return Ok(ValueRef::Null) };
         Ok(match self.shapes[column] {

@@ -380,6 +380,20 @@ impl Engine {
                 Param::Float(value) => statement.raw_bind_parameter(place, value),
                 Param::Text(value) => statement.raw_bind_parameter(place, value),
                 Param::Bytes(value) => statement.raw_bind_parameter(place, value),
+                // It would keep fifteen digits of one, and has no notion of the other.
+                unknown @ (Param::Decimal(_) | Param::Array(_)) => {
+                    let message = format!(
+                        "${} is {}, which SQLite does not know; give it as text",
+                        position + 1,
+                        unknown.kind()
+                    );
+                    return Err(Error::new(ErrorKind::Rejected, operation, message));
+                }
+                other => {
+                    let mut text = String::new();
+                    crate::param::write_text(other, &mut text);
+                    statement.raw_bind_parameter(place, text)
+                }
             };
             bound.map_err(|error| self.error(operation, error))?;
         }

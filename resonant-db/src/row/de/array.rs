@@ -46,6 +46,23 @@ impl<'a> Elements<'a> {
     }
 }
 
+/// Calls `visit` with the text of each element of an array of one dimension, `None` for NULL; answers whether it was one, and
+/// each visit was good.
+pub(in crate::row) fn for_each(text: &str, mut visit: impl FnMut(Option<&str>) -> bool) -> bool {
+    let Ok(mut elements) = Elements::new(text) else { return false };
+    loop {
+        let good = match elements.next() {
+            Ok(None) => return true,
+            Ok(Some(Element::Null)) => visit(None),
+            Ok(Some(Element::Text(text))) => visit(Some(&text)),
+            Ok(Some(Element::Array(_))) | Err(_) => false,
+        };
+        if !good {
+            return false;
+        }
+    }
+}
+
 fn broken() -> Fault {
     Fault::new("its array is not well formed")
 }

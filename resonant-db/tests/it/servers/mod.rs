@@ -7,6 +7,7 @@ mod credentials;
 mod failover;
 mod faults;
 mod flow;
+mod http;
 mod lag;
 mod listen;
 mod pooler;
@@ -26,6 +27,7 @@ mod statements;
 mod tls;
 mod traps;
 mod turns;
+mod types;
 mod values;
 
 use std::time::Duration;

@@ -6,11 +6,12 @@
 mod nested;
 mod network;
 mod numeric;
-mod time;
 
 use std::fmt::Write as _;
 
 use tokio_postgres::types::{Kind, Type};
+
+use crate::calendar as time;
 
 use self::numeric::numeric;
 pub(super) use self::numeric::numeric_of;

@@ -1,4 +1,4 @@
-//! Dates and times: counted from the start of the year 2000, in days and microseconds.
+//! Dates and times as text and back: counted from the start of the year 2000, in days and microseconds.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 const DAYS_TO_2000: i64 = 730_425;
 
 /// A date; the ends of the scale are infinite.
-pub(super) fn date(days: i32, out: &mut String) {
+pub(crate) fn date(days: i32, out: &mut String) {
     match days {
         i32::MAX => out.push_str("infinity"),
         i32::MIN => out.push_str("-infinity"),
@@ -20,7 +20,7 @@ pub(super) fn date(days: i32, out: &mut String) {
 }
 
 /// A timestamp with what says its zone.
-pub(super) fn timestamp(micros: i64, zone: &str, out: &mut String) {
+pub(crate) fn timestamp(micros: i64, zone: &str, out: &mut String) {
     match micros {
         i64::MAX => out.push_str("infinity"),
         i64::MIN => out.push_str("-infinity"),
@@ -35,14 +35,14 @@ pub(super) fn timestamp(micros: i64, zone: &str, out: &mut String) {
 }
 
 /// A time of day.
-pub(super) fn time(micros: i64, out: &mut String) {
+pub(crate) fn time(micros: i64, out: &mut String) {
     let (seconds, fraction) = (micros / MICROS_PER_SECOND, micros % MICROS_PER_SECOND);
     let _ = write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     fraction_of(fraction, out);
 }
 
 /// A time of day with its zone, given in seconds west of Greenwich.
-pub(super) fn time_with_zone(micros: i64, west: i32, out: &mut String) {
+pub(crate) fn time_with_zone(micros: i64, west: i32, out: &mut String) {
     time(micros, out);
     let (sign, offset) =
         if west > 0 { ('-', west.unsigned_abs()) } else { ('+', west.unsigned_abs()) };
@@ -53,7 +53,7 @@ pub(super) fn time_with_zone(micros: i64, west: i32, out: &mut String) {
 }
 
 /// An interval as ISO 8601 has it: `P1Y2M3DT4H5M6.7S`. Each part has its own sign.
-pub(super) fn interval(micros: i64, days: i32, months: i32, out: &mut String) {
+pub(crate) fn interval(micros: i64, days: i32, months: i32, out: &mut String) {
     if (micros, days, months) == (0, 0, 0) {
         out.push_str("PT0S");
         return;
@@ -109,6 +109,69 @@ fn calendar(days: i64, out: &mut String) -> &'static str {
     era
 }
 
+/// A day, read from text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Day {
+    /// The year before the first is 0.
+    pub(crate) year: i32,
+    pub(crate) month: u8,
+    pub(crate) day: u8,
+}
+
+/// A time of day, read from text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clock {
+    pub(crate) hour: u8,
+    pub(crate) minute: u8,
+    pub(crate) second: u8,
+    pub(crate) micros: u32,
+}
+
+/// Reads `2024-02-29` or `0044-03-15 BC`.
+pub(crate) fn read_date(text: &str) -> Option<Day> {
+    let (text, bc) = era(text);
+    let mut parts = text.splitn(3, '-');
+    let year: i32 = digits(parts.next()?, 4)?.try_into().ok()?;
+    let month = u8::try_from(digits(parts.next()?, 2)?).ok()?;
+    let day = u8::try_from(digits(parts.next()?, 2)?).ok()?;
+    Some(Day { year: if bc { 1 - year } else { year }, month, day })
+}
+
+/// Reads `23:59:59.000001`, also of the 24th hour and the 60th second, which no clock has.
+pub(crate) fn read_time(text: &str) -> Option<Clock> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let mut parts = whole.splitn(3, ':');
+    let mut part = || u8::try_from(digits(parts.next()?, 2)?).ok();
+    let (hour, minute, second) = (part()?, part()?, part()?);
+    if fraction.is_empty() || fraction.len() > 6 {
+        return None;
+    }
+    let micros = digits(fraction, 1)? * 10_u32.pow(6 - u32::try_from(fraction.len()).ok()?);
+    Some(Clock { hour, minute, second, micros })
+}
+
+/// Reads `2024-02-29T12:34:56.789`, with a blank for the `T` too, followed by what says the zone.
+pub(crate) fn read_timestamp(text: &str, zone: &str) -> Option<(Day, Clock)> {
+    let (text, bc) = era(text);
+    let (date, time) = text.strip_suffix(zone)?.split_once(['T', ' '])?;
+    let day = read_date(date)?;
+    let year = if bc { 1 - day.year } else { day.year };
+    Some((Day { year, ..day }, read_time(time)?))
+}
+
+fn era(text: &str) -> (&str, bool) {
+    match text.strip_suffix(" BC") {
+        Some(text) => (text, true),
+        None => (text, false),
+    }
+}
+
+/// At least so many digits, and nothing else.
+fn digits(text: &str, least: usize) -> Option<u32> {
+    let plain = text.len() >= least && text.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +212,33 @@ mod tests {
         assert_eq!(shown(|out| interval(0, 0, 0, out)), "PT0S");
         assert_eq!(shown(|out| interval(3_723_500_000, 4, 14, out)), "P1Y2M4DT1H2M3.5S");
         assert_eq!(shown(|out| interval(-500_000, -1, 0, out)), "P-1DT-0.5S");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for days in [0, 59, -730_119, -730_120, 8823, 3_000_000, -800_000] {
+            let text = shown(|out| date(days, out));
+            let Day { year, month, day } = read_date(&text).expect("a date");
+            let (shown_year, bc) = if year > 0 { (year, "") } else { (1 - year, " BC") };
+            assert_eq!(text, format!("{shown_year:04}-{month:02}-{day:02}{bc}"));
+        }
+        let text = shown(|out| timestamp(-1, "Z", out));
+        let clock = Clock { hour: 23, minute: 59, second: 59, micros: 999_999 };
+        let day = Day { year: 1999, month: 12, day: 31 };
+        assert_eq!(read_timestamp(&text, "Z"), Some((day, clock)));
+        assert_eq!(read_timestamp(&text, ""), None, "its zone is not overlooked");
+        assert_eq!(read_time("01:02:03.5").map(|clock| clock.micros), Some(500_000));
+        let early = shown(|out| timestamp(-64_000_000_000_000_000, "Z", out));
+        assert!(early.ends_with(" BC") && read_timestamp(&early, "Z").is_some(), "{early}");
+    }
+
+    #[test]
+    fn what_is_no_date_is_none() {
+        for text in ["infinity", "-infinity", "", "2024-1-1", "+2024-01-01", "2024-01", "x-01-01"] {
+            assert_eq!(read_date(text), None, "{text}");
+        }
+        for text in ["", "1:2:3", "01:02", "01:02:03.", "01:02:03.1234567", "01:02:03+01"] {
+            assert_eq!(read_time(text), None, "{text}");
+        }
     }
 }
