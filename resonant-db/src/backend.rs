@@ -92,6 +92,14 @@ pub struct Capabilities {
     pub typed_columns: bool,
     /// A replica can be promoted, and nodes say what they are ([`Connection::role`]): they are asked in the background.
     pub roles_change: bool,
+    /// A node says by itself, with its next answer, that it has become something else. Without it that shows when it is asked
+    /// in the background, or refuses a write.
+    pub reports_role: bool,
+    /// Nodes say how far they are ([`Connection::position`]). Without it a session reads from the primary once it has
+    /// written, and no bound on age is kept by a replica.
+    pub positions: bool,
+    /// There are notifications ([`Backend::listen`]).
+    pub notifications: bool,
 }
 
 impl Capabilities {
@@ -103,7 +111,48 @@ impl Capabilities {
             stops_statements: false,
             typed_columns: false,
             roles_change: false,
+            reports_role: false,
+            positions: false,
+            notifications: false,
         }
+    }
+
+    /// What both can do.
+    #[must_use]
+    pub fn both(self, other: Self) -> Self {
+        Self {
+            local_readers: self.local_readers && other.local_readers,
+            commits_visible_at_once: self.commits_visible_at_once && other.commits_visible_at_once,
+            stops_statements: self.stops_statements && other.stops_statements,
+            typed_columns: self.typed_columns && other.typed_columns,
+            roles_change: self.roles_change && other.roles_change,
+            reports_role: self.reports_role && other.reports_role,
+            positions: self.positions && other.positions,
+            notifications: self.notifications && other.notifications,
+        }
+    }
+}
+
+/// What a node turned out to be when it was first connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Survey {
+    /// What of the engine's capabilities it has.
+    pub capabilities: Capabilities,
+    /// How many connections it allows whoever has logged in; `None` where that is not known, or not limited.
+    pub connections: Option<u32>,
+}
+
+impl Survey {
+    /// A node that can do so much.
+    pub const fn new(capabilities: Capabilities) -> Self {
+        Self { capabilities, connections: None }
+    }
+
+    /// It allows so many connections.
+    #[must_use]
+    pub const fn with_connections(self, connections: Option<u32>) -> Self {
+        Self { connections, ..self }
     }
 }
 
@@ -158,6 +207,12 @@ pub trait Connection: fmt::Debug + Send + 'static {
     /// Asked only of backends with [`roles_change`](Capabilities::roles_change), on connections that read.
     async fn role(&mut self) -> Result<Option<Role>> {
         Ok(None)
+    }
+
+    /// Finds out what of what its engine has `declared` this node can do. Asked once a node, right after a connection was
+    /// opened, and leaves it as it was. Default: all of it.
+    async fn survey(&mut self, declared: Capabilities) -> Result<Survey> {
+        Ok(Survey::new(declared))
     }
 
     /// Runs a statement if the node has come as far as `after`, else answers `None`.

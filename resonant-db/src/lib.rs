@@ -98,6 +98,7 @@
 //! | `probe_timeout` | 500 ms | a node that answers nothing for so long is left out |
 //! | `slow_start` | 2 s | until a node that is back has its full share |
 //! | `failover_wait` | 1 s | how long a write that was not applied waits for another primary |
+//! | `stale_after` | 30 s | a replica further behind is a [finding](Database::findings), `db.replica.stale` |
 //! | `zone`, `zones` | none | for [`ReadStrategy::ZoneFirst`] |
 //!
 //! In an incident: [`eject`](Database::eject), [`restore`](Database::restore),
@@ -127,6 +128,7 @@
 //! | `sqlite` | no | the embedded engine; compiles SQLite |
 //! | `sharding` | no | `ShardedDatabase` and its SQL router |
 //! | `bb8` | no | any bb8 manager as a [`Manager`](pool::Manager) of ours |
+//! | `patroni` | no | [`Patroni`](patroni::Patroni): follows what Patroni says of its cluster |
 //! | `uuid`, `chrono`, `time`, `jiff`, `rust_decimal` | no | the types of these crates as parameters and in [`Row::get`] |
 //! | `tower` | no | [`SessionLayer`](tower::SessionLayer): sessions over HTTP, for axum and tonic |
 //! | `testing` | no | the conformance suite of backends, and a scripted server for pools |
@@ -140,6 +142,7 @@
 
 #![cfg_attr(
     not(all(
+        feature = "patroni",
         feature = "postgres",
         feature = "sharding",
         feature = "sqlite",
@@ -155,6 +158,8 @@ mod calendar;
 mod database;
 mod error;
 mod param;
+#[cfg(feature = "patroni")]
+pub mod patroni;
 pub mod pool;
 pub mod replica_set;
 mod row;
@@ -168,7 +173,7 @@ mod types;
 
 pub use self::database::{
     CopyOut, Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, Event, Listener,
-    NodeStatus, Read, RowStream, Session, Transaction, TransactionOptions, Write,
+    NodeStatus, Read, RowStream, Session, Transaction, TransactionOptions, TransactionRows, Write,
 };
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::param::{ArrayParam, DecimalParam, Param, ToParam};

@@ -80,6 +80,13 @@ impl DatabaseBuilder {
         self
     }
 
+    /// How many processes like this one there are, with pools of their own. When a node is first connected to, all they may open
+    /// is compared with what it allows, and more than that is said in the log. Default 1.
+    pub fn instances(mut self, count: u32) -> Self {
+        self.config.instances = count;
+        self
+    }
+
     /// How long one statement may run before it is stopped; `None` is for ever. Default 30 s.
     pub fn statement_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.config.statement_timeout = limit.into();
@@ -164,6 +171,7 @@ impl DatabaseBuilder {
             pool: config.pool.clone(),
             statement_timeout: config.statement_timeout,
             credentials,
+            instances: config.instances.max(1),
         };
         let mut set = ReplicaSet::builder()
             .name(config.name.clone())
@@ -202,6 +210,7 @@ struct Maker {
     pool: Option<PoolConfig>,
     statement_timeout: Option<Duration>,
     credentials: Option<CredentialsProvider>,
+    instances: u32,
 }
 
 impl Maker {
@@ -214,7 +223,8 @@ impl Maker {
             .with_credentials(self.credentials.clone());
         let label = format!("{}/{label}", self.name);
         let backend = Arc::clone(&self.backend);
-        Pools::new(backend, target, role, label, self.pool.as_ref()).map(Arc::new)
+        let pool = self.pool.as_ref();
+        Pools::new(backend, target, role, label, pool, self.instances).map(Arc::new)
     }
 }
 

@@ -24,6 +24,8 @@ use crate::replica_set::{ReadStrategy, RoutingConfig};
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
+/// The [environment](DatabaseConfig::from_env) gives the same value as a file and as the builder.
+///
 /// `Debug` does not show the URLs, which may hold passwords, only the nodes' names.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +47,9 @@ pub struct DatabaseConfig {
     /// How long one statement may run before it is stopped; null is for ever. Default 30 s.
     #[serde(with = "resonant_common::duration::option")]
     pub statement_timeout: Option<Duration>,
+    /// How many processes like this one there are, with pools of their own: what they may open together is compared with
+    /// what each node allows. Default 1.
+    pub instances: u32,
 }
 
 impl Default for DatabaseConfig {
@@ -57,6 +62,7 @@ impl Default for DatabaseConfig {
             routing: RoutingConfig::default(),
             pool: None,
             statement_timeout: Some(STATEMENT_TIMEOUT),
+            instances: 1,
         }
     }
 }
@@ -72,6 +78,7 @@ impl fmt::Debug for DatabaseConfig {
             .field("probe_interval", &self.routing.probe_interval)
             .field("pool", &self.pool)
             .field("statement_timeout", &self.statement_timeout)
+            .field("instances", &self.instances)
             .finish_non_exhaustive()
     }
 }

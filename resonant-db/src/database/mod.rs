@@ -3,6 +3,8 @@
 mod builder;
 mod bulk;
 mod config;
+mod environment;
+mod found;
 mod listen;
 mod node;
 mod queries;
@@ -42,7 +44,7 @@ pub use self::listen::{Event, Listener};
 pub use self::read::Read;
 pub use self::session::Session;
 pub use self::status::{DatabaseStatus, NodeStatus};
-pub use self::stream::{CopyOut, RowStream};
+pub use self::stream::{CopyOut, RowStream, TransactionRows};
 pub use self::transaction::{Transaction, TransactionOptions};
 pub use self::write::Write;
 
@@ -145,9 +147,13 @@ impl Database {
         }
     }
 
-    /// What the engine can do.
+    /// What the database can do: what its engine declares, less what a node that was connected to turned out not to have, such
+    /// as `LISTEN` behind a pooler, or a place in the log on a service that shows none. What is missing was said in the log,
+    /// once a node; what then happens instead is written at each [capability](Capabilities).
     pub fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let nodes = self.inner.set.nodes();
+        let found = nodes.iter().filter_map(|node| node.handle.survey());
+        found.fold(self.inner.capabilities(), |all, one| all.both(one.capabilities))
     }
 
     /// The settings.
@@ -161,8 +167,8 @@ impl Database {
     }
 
     /// What the database says of its own health, without asking a server: each pool's findings (`db.pool.…`),
-    /// `db.replica.ejected` and `db.replica.held` for a replica that is out of rotation, `db.primary.none` while no node
-    /// takes writes.
+    /// `db.replica.ejected` and `db.replica.held` for a replica that is out of rotation, `db.replica.stale` for one that is
+    /// further behind than [`stale_after`](crate::RoutingConfig::stale_after), `db.primary.none` while no node takes writes.
     pub fn findings(&self) -> Vec<Finding> {
         status::findings(&self.inner)
     }

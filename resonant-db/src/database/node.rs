@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::backend::{Access, Backend, Connection, Target};
+use crate::backend::{Access, Backend, Connection, Survey, Target};
 use crate::pool::{ConnectionPool, Manager, PoolConfig, Pooled, Verdict};
 use crate::replica_set::{Observation, Pick, Role};
 use crate::{Error, ErrorKind, Result};
 
+use super::found::Found;
 use super::verdicts::blames_node;
 
 /// What a node is to its database: how to get connections to it.
@@ -24,6 +25,7 @@ pub(super) struct Pools {
     reads: Slot,
     writes: Slot,
     closed: AtomicBool,
+    found: Arc<Found>,
     /// A connection to ask what the node is, apart from the pools: a pool that is full must not look like a dead node.
     probe: Mutex<Option<Box<dyn Connection>>>,
 }
@@ -54,6 +56,7 @@ impl Pools {
         first: Role,
         label: String,
         pool: Option<&PoolConfig>,
+        instances: u32,
     ) -> Result<Self> {
         backend.check(&target)?;
         let slot = |access| {
@@ -69,6 +72,7 @@ impl Pools {
             reads,
             writes,
             closed: AtomicBool::new(false),
+            found: Arc::new(Found { survey: OnceLock::new(), instances }),
             probe: Mutex::default(),
         })
     }
@@ -91,7 +95,9 @@ impl Pools {
             return Err(Error::new(ErrorKind::Closed, "get", message));
         }
         let target = Target { access, ..self.target.clone() };
-        let manager = NodeManager { backend: Arc::clone(&self.backend), target };
+        let found = Arc::clone(&self.found);
+        let most = slot.wanted().max_size;
+        let manager = NodeManager { backend: Arc::clone(&self.backend), target, found, most };
         let name = match role == self.first {
             true => self.label.clone(),
             false => {
@@ -100,6 +106,11 @@ impl Pools {
         };
         let made = ConnectionPool::new(name, manager, slot.wanted())?;
         Ok(slot.pool.get_or_init(|| made))
+    }
+
+    /// What the node turned out to be, once somebody has connected to it.
+    pub(super) fn survey(&self) -> Option<Survey> {
+        self.found.survey.get().copied()
     }
 
     /// The pools there are.
@@ -277,13 +288,19 @@ impl DerefMut for Lease {
 pub(super) struct NodeManager {
     backend: Arc<dyn Backend>,
     target: Target,
+    found: Arc<Found>,
+    /// As many connections the pool may open.
+    most: u32,
 }
 
 impl Manager for NodeManager {
     type Connection = Box<dyn Connection>;
 
     async fn connect(&self) -> Result<Box<dyn Connection>> {
-        self.backend.connect(&self.target).await
+        let mut connection = self.backend.connect(&self.target).await?;
+        let declared = self.backend.capabilities();
+        self.found.look(&mut *connection, declared, &self.target.name, self.most).await?;
+        Ok(connection)
     }
 
     async fn check(&self, connection: &mut Box<dyn Connection>) -> Result<()> {

@@ -46,6 +46,10 @@ pub struct RoutingConfig {
     /// zero is not at all. Default 1 s.
     #[serde(with = "resonant_common::duration")]
     pub failover_wait: Duration,
+    /// A replica that is further behind is reported by [`findings`](crate::Database::findings) as `db.replica.stale`. It is not
+    /// left out of the reads: [`max_staleness`](crate::Read::max_staleness) does that. Default 30 s.
+    #[serde(with = "resonant_common::duration")]
+    pub stale_after: Duration,
     /// The zone this process runs in, for [`ReadStrategy::ZoneFirst`](crate::ReadStrategy::ZoneFirst). Default none.
     pub zone: Option<String>,
     /// The zones of the nodes, by their names or URLs. Default none.
@@ -60,6 +64,7 @@ impl Default for RoutingConfig {
             probe_timeout: Duration::from_millis(500),
             slow_start: Duration::from_secs(2),
             failover_wait: Duration::from_secs(1),
+            stale_after: Duration::from_secs(30),
             zone: None,
             zones: BTreeMap::new(),
         }
@@ -95,6 +100,12 @@ impl RoutingConfig {
     #[must_use]
     pub fn failover_wait(self, failover_wait: Duration) -> Self {
         Self { failover_wait, ..self }
+    }
+
+    /// How far behind a replica is reported.
+    #[must_use]
+    pub fn stale_after(self, stale_after: Duration) -> Self {
+        Self { stale_after, ..self }
     }
 
     /// The zone this process runs in.

@@ -269,14 +269,15 @@ impl<P> ReplicaSet<P> {
     }
 
     /// What the set says of its own health, without asking anybody: `db.replica.ejected` and `db.replica.held` for a
-    /// replica out of rotation, `db.primary.none` while no node takes writes.
+    /// replica out of rotation, `db.replica.stale` for one that is further behind than
+    /// [`stale_after`](RoutingConfig::stale_after), `db.primary.none` while no node takes writes.
     pub fn findings(&self) -> Vec<Finding> {
         self.findings_as(|node| node.name.to_string())
     }
 
     /// The same, with the nodes under names of the caller's.
     pub(crate) fn findings_as(&self, name: impl Fn(&Node<P>) -> String) -> Vec<Finding> {
-        let view = self.shared().view();
+        let (view, now) = (self.shared().view(), Instant::now());
         let mut findings = Vec::new();
         if view.primary.is_none() {
             findings.push(Finding::new(
@@ -286,7 +287,10 @@ impl<P> ReplicaSet<P> {
             ));
         }
         for node in view.nodes.iter().filter(|node| node.role() == Role::Replica) {
+            let stale =
+                node.staleness(now).is_some_and(|age| age > self.shared().config.stale_after);
             let facts = [
+                (stale, "db.replica.stale"),
                 (node.health.is_ejected(), "db.replica.ejected"),
                 (node.is_held(), "db.replica.held"),
             ];

@@ -6,7 +6,9 @@ use std::fmt;
 use async_trait::async_trait;
 use resonant_common::join::Position;
 
-use crate::backend::{Access, BeginOptions, Connection, Isolation, ParamRows, Streaming};
+use crate::backend::{
+    Access, BeginOptions, Capabilities, Connection, Isolation, ParamRows, Streaming, Survey,
+};
 use crate::pool::Verdict;
 use crate::{Error, ErrorKind, Param, Result, Role, Rows};
 
@@ -26,6 +28,10 @@ const UNLISTEN: &str = "UNLISTEN *";
 
 #[async_trait]
 impl Connection for PostgresConnection {
+    async fn survey(&mut self, declared: Capabilities) -> Result<Survey> {
+        self.look_around(declared).await
+    }
+
     async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
         let mark = self.enter("query")?;
         let answer = self.run(sql, Ask::Rows(params)).await.map(Answer::rows);

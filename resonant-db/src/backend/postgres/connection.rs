@@ -78,6 +78,15 @@ impl PostgresConnection {
         })
     }
 
+    pub(super) fn is_pooled(&self) -> bool {
+        self.session.facts.is_pooled()
+    }
+
+    /// Whether the server says by itself what it is.
+    pub(super) fn reports_role(&self) -> bool {
+        self.session.facts.reports_standby()
+    }
+
     /// Whether a statement could write now.
     fn writes(&self) -> bool {
         self.access == Access::ReadWrite && self.work != Work::Open(Access::ReadOnly)

@@ -44,6 +44,8 @@ pub(super) struct Facts {
     /// A pooler stands between here and the server.
     pooled: AtomicBool,
     standby: AtomicU8,
+    /// It is the server that says so.
+    reports: AtomicBool,
     ended: AtomicBool,
     cause: Mutex<Option<String>>,
     news: Notify,
@@ -122,6 +124,7 @@ impl Facts {
     /// The server reported one of its settings.
     pub(super) fn parameter(&self, name: &[u8], value: &[u8]) {
         if name == b"in_hot_standby" {
+            self.reports.store(true, Ordering::Release);
             self.set_standby(value == b"on");
         }
     }
@@ -132,6 +135,11 @@ impl Facts {
             UNKNOWN => None,
             value => Some(value == YES),
         }
+    }
+
+    /// Whether the server itself says what it is.
+    pub(super) fn reports_standby(&self) -> bool {
+        self.reports.load(Ordering::Acquire) && !self.is_pooled()
     }
 
     pub(super) fn set_standby(&self, standby: bool) {

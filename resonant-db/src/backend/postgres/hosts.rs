@@ -39,9 +39,8 @@ pub(super) async fn candidates(node: &Node, name: &str) -> Result<Vec<(String, A
             candidates.push((host, Address::Tcp(SocketAddr::new(*address, port(at)))));
             continue;
         }
-        match tokio::net::lookup_host((host.as_str(), port(at))).await {
-            Ok(found) => {
-                let mut found: Vec<_> = found.collect();
+        match node.resolver.resolve(&host, port(at)).await {
+            Ok(mut found) => {
                 if random {
                     found.shuffle(&mut rand::rng());
                 }

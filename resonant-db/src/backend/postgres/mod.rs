@@ -103,11 +103,13 @@ mod param;
 mod pooler;
 mod position;
 mod render;
+mod resolver;
 mod rows;
 mod run;
 mod session;
 mod settings;
 mod statements;
+mod survey;
 mod tap;
 #[cfg(feature = "tls")]
 mod tls;
@@ -129,6 +131,7 @@ pub(crate) use self::native::Native;
 use self::settings::Settings;
 
 pub use self::native::NativeOutcome;
+pub use self::resolver::Resolver;
 
 /// How many statements a node's connections remember the types of.
 const LESSONS: usize = 1024;
@@ -138,6 +141,7 @@ const LESSONS: usize = 1024;
 pub struct Postgres {
     /// What each URL says, read once.
     nodes: Mutex<HashMap<Arc<str>, Arc<Node>>>,
+    resolver: Resolver,
 }
 
 /// A node's settings, with what is made of them once.
@@ -148,6 +152,7 @@ struct Node {
     /// A pooler stands in front of it.
     pooler: AtomicBool,
     lessons: Lessons,
+    resolver: Resolver,
     #[cfg(feature = "tls")]
     connector: tokio::sync::OnceCell<tls::Connector>,
 }
@@ -165,6 +170,19 @@ impl Postgres {
         Ok(backend)
     }
 
+    /// Where the addresses behind a name come from, instead of the system: asked for each new connection, so that a name
+    /// that has moved is followed. Give the result to [`DatabaseBuilder::backend`](crate::DatabaseBuilder::backend).
+    ///
+    /// ```
+    /// # use resonant_db::backend::postgres::{Postgres, Resolver};
+    /// # async fn ask_my_registry(_host: String, _port: u16) -> std::io::Result<Vec<std::net::SocketAddr>> { Ok(vec![]) }
+    /// let backend = Postgres::default().resolver(Resolver::new(|host, port| ask_my_registry(host, port)));
+    /// ```
+    #[must_use]
+    pub fn resolver(self, resolver: Resolver) -> Self {
+        Self { resolver, ..self }
+    }
+
     fn node(&self, url: &str) -> Result<Arc<Node>> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get(url) {
@@ -180,6 +198,7 @@ impl Postgres {
             pooler: AtomicBool::new(false),
             lessons: Lessons::new(LESSONS),
             settings: Arc::new(settings),
+            resolver: self.resolver.clone(),
             #[cfg(feature = "tls")]
             connector: tokio::sync::OnceCell::new(),
         });
@@ -217,6 +236,9 @@ impl Backend for Postgres {
             stops_statements: true,
             typed_columns: true,
             roles_change: true,
+            reports_role: true,
+            positions: true,
+            notifications: true,
         }
     }
 

@@ -146,6 +146,9 @@ impl Backend for Sqlite {
             stops_statements: true,
             typed_columns: false,
             roles_change: false,
+            reports_role: false,
+            positions: true,
+            notifications: false,
         }
     }
 

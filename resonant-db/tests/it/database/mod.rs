@@ -1,6 +1,7 @@
 mod basics;
 mod broken;
 mod conformance;
+mod documents;
 mod double;
 mod dropped;
 mod failover;

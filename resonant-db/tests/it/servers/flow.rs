@@ -245,3 +245,80 @@ async fn the_drivers_client_is_lent_and_comes_back_clean() {
     .expect("lent");
     assert_eq!(db.write().query_one_as::<i64>("SELECT 1", params![]).await.expect("a row"), 1);
 }
+
+#[tokio::test]
+async fn a_stream_in_a_transaction_shows_its_own_writes_and_leaves_it_usable() {
+    for (db, _pooled, _direct) in places().await {
+        db.write().batch("CREATE TABLE t (n bigint)").await.expect("create");
+        let seen = db
+            .transaction(async |tx| {
+                let insert = "INSERT INTO t SELECT generate_series(1, 5000)";
+                tx.execute(insert, params![]).await?;
+                let mut rows = tx.stream("SELECT n FROM t ORDER BY n", params![]).await?;
+                let mut seen = 0;
+                while let Some(row) = rows.next().await? {
+                    seen += 1;
+                    assert_eq!(row.get::<i64>(0)?, seen);
+                }
+                assert!(rows.next().await?.is_none());
+                // The transaction goes on.
+                tx.execute("DELETE FROM t WHERE n > 10", params![]).await?;
+                Ok(seen)
+            })
+            .await
+            .expect("committed");
+        assert_eq!((seen, count(&db).await), (5000, 10));
+
+        // One that is dropped half-way rolls all of it back, and the connection is fit for the next.
+        let result = db
+            .transaction(async |tx| {
+                tx.execute("DELETE FROM t", params![]).await?;
+                let mut rows = tx.stream(MANY, params![100_000]).await?;
+                rows.next().await?;
+                Ok(())
+            })
+            .await;
+        assert_eq!(result.expect_err("rolled back").kind(), ErrorKind::Rejected);
+        assert_eq!(count(&db).await, 10);
+
+        // One that fails, at once or on the way, fails the transaction; within a savepoint only that.
+        for sql in ["SELECT nothing FROM t", "SELECT 1 / (n - 5) FROM t ORDER BY n"] {
+            let saved = db
+                .transaction(async |tx| {
+                    tx.execute("INSERT INTO t VALUES (11)", params![]).await?;
+                    let failed = tx
+                        .savepoint(async |tx| {
+                            let mut rows = tx.stream(sql, params![]).await?;
+                            while rows.next().await?.is_some() {}
+                            Ok(())
+                        })
+                        .await;
+                    assert_eq!(failed.expect_err(sql).kind(), ErrorKind::Rejected);
+                    tx.execute("DELETE FROM t WHERE n = 11", params![]).await
+                })
+                .await;
+            assert_eq!(saved.expect("committed"), 1, "{sql}");
+            let result = db
+                .transaction(async |tx| {
+                    let mut rows = tx.stream(sql, params![]).await?;
+                    while rows.next().await?.is_some() {}
+                    Ok(())
+                })
+                .await;
+            assert_eq!(result.expect_err(sql).kind(), ErrorKind::Rejected);
+        }
+        assert_eq!(count(&db).await, 10);
+    }
+}
+
+#[tokio::test]
+async fn what_a_pooler_cannot_do_is_published() {
+    for (db, pooled, _direct) in places().await {
+        let found = db.capabilities();
+        let direct = pooled.is_none();
+        assert_eq!((found.notifications, found.reports_role), (direct, direct), "{found:?}");
+        assert!(found.positions && found.roles_change, "{found:?}");
+        let listening = db.listen(["news"]).await;
+        assert_eq!(listening.is_ok(), direct);
+    }
+}

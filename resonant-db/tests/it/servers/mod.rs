@@ -10,9 +10,11 @@ mod flow;
 mod http;
 mod lag;
 mod listen;
+mod patroni;
 mod pooler;
 mod refusals;
 mod replicas;
+mod resolver;
 mod sessions;
 mod sharding;
 mod sharding_arrays;
@@ -29,6 +31,7 @@ mod traps;
 mod turns;
 mod types;
 mod values;
+mod warnings;
 
 use std::time::Duration;
 
