@@ -39,7 +39,7 @@ impl Unit {
 /// One comparison: ours first, then the peers. Without peers it is a figure.
 pub(crate) struct Case<'a> {
     name: &'static str,
-    about: &'static str,
+    about: String,
     unit: Unit,
     goal: Option<Goal>,
     turns: usize,
@@ -55,7 +55,8 @@ struct Contender<'a> {
 
 impl<'a> Case<'a> {
     /// A comparison by rate. `name` is for scripts, `about` for readers.
-    pub(crate) fn new(name: &'static str, about: &'static str, what: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str, about: impl Into<String>, what: &'static str) -> Self {
+        let about = about.into();
         let unit = Unit::Rate(what);
         Self { name, about, unit, goal: None, turns: TURNS, contenders: Vec::new() }
     }
@@ -120,7 +121,7 @@ impl<'a> Case<'a> {
             let ratio = ratios(samples);
             Measured { name: contender.name, median: median(samples.clone()), least, most, ratio }
         });
-        report.add(self.name, self.about, self.unit, self.goal, measured.collect());
+        report.add(self.name, &self.about, self.unit, self.goal, measured.collect());
         Ok(())
     }
 }

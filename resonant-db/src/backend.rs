@@ -12,6 +12,7 @@
 mod credentials;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod sharing;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod streaming;
@@ -20,6 +21,7 @@ mod violation;
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +31,7 @@ use crate::pool::{PoolConfig, Verdict};
 use crate::{Error, ErrorKind, Param, Result, Role, Rows};
 
 pub use self::credentials::{Credentials, CredentialsProvider};
+pub use self::sharing::{Fitness, Lanes, LanesStatus, Sharing};
 pub use self::streaming::{Listen, Notification, Streaming};
 pub use self::target::{Access, Target};
 pub use self::violation::{ConstraintKind, ErrorExt, SqlState, Violation};
@@ -67,6 +70,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         let _ = (target, channels);
         let message = format!("{} has no notifications", self.system());
         Err(Error::new(ErrorKind::Unsupported, "listen", message))
+    }
+
+    /// Connections to a node that plain reads share. `None`, the default: each statement has one to itself.
+    fn sharing(&self, target: &Target) -> Option<Arc<dyn Sharing>> {
+        let _ = target;
+        None
     }
 
     /// The size of a node's pool: what the user `wanted`, bent to what the engine can use; the engine's own default
@@ -173,6 +182,7 @@ impl Survey {
 ///   [`Verdict::Clean`], the statement is stopped where the engine can do that, and nothing is called before
 ///   [`clean`](Connection::clean) has answered. Whether a dropped write took effect is unknown, but never half of it.
 /// - **A failed connection** says [`Verdict::Discard`] from then on.
+/// - **A restricted connection** ([`restrict`](Connection::restrict)) refuses writes until it is told otherwise.
 #[async_trait]
 pub trait Connection: fmt::Debug + Send + 'static {
     /// Runs a statement and answers its rows.
@@ -230,6 +240,12 @@ pub trait Connection: fmt::Debug + Send + 'static {
             }
             _ => Ok(None),
         }
+    }
+
+    /// From the next call on it may do only this much, of what it was opened for; the engine enforces it. Free: nothing is
+    /// sent before that call. The default does nothing: right where reading and writing connections are never the same.
+    fn restrict(&mut self, access: Access) {
+        let _ = access;
     }
 
     /// Answers in pieces; `None`, the default, where the engine cannot.

@@ -25,7 +25,7 @@ pub use self::value::{FromValue, ValueRef};
 pub(crate) use self::vector::{FromText, elements, vectors_of};
 
 struct Answer {
-    columns: Vec<Column>,
+    columns: Arc<[Column]>,
     block: Box<dyn RowBlock>,
 }
 
@@ -39,6 +39,11 @@ pub struct Rows {
 impl Rows {
     /// Rows over a backend's own block.
     pub fn new(columns: Vec<Column>, block: Box<dyn RowBlock>) -> Self {
+        Self::shared(columns.into(), block)
+    }
+
+    /// The same, where answers share their columns.
+    pub(crate) fn shared(columns: Arc<[Column]>, block: Box<dyn RowBlock>) -> Self {
         let range = 0..block.len();
         Self { answer: Arc::new(Answer { columns, block }), range }
     }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use resonant_common::error::BoxError;
 
 use crate::backend::target::{name_of, scheme_of};
-use crate::backend::{Access, Backend, Credentials, CredentialsProvider, Target};
+use crate::backend::{Access, Backend, Credentials, CredentialsProvider, Lanes, Target};
 use crate::pool::PoolConfig;
 use crate::replica_set::{Candidate, ReadStrategy, ReplicaSet, Role, RoutingConfig};
 use crate::{Error, ErrorKind, Result};
 
 use super::config::DatabaseConfig;
 use super::node::{Handle, Pools};
+use super::shared::Switch;
 use super::{Database, Inner};
 
 /// Builds a [`Database`]; made by [`Database::builder`].
@@ -84,6 +85,13 @@ impl DatabaseBuilder {
     /// is compared with what it allows, and more than that is said in the log. Default 1.
     pub fn instances(mut self, count: u32) -> Self {
         self.config.instances = count;
+        self
+    }
+
+    /// Whether plain reads may share connections when there are more of them than connections. Default: where the engine can
+    /// do that safely, [`Lanes::Auto`].
+    pub fn lanes(mut self, lanes: Lanes) -> Self {
+        self.config.lanes = lanes;
         self
     }
 
@@ -165,10 +173,12 @@ impl DatabaseBuilder {
             None => backend_of(&config.primary)?,
         };
         let capabilities = backend.capabilities();
+        let lanes = Switch::new(config.lanes);
         let maker = Maker {
             backend: Arc::clone(&backend),
             name: config.name.clone(),
             pool: config.pool.clone(),
+            lanes: lanes.clone(),
             statement_timeout: config.statement_timeout,
             credentials,
             instances: config.instances.max(1),
@@ -199,7 +209,7 @@ impl DatabaseBuilder {
                 .open(move |node| maker.node(&node.url, Role::Replica, &node.name));
         }
         let set = set.build_as_given()?;
-        Ok(Database { inner: Arc::new(Inner::new(config, backend, set)) })
+        Ok(Database { inner: Arc::new(Inner::new(config, backend, set, lanes)) })
     }
 }
 
@@ -208,6 +218,7 @@ struct Maker {
     backend: Arc<dyn Backend>,
     name: String,
     pool: Option<PoolConfig>,
+    lanes: Switch,
     statement_timeout: Option<Duration>,
     credentials: Option<CredentialsProvider>,
     instances: u32,
@@ -223,8 +234,8 @@ impl Maker {
             .with_credentials(self.credentials.clone());
         let label = format!("{}/{label}", self.name);
         let backend = Arc::clone(&self.backend);
-        let pool = self.pool.as_ref();
-        Pools::new(backend, target, role, label, pool, self.instances).map(Arc::new)
+        let (pool, lanes) = (self.pool.as_ref(), self.lanes.clone());
+        Pools::new(backend, target, role, label, pool, lanes, self.instances).map(Arc::new)
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::STATEMENT_TIMEOUT;
 use crate::backend::target::name_of;
+use crate::backend::{Lanes, STATEMENT_TIMEOUT};
 use crate::pool::PoolConfig;
 use crate::replica_set::{ReadStrategy, RoutingConfig};
 
@@ -44,6 +44,9 @@ pub struct DatabaseConfig {
     pub routing: RoutingConfig,
     /// The pool of each node. Default: what the engine does best with. SQLite's writing node always has one connection.
     pub pool: Option<PoolConfig>,
+    /// Whether plain reads may share connections when there are more of them than connections. Default: where the engine can
+    /// do that safely.
+    pub lanes: Lanes,
     /// How long one statement may run before it is stopped; null is for ever. Default 30 s.
     #[serde(with = "resonant_common::duration::option")]
     pub statement_timeout: Option<Duration>,
@@ -61,6 +64,7 @@ impl Default for DatabaseConfig {
             read_strategy: ReadStrategy::default(),
             routing: RoutingConfig::default(),
             pool: None,
+            lanes: Lanes::Auto,
             statement_timeout: Some(STATEMENT_TIMEOUT),
             instances: 1,
         }
@@ -77,6 +81,7 @@ impl fmt::Debug for DatabaseConfig {
             .field("read_strategy", &self.read_strategy)
             .field("probe_interval", &self.routing.probe_interval)
             .field("pool", &self.pool)
+            .field("lanes", &self.lanes)
             .field("statement_timeout", &self.statement_timeout)
             .field("instances", &self.instances)
             .finish_non_exhaustive()

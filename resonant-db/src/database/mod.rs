@@ -12,6 +12,7 @@ mod queries;
 mod raw;
 mod read;
 mod session;
+mod shared;
 mod status;
 mod stream;
 mod switches;
@@ -32,10 +33,11 @@ use resonant_common::join::Finding;
 use resonant_common::telemetry::{Counter, names};
 
 use crate::Result;
-use crate::backend::{Backend, Capabilities};
+use crate::backend::{Access, Backend, Capabilities};
 use crate::replica_set::ReplicaSet;
 
 use self::node::{Handle, Lease, Report, lease};
+use self::shared::Switch;
 use self::verdicts::{Stage, write_elsewhere};
 
 pub use self::builder::DatabaseBuilder;
@@ -70,6 +72,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     set: ReplicaSet<Handle>,
     conflict_retries: Counter,
+    lanes: Switch,
 }
 
 impl Database {
@@ -142,7 +145,8 @@ impl Database {
                 true => inner.set.read()?,
                 false => inner.set.write()?,
             };
-            let mut lease = lease(pick, site).await.map_err(|(error, _)| error)?;
+            let mut lease =
+                lease(pick, Access::ReadOnly, site).await.map_err(|(error, _)| error)?;
             lease.ping().await
         }
     }
@@ -191,10 +195,15 @@ impl Database {
 }
 
 impl Inner {
-    fn new(config: DatabaseConfig, backend: Arc<dyn Backend>, set: ReplicaSet<Handle>) -> Self {
+    fn new(
+        config: DatabaseConfig,
+        backend: Arc<dyn Backend>,
+        set: ReplicaSet<Handle>,
+        lanes: Switch,
+    ) -> Self {
         let labels = [("database", config.name.as_str()), ("reason", "conflict")];
         let conflict_retries = Counter::new(&names::DB_RETRIES, &labels);
-        Self { config, backend, set, conflict_retries }
+        Self { config, backend, set, conflict_retries, lanes }
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -212,7 +221,7 @@ impl Inner {
                 Ok(pick) => {
                     let id = pick.id();
                     let left = pin!(self.set.left(&pick));
-                    let borrowed = pin!(lease(pick, site));
+                    let borrowed = pin!(lease(pick, Access::ReadWrite, site));
                     match select(borrowed, left).await {
                         Either::Left((Ok(lease), _)) if lease.pick.is_current() => {
                             return Ok(lease);

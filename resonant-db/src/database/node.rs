@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::backend::{Access, Backend, Connection, Survey, Target};
+use crate::backend::{Access, Backend, Connection, LanesStatus, Survey, Target};
 use crate::pool::{ConnectionPool, Manager, PoolConfig, Pooled, Verdict};
 use crate::replica_set::{Observation, Pick, Role};
 use crate::{Error, ErrorKind, Result};
 
 use super::found::Found;
+use super::shared::{Shared, Switch};
 use super::verdicts::blames_node;
 
 /// What a node is to its database: how to get connections to it.
@@ -26,6 +27,8 @@ pub(super) struct Pools {
     writes: Slot,
     closed: AtomicBool,
     found: Arc<Found>,
+    /// Connections that reads share, where the engine has such.
+    shared: Option<Shared>,
     /// A connection to ask what the node is, apart from the pools: a pool that is full must not look like a dead node.
     probe: Mutex<Option<Box<dyn Connection>>>,
 }
@@ -56,6 +59,7 @@ impl Pools {
         first: Role,
         label: String,
         pool: Option<&PoolConfig>,
+        lanes: Switch,
         instances: u32,
     ) -> Result<Self> {
         backend.check(&target)?;
@@ -64,7 +68,9 @@ impl Pools {
             config.validate().map(|()| Slot::new(config))
         };
         let (reads, writes) = (slot(Access::ReadOnly)?, slot(Access::ReadWrite)?);
+        let shared = backend.sharing(&target).map(|sharing| Shared::new(sharing, lanes));
         Ok(Self {
+            shared,
             target,
             backend,
             label,
@@ -118,8 +124,26 @@ impl Pools {
         [&self.reads, &self.writes].into_iter().filter_map(|slot| slot.pool.get())
     }
 
+    /// Connections that reads share, unless that is off.
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref().filter(|shared| shared.is_on())
+    }
+
+    /// Closes the connections that reads share.
+    pub(super) fn empty_lanes(&self) {
+        if let Some(shared) = &self.shared {
+            shared.empty();
+        }
+    }
+
+    /// The connections that reads share.
+    pub(super) fn lanes(&self) -> LanesStatus {
+        self.shared.as_ref().map(Shared::status).unwrap_or_default()
+    }
+
     /// The node is something else now: connections for what it was go, those for what it is come.
     pub(super) fn turned(&self, role: Role) {
+        self.empty_lanes();
         let other = if role == Role::Primary { Role::Replica } else { Role::Primary };
         let (then, _) = self.slot(other);
         if let Some(pool) = then.pool.get() {
@@ -158,6 +182,9 @@ impl Pools {
         let farewell = async {
             if let Some(probe) = probe {
                 let _ = tokio::time::timeout(deadline, probe.close()).await;
+            }
+            if let Some(shared) = &self.shared {
+                let _ = tokio::time::timeout(deadline, shared.close()).await;
             }
         };
         let (closed, ()) = futures::join!(pools, farewell);
@@ -242,9 +269,11 @@ impl Report for Pick<Handle> {
     }
 }
 
-/// Borrows a connection of a picked node in the name of `site`, for what the node was when it was picked.
+/// Borrows a connection of a picked node in the name of `site`, for what the node was when it was picked; it may do
+/// only what `access` says.
 pub(super) async fn lease(
     pick: Pick<Handle>,
+    access: Access,
     site: &'static Location<'static>,
 ) -> Result<Lease, (Error, Pick<Handle>)> {
     let borrowed = match pick.pool(pick.role()) {
@@ -252,18 +281,43 @@ pub(super) async fn lease(
         Err(error) => Err(error),
     };
     match borrowed {
-        Ok(connection) => Ok(Lease { connection, pick }),
+        Ok(connection) => {
+            let mut lease = Lease { connection, pick };
+            lease.restrict(access);
+            Ok(lease)
+        }
         Err(error) => Err((error, pick)),
+    }
+}
+
+/// Borrows a connection of a picked node for a read, if one is idle.
+pub(super) fn lease_idle(
+    pick: Pick<Handle>,
+    site: &'static Location<'static>,
+) -> Result<Lease, Pick<Handle>> {
+    match pick.pool(pick.role()).ok().and_then(|pool| pool.try_get_at(site)) {
+        Some(connection) => Ok(Lease::new(connection, pick)),
+        None => Err(pick),
     }
 }
 
 /// A borrowed connection. Dropping it gives it back: as it is, or to be cleaned first.
 pub(super) struct Lease {
-    connection: Pooled<NodeManager>,
+    connection: Borrowed,
     pub(super) pick: Pick<Handle>,
 }
 
+/// A connection of a pool that is lent.
+pub(super) type Borrowed = Pooled<NodeManager>;
+
 impl Lease {
+    /// A connection for a read.
+    pub(super) fn new(connection: Borrowed, pick: Pick<Handle>) -> Self {
+        let mut lease = Self { connection, pick };
+        lease.restrict(Access::ReadOnly);
+        lease
+    }
+
     /// Gives the connection back and keeps the node.
     pub(super) fn give_back(self) -> Pick<Handle> {
         self.pick

@@ -2,16 +2,20 @@
 
 use std::future::Future;
 use std::panic::Location;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, Either, select};
 use resonant_common::join::Position;
+use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use crate::backend::{Access, Fitness};
 use crate::replica_set::{Pick, Role, Wish};
 use crate::{Error, Param, Result, Rows};
 
 use super::Database;
-use super::node::{Handle, lease};
+use super::node::{Borrowed, Handle, Lease, lease, lease_idle};
 use super::queries::query_methods;
 use super::session::Session;
 use super::tour::Tour;
@@ -100,10 +104,33 @@ async fn attempt(
     sql: &str,
     params: &[Param<'_>],
 ) -> (Pick<Handle>, Result<Option<Rows>, (Stage, Error)>) {
-    let mut lease = match lease(pick, site).await {
+    // What a session has written is looked for where the answer says how far the node is.
+    let fitness = match pick.shared() {
+        Some(shared) if after.is_none() => shared.fitness(sql),
+        _ => Fitness::Own,
+    };
+    let leased = match fitness {
+        Fitness::Own => lease(pick, Access::ReadOnly, site).await,
+        _ => match share(pick, site, sql, params).await {
+            Ok(Shares::Answer(pick, rows)) => return (pick, Ok(Some(rows))),
+            Ok(Shares::Lease(lease)) => Ok(lease),
+            Err(failed) => Err(failed),
+        },
+    };
+    let mut lease = match leased {
         Ok(lease) => lease,
         Err((error, pick)) => return (pick, Err((Stage::Connecting, error))),
     };
+    if fitness == Fitness::Watched {
+        let began = Instant::now();
+        let rows = lease.query(sql, params).await;
+        if rows.is_ok()
+            && let Some(shared) = lease.pick.shared()
+        {
+            shared.sharing().ran(sql, began.elapsed());
+        }
+        return (lease.give_back(), rows.map(Some).map_err(|error| (Stage::Running, error)));
+    }
     let rows = match after {
         None => lease.query(sql, params).await.map(Some),
         Some(after) => match lease.query_after(&after, sql, params).await {
@@ -115,4 +142,89 @@ async fn attempt(
         },
     };
     (lease.give_back(), rows.map_err(|error| (Stage::Running, error)))
+}
+
+/// What became of a read that may share a connection.
+enum Shares {
+    Answer(Pick<Handle>, Rows),
+    /// It has one to itself.
+    Lease(Lease),
+}
+
+/// After how long a read that waits for a connection looks for a shared one again: first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(16));
+
+/// Takes an idle connection, or else shares one; the other way round in a crowd. Where neither is to be had, waits for
+/// whatever comes first.
+async fn share(
+    pick: Pick<Handle>,
+    site: &'static Location<'static>,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<Shares, (Error, Pick<Handle>)> {
+    let mut pick = pick;
+    let Some(shared) = pick.shared() else { return own(pick, site).await };
+    if !shared.is_crowded() {
+        pick = match lease_idle(pick, site) {
+            Ok(lease) => return Ok(Shares::Lease(lease)),
+            Err(pick) => pick,
+        };
+    }
+    match answer(offer(&pick, sql, params)).await {
+        Some(Some(rows)) => return Ok(Shares::Answer(pick, rows)),
+        Some(None) => return own(pick, site).await,
+        None => {}
+    }
+    match whatever_comes_first(&pick, site, sql, params).await {
+        Ok(Either::Left(rows)) => Ok(Shares::Answer(pick, rows)),
+        Ok(Either::Right(connection)) => Ok(Shares::Lease(Lease::new(connection, pick))),
+        Err(error) => Err((error, pick)),
+    }
+}
+
+/// The answer of a shared connection, if one was offered.
+async fn answer(read: Option<BoxFuture<'_, Option<Rows>>>) -> Option<Option<Rows>> {
+    Some(read?.await)
+}
+
+async fn own(
+    pick: Pick<Handle>,
+    site: &'static Location<'static>,
+) -> Result<Shares, (Error, Pick<Handle>)> {
+    lease(pick, Access::ReadOnly, site).await.map(Shares::Lease)
+}
+
+/// A place on a shared connection, if there is one now.
+fn offer<'a>(
+    pick: &'a Pick<Handle>,
+    sql: &'a str,
+    params: &'a [Param<'a>],
+) -> Option<BoxFuture<'a, Option<Rows>>> {
+    let shared = pick.shared()?;
+    let read = shared.sharing().read(sql, params)?;
+    shared.crowd(|| pick.pool(pick.role()).map_or(0, |pool| pool.status().open()));
+    Some(read)
+}
+
+async fn whatever_comes_first(
+    pick: &Pick<Handle>,
+    site: &'static Location<'static>,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<Either<Rows, Borrowed>> {
+    let mut waiting = pin!(pick.pool(pick.role())?.get_at(site, None));
+    let (mut pause, longest) = AGAIN;
+    loop {
+        if let Ok(borrowed) = timeout(pause, &mut waiting).await {
+            return borrowed.map(Either::Right);
+        }
+        pause = (pause * 2).min(longest);
+        let Some(read) = offer(pick, sql, params) else { continue };
+        // A connection that is handed over meanwhile is not kept from others.
+        match select(waiting.as_mut(), read).await {
+            Either::Left((borrowed, _)) => return borrowed.map(Either::Right),
+            Either::Right((Some(rows), _)) => return Ok(Either::Left(rows)),
+            Either::Right((None, _)) => return waiting.await.map(Either::Right),
+        }
+    }
 }

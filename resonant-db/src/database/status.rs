@@ -5,6 +5,7 @@ use std::time::Duration;
 use resonant_common::join::{Finding, Severity};
 use tokio::time::Instant;
 
+use crate::backend::LanesStatus;
 use crate::pool::PoolStatus;
 use crate::replica_set::Role;
 
@@ -43,6 +44,8 @@ pub struct NodeStatus {
     pub staleness: Option<Duration>,
     /// The pool for its role.
     pub pool: PoolStatus,
+    /// The connections that plain reads share, on top of the pool's.
+    pub lanes: LanesStatus,
 }
 
 pub(super) fn of(inner: &Inner) -> DatabaseStatus {
@@ -58,6 +61,7 @@ pub(super) fn of(inner: &Inner) -> DatabaseStatus {
             latency: state.latency,
             staleness: state.staleness,
             pool: node.handle.pool(state.role).ok()?.status(),
+            lanes: node.handle.lanes(),
             name: state.name,
         })
     });

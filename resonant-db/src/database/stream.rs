@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use resonant_common::error::BoxError;
 use resonant_common::join::Position;
 
-use crate::backend::{Connection, Streaming};
+use crate::backend::{Access, Connection, Streaming};
 use crate::replica_set::{Pick, Role};
 use crate::{Error, ErrorKind, Param, Result, Row};
 
@@ -173,7 +173,7 @@ async fn open(
     after: Option<Position>,
     wanted: Wanted<'_>,
 ) -> Result<Result<Lease, Pick<Handle>>, (Pick<Handle>, Stage, Error)> {
-    let mut lease = match lease(pick, site).await {
+    let mut lease = match lease(pick, Access::ReadOnly, site).await {
         Ok(lease) => lease,
         Err((error, pick)) => return Err((pick, Stage::Connecting, error)),
     };

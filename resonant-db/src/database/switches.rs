@@ -7,6 +7,7 @@ use resonant_common::error::BoxError;
 use resonant_common::join::Topology;
 use tokio::sync::watch;
 
+use crate::backend::Lanes;
 use crate::{Error, ErrorKind, Result};
 
 use super::Database;
@@ -99,6 +100,23 @@ impl Database {
     /// Lets the nodes, or the topology that is followed, decide again who the primary is.
     pub fn release_primary(&self) {
         self.inner.set.release_primary();
+    }
+
+    /// Turns the sharing of connections off, or on again, at once and for all nodes. Shared connections are closed; reads that
+    /// are under way on them run again on connections of their own.
+    ///
+    /// ```no_run
+    /// # fn example(db: &resonant_db::Database) {
+    /// db.set_lanes(resonant_db::backend::Lanes::Off);
+    /// # }
+    /// ```
+    pub fn set_lanes(&self, lanes: Lanes) {
+        self.inner.lanes.set(lanes);
+        if lanes == Lanes::Off {
+            for node in self.inner.set.nodes() {
+                node.handle.empty_lanes();
+            }
+        }
     }
 
     /// Changes the sizes of a node's pool, live, also for the role it may have later.

@@ -257,7 +257,7 @@ impl Database {
         let mut tour = Tour::new(inner, Wish { only_primary: !anywhere, ..Wish::default() });
         let begin = BeginOptions::new(options.isolation, options.access);
         while let Some(pick) = tour.next() {
-            let (pick, stage, error) = match lease(pick, site).await {
+            let (pick, stage, error) = match lease(pick, Access::ReadOnly, site).await {
                 Err((error, pick)) => (pick, Stage::Connecting, error),
                 Ok(mut lease) => match lease.begin(begin).await {
                     Ok(()) => return Ok(lease),

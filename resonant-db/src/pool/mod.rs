@@ -128,6 +128,11 @@ impl<M: Manager> ConnectionPool<M> {
         self.owner.shared.take(Location::caller())
     }
 
+    /// Lends a connection if one is idle and nobody waits, in the name of `site`.
+    pub(crate) fn try_get_at(&self, site: &'static Location<'static>) -> Option<Pooled<M>> {
+        self.owner.shared.take(site)
+    }
+
     /// Waits until `min_size` connections are open.
     ///
     /// # Errors

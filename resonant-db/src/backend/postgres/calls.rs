@@ -33,13 +33,13 @@ impl Connection for PostgresConnection {
     }
 
     async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
-        let mark = self.enter("query")?;
+        let mark = self.enter_guarded("query")?;
         let answer = self.run(sql, Ask::Rows(params)).await.map(Answer::rows);
         self.leave("query", mark, answer).await
     }
 
     async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        let mark = self.enter("execute")?;
+        let mark = self.enter_guarded("execute")?;
         let count = self.affected(sql, params).await;
         self.leave("execute", mark, count).await
     }
@@ -48,13 +48,13 @@ impl Connection for PostgresConnection {
         if rows.is_empty() {
             return Ok(0);
         }
-        let mark = self.enter("execute_many")?;
+        let mark = self.enter_guarded("execute_many")?;
         let count = self.run(sql, Ask::Bulk(&rows)).await.map(Answer::count);
         self.leave("execute_many", mark, count).await
     }
 
     async fn batch(&mut self, sql: &str) -> Result<()> {
-        let mark = self.enter("batch")?;
+        let mark = self.enter_guarded("batch")?;
         let done = self.several(sql).await;
         self.leave("batch", mark, done).await
     }
@@ -69,7 +69,7 @@ impl Connection for PostgresConnection {
             Access::ReadOnly => Access::ReadOnly,
             Access::ReadWrite => options.access,
         };
-        let mut sql = begin(options.isolation, access);
+        let mut sql = begin(options.isolation, access, self.writes_by_exception());
         if let (Some(limit), true) = (self.session.limit, self.session.facts.is_pooled()) {
             sql.push_str(&format!("; SET LOCAL statement_timeout = {}", login::millis(limit)));
         }
@@ -147,7 +147,7 @@ impl Connection for PostgresConnection {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Option<Rows>> {
-        let mark = self.enter("query")?;
+        let mark = self.enter_guarded("query")?;
         let known = self.compass().await;
         if let Some((system, _)) = self.leave("query", mark, known).await?
             && system != after.system
@@ -158,9 +158,13 @@ impl Connection for PostgresConnection {
             );
             return Err(Error::new(ErrorKind::Config, "session", message));
         }
-        let mark = self.enter("query")?;
+        let mark = self.enter_guarded("query")?;
         let rows = self.rows_after(after, sql, params).await;
         self.leave("query", mark, rows).await
+    }
+
+    fn restrict(&mut self, access: Access) {
+        self.restrict_to(access);
     }
 
     fn streaming(&mut self) -> Option<&mut dyn Streaming> {
@@ -213,7 +217,9 @@ impl PostgresConnection {
         let session = &self.session;
         if self.busy {
             session.drain().await?;
+            self.was_cut_off();
         }
+        let session = &self.session;
         if session.facts.status() != Status::Idle {
             session.within(session.client.batch_execute("ROLLBACK")).await?;
         }
@@ -226,6 +232,7 @@ impl PostgresConnection {
             };
             session.within(session.client.batch_execute(&format!("{RESET}; {unlisten}"))).await?;
             session.facts.untouch();
+            self.was_reset();
         }
         self.work = Work::None;
         (self.busy, self.used) = (false, false);
@@ -233,7 +240,7 @@ impl PostgresConnection {
     }
 }
 
-fn begin(isolation: Isolation, access: Access) -> String {
+fn begin(isolation: Isolation, access: Access, by_exception: bool) -> String {
     let isolation = match isolation {
         Isolation::Engine => "",
         Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
@@ -242,6 +249,7 @@ fn begin(isolation: Isolation, access: Access) -> String {
     };
     let access = match access {
         Access::ReadOnly => " READ ONLY",
+        Access::ReadWrite if by_exception => " READ WRITE",
         // As the server has it by default.
         Access::ReadWrite => "",
     };

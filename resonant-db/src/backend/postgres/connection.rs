@@ -1,11 +1,13 @@
 //! A connection: the session, what it knows, and how a call begins and ends.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::{FutureExt, StreamExt};
 use resonant_common::join::Position;
-use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{SimpleQueryStream, Statement};
 
 use crate::backend::{Access, Target};
 use crate::{Error, ErrorKind, Param, Result, Rows};
@@ -25,7 +27,13 @@ pub(super) const NO_COPY: &str =
 pub(super) struct PostgresConnection {
     pub(super) session: Session,
     pub(super) node: Arc<str>,
+    /// What it may do now, of what it was opened for.
     pub(super) access: Access,
+    opened: Access,
+    /// What the server lets statements outside a transaction do; `None` where that is not known.
+    mode: Option<Access>,
+    /// The answer to what it was told last, until it has come.
+    told: Option<Pin<Box<SimpleQueryStream>>>,
     pub(super) statements: Recent<Known>,
     pub(super) origin: Arc<Node>,
     /// Types of the user's own that the driver has looked up here.
@@ -62,6 +70,9 @@ impl PostgresConnection {
             session,
             node: Arc::clone(&target.name),
             access: target.access,
+            opened: target.access,
+            mode: Some(target.access),
+            told: None,
             statements: Recent::new(node.settings.statements),
             origin: Arc::clone(node),
             met: HashSet::new(),
@@ -110,6 +121,50 @@ impl PostgresConnection {
         Ok(self.session.facts.sent())
     }
 
+    /// Begins a call that may run outside a transaction: there the server is told first what it is to let through. That goes
+    /// out together with the call.
+    pub(super) fn enter_guarded(&mut self, operation: &'static str) -> Result<u64> {
+        let mark = self.enter(operation)?;
+        if self.work == Work::None
+            && self.mode != Some(self.access)
+            && !self.session.facts.is_pooled()
+        {
+            let sql = match self.access {
+                Access::ReadOnly => "SET default_transaction_read_only = on",
+                Access::ReadWrite => "SET default_transaction_read_only = off",
+            };
+            self.session.facts.expect_setting();
+            // It goes out ahead of the call; `leave` looks whether it was taken.
+            let told = self.session.client.simple_query_raw(sql).now_or_never();
+            self.told = told.and_then(|told| told.ok()).map(Box::pin);
+            self.mode = Some(self.access);
+        }
+        Ok(mark)
+    }
+
+    pub(super) fn restrict_to(&mut self, access: Access) {
+        self.access = match self.opened {
+            Access::ReadOnly => Access::ReadOnly,
+            Access::ReadWrite => access,
+        };
+    }
+
+    /// Whether a transaction has to say that it writes.
+    pub(super) fn writes_by_exception(&self) -> bool {
+        self.access == Access::ReadWrite && self.mode != Some(Access::ReadWrite)
+    }
+
+    /// The session's settings are those it was opened with.
+    pub(super) fn was_reset(&mut self) {
+        self.mode = Some(self.opened);
+    }
+
+    /// A call was cut off: what the server was told meanwhile may not have come through.
+    pub(super) fn was_cut_off(&mut self) {
+        (self.mode, self.told) = (None, None);
+        self.session.facts.expect_no_setting();
+    }
+
     /// Ends a call: what it says is that the session is in the state the caller thinks it is in.
     pub(super) async fn leave<T>(
         &mut self,
@@ -122,8 +177,31 @@ impl PostgresConnection {
             Err(trouble) => Err(self.failed(operation, mark, &trouble).await),
         };
         let result = if self.broken { result } else { self.review(operation, result).await };
+        let result = if self.broken { result } else { self.confirm_mode(operation, result) };
         self.busy = false;
         result
+    }
+
+    /// Whether the server has taken what it was told ahead of the call, as far as it has answered.
+    fn confirm_mode<T>(&mut self, operation: &'static str, result: Result<T>) -> Result<T> {
+        loop {
+            match self.told.as_mut().and_then(|told| told.next().now_or_never()) {
+                // A call that was refused here has waited for nothing.
+                None => return result,
+                Some(Some(Ok(_))) => {}
+                Some(None) => {
+                    self.told = None;
+                    return result;
+                }
+                Some(Some(Err(_))) => break,
+            }
+        }
+        self.broken = true;
+        result.and_then(|_| {
+            let message =
+                format!("{}: the session did not take its access; it is closed", self.node);
+            Err(Error::new(ErrorKind::Unavailable, operation, message))
+        })
     }
 
     async fn failed(&mut self, operation: &'static str, mark: u64, trouble: &Trouble) -> Error {
@@ -304,10 +382,8 @@ impl PostgresConnection {
             }
             let session = &self.session;
             // The first to be polled is the first to be sent.
-            let (place, rows) = futures::join!(
-                locate(session, system, &place),
-                fetch(session, &known.statement, params),
-            );
+            let (place, rows) =
+                futures::join!(locate(session, system, &place), fetch(session, &known, params),);
             let reached = reached(place?);
             match rows {
                 Err(trouble) if trouble.said().is_none() => return Err(trouble),

@@ -1,9 +1,11 @@
 //! What the tap finds out about a session and the connection asks.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// What the last ReadyForQuery said of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(super) struct Facts {
     touched: AtomicBool,
     /// A command has touched what the driver relies on: the prepared statements.
     undermined: AtomicBool,
+    /// A setting of our own is under way: the next SET is no caller's.
+    setting: AtomicBool,
     /// The last statement, apart from those around a transaction, read rows and changed none.
     read: AtomicBool,
     /// A pooler stands between here and the server.
@@ -46,6 +50,9 @@ pub(super) struct Facts {
     standby: AtomicU8,
     /// It is the server that says so.
     reports: AtomicBool,
+    /// When the session was opened and, in nanoseconds since then, when something last came, where that is noted.
+    clock: OnceLock<Instant>,
+    heard: AtomicU64,
     ended: AtomicBool,
     cause: Mutex<Option<String>>,
     news: Notify,
@@ -84,11 +91,24 @@ impl Facts {
             let read = reads.iter().any(|read| tag.starts_with(read));
             self.read.store(read, Ordering::Release);
         }
+        if tag == b"SET" && self.setting.swap(false, Ordering::AcqRel) {
+            return;
+        }
         match super::hygiene::judge(tag) {
             super::hygiene::Trace::None => {}
             super::hygiene::Trace::Session => self.touched.store(true, Ordering::Release),
             super::hygiene::Trace::Statements => self.undermined.store(true, Ordering::Release),
         }
+    }
+
+    /// A setting of our own is sent: the tag of its answer tells nothing of callers.
+    pub(super) fn expect_setting(&self) {
+        self.setting.store(true, Ordering::Release);
+    }
+
+    /// Everything was answered.
+    pub(super) fn expect_no_setting(&self) {
+        self.setting.store(false, Ordering::Release);
     }
 
     pub(super) fn tag(&self) -> Tag {
@@ -150,12 +170,34 @@ impl Facts {
         self.asked.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// How many requests have not been answered.
+    pub(super) fn pending(&self) -> u64 {
+        let answered = self.answered.load(Ordering::Acquire);
+        self.asked.load(Ordering::Acquire).saturating_sub(answered)
+    }
+
     pub(super) fn count_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::AcqRel);
     }
 
     pub(super) fn count_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::AcqRel);
+        if let Some(clock) = self.clock.get() {
+            let heard = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.heard.store(heard, Ordering::Release);
+        }
+    }
+
+    /// Notes from now on when something comes.
+    pub(super) fn note_times(&self) {
+        let _ = self.clock.set(Instant::now());
+    }
+
+    /// For how long nothing has come; nothing where that is not noted.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        let Some(clock) = self.clock.get() else { return Duration::ZERO };
+        let heard = Duration::from_nanos(self.heard.load(Ordering::Acquire));
+        now.saturating_duration_since(*clock).saturating_sub(heard)
     }
 
     /// Bytes that have left so far: what has not, the server has not seen.

@@ -42,7 +42,13 @@ pub(super) struct Login<'a> {
     pub(super) credentials: Option<&'a Credentials>,
     /// Where notifications go.
     pub(super) heard: Option<&'a mpsc::Sender<Notification>>,
+    /// Many will share the session.
+    pub(super) shared: bool,
 }
+
+/// How long a statement may run on a session that many share, and how long it may wait for a lock there.
+pub(super) const SHARED_LIMIT: Duration = Duration::from_millis(200);
+const SHARED_LOCK_LIMIT: Duration = Duration::from_millis(50);
 
 impl Session {
     /// Opens a session with the first host that will do.
@@ -172,7 +178,7 @@ impl Session {
         let (stream, encrypted) = route.open(settings, cover).await.map_err(LoginFault::Wire)?;
         let facts = Arc::new(Facts::default());
         let ready = Ready::of(&stream);
-        let mut config = session_config(settings, target, encrypted, options);
+        let mut config = session_config(settings, target, encrypted, options, login.shared);
         if let Some(credentials) = login.credentials {
             config.password(credentials.secret());
             if let Some(user) = credentials.user_name() {
@@ -379,8 +385,18 @@ fn covers(mode: SslMode) -> &'static [Cover] {
 }
 
 /// What the driver is told: the login and, as `options`, the limits the server is to keep.
-fn session_config(settings: &Settings, target: &Target, encrypted: bool, options: bool) -> Config {
+fn session_config(
+    settings: &Settings,
+    target: &Target,
+    encrypted: bool,
+    options: bool,
+    shared: bool,
+) -> Config {
     let mut config = settings.config.clone();
+    if shared {
+        let name = config.get_application_name().unwrap_or("resonant").to_owned();
+        config.application_name(format!("{name} lane"));
+    }
     let asked = config.get_options().unwrap_or_default().to_owned();
     let mut all = String::new();
     if let Some(limit) = target.statement_timeout {
@@ -390,6 +406,11 @@ fn session_config(settings: &Settings, target: &Target, encrypted: bool, options
     // Behind what the user wrote, so that it stands.
     if target.access == Access::ReadOnly {
         all.push_str(" -c default_transaction_read_only=on");
+    }
+    if shared {
+        let (limit, lock) = (millis(SHARED_LIMIT), millis(SHARED_LOCK_LIMIT));
+        all.push_str(&format!(" -c statement_timeout={limit} -c lock_timeout={lock}"));
+        all.push_str(" -c idle_in_transaction_session_timeout=1000");
     }
     // A name of ours, to see whether options are kept.
     all.push_str(" -c resonant.session=on");

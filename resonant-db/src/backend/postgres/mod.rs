@@ -84,8 +84,6 @@
 //! # What is not
 //!
 //! - A commit whose answer was lost is not looked up afterwards: the error says that its outcome is unknown.
-//! - Reads that go to the primary, because there is no replica or none is left, use its writing connections: there it is
-//!   the statement that decides whether it writes.
 
 mod bulk;
 mod calls;
@@ -95,6 +93,7 @@ mod facts;
 mod flow;
 mod hosts;
 mod hygiene;
+mod lanes;
 mod lessons;
 mod listen;
 mod login;
@@ -122,7 +121,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Backend, Capabilities, Connection, Listen, Target};
+use super::{Backend, Capabilities, Connection, Listen, Sharing, Target};
 use crate::Result;
 
 use self::connection::PostgresConnection;
@@ -249,6 +248,13 @@ impl Backend for Postgres {
     async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>> {
         let node = self.node(&target.url)?;
         Ok(Box::new(PostgresConnection::open(&node, target).await?))
+    }
+
+    fn sharing(&self, target: &Target) -> Option<Arc<dyn Sharing>> {
+        let node = self.node(&target.url).ok()?;
+        // Lanes prepare what they run, and which of several hosts answers must not change between them.
+        let may = node.settings.statements > 0 && !target.name.contains(',');
+        may.then(|| Arc::new(lanes::PostgresLanes::new(node, target.clone())) as _)
     }
 
     async fn listen(&self, target: &Target, channels: &[String]) -> Result<Box<dyn Listen>> {

@@ -24,7 +24,7 @@ impl<'a> Native<'a> {
         F: AsyncFnOnce(&Client) -> NativeOutcome<T>,
     {
         let connection = self.0;
-        let mark = connection.enter("with_client")?;
+        let mark = connection.enter_guarded("with_client")?;
         connection.session.facts.touch();
         let result = work(&connection.session.client).await.map_err(Into::into);
         connection.leave("with_client", mark, result).await

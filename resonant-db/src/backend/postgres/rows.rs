@@ -4,6 +4,7 @@
 //! the answer is put together.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Kind, Type};
@@ -88,7 +89,7 @@ fn raw(row: &Row, column: usize) -> Result<Option<&[u8]>, Fault> {
 
 struct Block {
     rows: Vec<Row>,
-    shapes: Vec<Shape>,
+    shapes: Arc<[Shape]>,
     /// How many columns are rendered.
     width: usize,
     text: String,
@@ -96,17 +97,38 @@ struct Block {
     places: Vec<Result<Range<usize>, Fault>>,
 }
 
+/// What the answers of a statement have in common.
+#[derive(Clone)]
+pub(super) struct Layout {
+    columns: Arc<[Column]>,
+    shapes: Arc<[Shape]>,
+    width: usize,
+}
+
+impl Layout {
+    pub(super) fn of(columns: &[tokio_postgres::Column]) -> Self {
+        let mut width = 0;
+        Self {
+            columns: columns.iter().map(|column| Column::new(column.name())).collect(),
+            shapes: columns.iter().map(|column| Shape::of(column.type_(), &mut width)).collect(),
+            width,
+        }
+    }
+
+    /// The rows of an answer; their columns are those the layout is of.
+    pub(super) fn rows(&self, columns: &[tokio_postgres::Column], rows: Vec<Row>) -> Rows {
+        let (shapes, width) = (Arc::clone(&self.shapes), self.width);
+        let mut block = Block { rows, shapes, width, text: String::new(), places: Vec::new() };
+        if width > 0 {
+            block.render(columns);
+        }
+        Rows::shared(Arc::clone(&self.columns), Box::new(block))
+    }
+}
+
 /// The rows of an answer with these columns.
 pub(super) fn rows(columns: &[tokio_postgres::Column], rows: Vec<Row>) -> Rows {
-    let mut width = 0;
-    let shapes: Vec<Shape> =
-        columns.iter().map(|column| Shape::of(column.type_(), &mut width)).collect();
-    let names = columns.iter().map(|column| Column::new(column.name())).collect();
-    let mut block = Block { rows, shapes, width, text: String::new(), places: Vec::new() };
-    if width > 0 {
-        block.render(columns);
-    }
-    Rows::new(names, Box::new(block))
+    Layout::of(columns).rows(columns, rows)
 }
 
 impl Block {

@@ -16,6 +16,7 @@ use super::error::Trouble;
 use super::facts::{Status, Tag};
 use super::lessons::Lesson;
 use super::param::{self, Encoded};
+use super::rows::Layout;
 use super::session::Session;
 use super::statements::Known;
 use super::{bulk, hygiene, login, rows};
@@ -65,7 +66,8 @@ impl PostgresConnection {
     /// Keeps a statement that was prepared, and what it taught.
     fn keep(&mut self, sql: &str, statement: Statement) -> Known {
         self.origin.lessons.learn(sql, &statement, &mut self.met);
-        let known = Known { statement, suspicious: hygiene::is_suspicious(sql) };
+        let layout = Layout::of(statement.columns());
+        let known = Known { statement, suspicious: hygiene::is_suspicious(sql), layout };
         if !self.session.facts.is_pooled() {
             self.statements.put(sql, known.clone());
         }
@@ -106,7 +108,7 @@ impl PostgresConnection {
             if known.suspicious {
                 self.session.facts.touch();
             }
-            match self.ask(sql, &known.statement, ask).await {
+            match self.ask(sql, &known, ask).await {
                 Err(trouble) if !fresh && trouble.is_stale() => {
                     self.forget(sql);
                     if self.work != Work::None {
@@ -248,10 +250,10 @@ impl PostgresConnection {
         }
     }
 
-    async fn ask(&self, sql: &str, statement: &Statement, ask: Ask<'_>) -> Outcome<Answer> {
-        let session = &self.session;
+    async fn ask(&self, sql: &str, known: &Known, ask: Ask<'_>) -> Outcome<Answer> {
+        let (session, statement) = (&self.session, &known.statement);
         match ask {
-            Ask::Rows(params) => fetch(session, statement, params).await.map(Answer::Rows),
+            Ask::Rows(params) => fetch(session, known, params).await.map(Answer::Rows),
             Ask::Count(params) => {
                 check(params, statement.params())?;
                 let params = params.iter().map(|param| Encoded(*param));
@@ -315,11 +317,8 @@ fn check(params: &[Param<'_>], declared: &[Type]) -> Outcome<()> {
     param::check(params.iter().copied(), declared).map_err(Trouble::Refused)
 }
 
-pub(super) async fn fetch(
-    session: &Session,
-    statement: &Statement,
-    params: &[Param<'_>],
-) -> Outcome<Rows> {
+pub(super) async fn fetch(session: &Session, known: &Known, params: &[Param<'_>]) -> Outcome<Rows> {
+    let statement = &known.statement;
     check(params, statement.params())?;
     let params = params.iter().map(|param| Encoded(*param));
     let collect = async {
@@ -327,7 +326,7 @@ pub(super) async fn fetch(
         pin!(stream).try_collect::<Vec<Row>>().await
     };
     let found = session.within(collect).await?;
-    Ok(rows::rows(statement.columns(), found))
+    Ok(known.layout.rows(statement.columns(), found))
 }
 
 /// Runs a statement without preparing it.

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 
 use tokio_postgres::Statement;
 
+use super::rows::Layout;
+
 /// A statement as a connection keeps it prepared. Whichever is dropped is closed on the server by the driver.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) statement: Statement,
     /// It may leave something behind in the session.
     pub(super) suspicious: bool,
+    pub(super) layout: Layout,
 }
 
 pub(super) struct Recent<T> {

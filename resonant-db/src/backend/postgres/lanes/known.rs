@@ -1,0 +1,130 @@
+//! The statements that were met, and what each lane has prepared of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio_postgres::Statement;
+
+use super::standing::Standing;
+use crate::backend::postgres::rows::Layout;
+
+/// How many statements are known. The one that was not met for longest is forgotten.
+const CAPACITY: usize = 512;
+
+/// A statement.
+pub(super) struct Known {
+    pub(super) sql: Box<str>,
+    /// What it names; nothing where it never shares a connection.
+    pub(super) names: Option<String>,
+    trusted: AtomicBool,
+    standing: Mutex<Standing>,
+    used: AtomicU64,
+    prepared: RwLock<Vec<Arc<Prepared>>>,
+}
+
+/// A statement as a lane keeps it prepared.
+pub(super) struct Prepared {
+    pub(super) lane: u64,
+    pub(super) statement: Statement,
+    pub(super) layout: Layout,
+}
+
+impl Known {
+    fn new(sql: &str) -> Self {
+        Self {
+            sql: sql.into(),
+            names: super::plain::names(sql),
+            trusted: AtomicBool::new(false),
+            standing: Mutex::new(Standing::new()),
+            used: AtomicU64::new(0),
+            prepared: RwLock::default(),
+        }
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted.load(Ordering::Acquire)
+    }
+
+    /// Looks at what is thought of it, or changes that.
+    pub(super) fn judge<T>(&self, judge: impl FnOnce(&mut Standing) -> T) -> T {
+        let mut standing = lock(&self.standing);
+        let judged = judge(&mut standing);
+        self.trusted.store(standing.is_trusted(), Ordering::Release);
+        judged
+    }
+
+    pub(super) fn prepared(&self, lane: u64) -> Option<Arc<Prepared>> {
+        let prepared = self.prepared.read().unwrap_or_else(PoisonError::into_inner);
+        prepared.iter().find(|prepared| prepared.lane == lane).cloned()
+    }
+
+    pub(super) fn keep(&self, lane: u64, statement: Statement) -> Arc<Prepared> {
+        let layout = Layout::of(statement.columns());
+        let kept = Arc::new(Prepared { lane, statement, layout });
+        let mut prepared = self.prepared.write().unwrap_or_else(PoisonError::into_inner);
+        prepared.retain(|prepared| prepared.lane != lane);
+        prepared.push(Arc::clone(&kept));
+        kept
+    }
+
+    pub(super) fn forget(&self, lane: u64) {
+        let mut prepared = self.prepared.write().unwrap_or_else(PoisonError::into_inner);
+        prepared.retain(|prepared| prepared.lane != lane);
+    }
+}
+
+/// The statements that were met.
+#[derive(Default)]
+pub(super) struct Statements {
+    known: RwLock<HashMap<Box<str>, Arc<Known>>>,
+    clock: AtomicU64,
+}
+
+impl Statements {
+    /// What is known of a statement, from now on at the latest.
+    pub(super) fn meet(&self, sql: &str) -> Arc<Known> {
+        let clock = self.clock.fetch_add(1, Ordering::Relaxed);
+        if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(sql) {
+            known.used.store(clock, Ordering::Relaxed);
+            return Arc::clone(known);
+        }
+        let met = Arc::new(Known::new(sql));
+        met.used.store(clock, Ordering::Relaxed);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= CAPACITY {
+            let oldest = known.values().min_by_key(|known| known.used.load(Ordering::Relaxed));
+            if let Some(oldest) = oldest.map(|known| known.sql.clone()) {
+                known.remove(&oldest);
+            }
+        }
+        Arc::clone(known.entry(sql.into()).or_insert(met))
+    }
+
+    /// A lane is gone.
+    pub(super) fn forget_lane(&self, lane: u64) {
+        for known in self.known.read().unwrap_or_else(PoisonError::into_inner).values() {
+            known.forget(lane);
+        }
+    }
+}
+
+fn lock(standing: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
+    standing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_are_known_as_may_be_and_the_one_met_last_stays() {
+        let statements = Statements::default();
+        let kept = statements.meet("SELECT 0");
+        for n in 1..(CAPACITY as u64 * 2) {
+            statements.meet(&format!("SELECT {n}"));
+            assert!(Arc::ptr_eq(&kept, &statements.meet("SELECT 0")));
+        }
+        assert_eq!(statements.known.read().expect("unpoisoned").len(), CAPACITY);
+    }
+}

@@ -1,0 +1,105 @@
+//! A read that the primary serves cannot write, although it runs on a connection that also writes.
+
+use std::time::Duration;
+
+use resonant_db::backend::Access;
+use resonant_db::{Database, ErrorKind, PoolConfig, TransactionOptions, params};
+use tokio::time::timeout;
+
+use super::{LIMIT, database, open};
+
+fn one(url: &str) -> resonant_db::DatabaseBuilder {
+    Database::builder().primary(url).pool(PoolConfig::default().min_size(1).max_size(1))
+}
+
+#[tokio::test]
+async fn a_read_on_the_primary_cannot_write_and_a_write_behind_it_can() {
+    let database = database().await;
+    database.sql("CREATE TABLE t (n int); CREATE SEQUENCE numbers").await.expect("a table");
+    database
+        .sql("CREATE FUNCTION writing() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING 1'")
+        .await
+        .expect("a function");
+    let db = one(&database.url()).connect().await.expect("connect");
+    let pid = "SELECT pg_backend_pid()";
+    let session: i64 = db.write().query_one_as(pid, params![]).await.expect("pid");
+    let mut written = 0_i64;
+    for turn in 0..20 {
+        for sql in [
+            "INSERT INTO t VALUES (0) RETURNING n",
+            "SELECT writing()",
+            "SELECT nextval('numbers')",
+            "WITH d AS (DELETE FROM t RETURNING n) SELECT count(*) FROM d",
+            "CREATE TABLE never (n int)",
+        ] {
+            let error = db.read().query(sql, params![]).await.expect_err(sql);
+            assert_eq!(error.kind(), ErrorKind::Rejected, "{sql}: {error}");
+            assert!(!error.may_have_applied(), "{sql}");
+        }
+        match turn % 5 {
+            0 => db
+                .write()
+                .execute("INSERT INTO t VALUES (1)", params![])
+                .await
+                .map(drop)
+                .expect("a write"),
+            1 => drop(db.write().query("SELECT writing()", params![]).await.expect("a write")),
+            2 => db.write().batch("INSERT INTO t VALUES (1)").await.expect("a write"),
+            3 => {
+                let rows = [[1_i64.into()]];
+                db.write()
+                    .execute_many("INSERT INTO t VALUES ($1)", rows)
+                    .await
+                    .map(drop)
+                    .expect("a write");
+            }
+            _ => {
+                let work = db.transaction(async |tx| {
+                    tx.execute("INSERT INTO t VALUES (1)", params![]).await
+                });
+                work.await.map(drop).expect("a write");
+            }
+        }
+        written += 1;
+        let count: i64 =
+            db.read().query_one_as("SELECT count(*) FROM t", params![]).await.expect("count");
+        assert_eq!(count, written);
+    }
+    let reading = TransactionOptions::default().read_only();
+    let refused =
+        db.transaction_with(reading, async |tx| tx.query("SELECT writing()", params![]).await);
+    assert_eq!(refused.await.expect_err("it writes").kind(), ErrorKind::Rejected);
+    let mut rows = db.read().stream("SELECT writing()", params![]).await.expect("a stream");
+    rows.next().await.expect_err("it writes");
+    let same: i64 = db.read().query_one_as(pid, params![]).await.expect("pid");
+    assert_eq!(same, session, "all of it on one session, which was never reset");
+}
+
+#[tokio::test]
+async fn the_guard_survives_dropped_calls_and_resets() {
+    let database = database().await;
+    database.sql("CREATE TABLE t (n int)").await.expect("a table");
+    let mut connection = open(&database.url(), Access::ReadWrite, Some(LIMIT)).await;
+    let insert = "INSERT INTO t VALUES (1) RETURNING n";
+    for turn in 0..60_u64 {
+        let access = if turn % 2 == 0 { Access::ReadOnly } else { Access::ReadWrite };
+        connection.restrict(access);
+        let moment = Duration::from_micros(turn % 12 * 100);
+        let _ = timeout(moment, connection.query("SELECT pg_sleep(60)", params![])).await;
+        connection.clean().await.expect("clean");
+        if turn % 3 == 0 {
+            connection.restrict(Access::ReadWrite);
+            connection.execute("SET work_mem = '9MB'", params![]).await.expect("set");
+            connection.clean().await.expect("clean");
+        }
+        connection.restrict(Access::ReadOnly);
+        let error = connection.query(insert, params![]).await.expect_err("it only reads");
+        assert_eq!(error.kind(), ErrorKind::Rejected, "turn {turn}: {error}");
+        connection.restrict(Access::ReadWrite);
+        connection.query(insert, params![]).await.expect("it writes");
+    }
+    connection.restrict(Access::ReadOnly);
+    let mut reading = open(&database.url(), Access::ReadOnly, None).await;
+    reading.restrict(Access::ReadWrite);
+    reading.query(insert, params![]).await.expect_err("it was opened for reading");
+}
