@@ -217,6 +217,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::backend::Lanes;
     use crate::{Database, PoolConfig, PrimaryReads, ReadStrategy, RoutingConfig};
 
     /// Every setting by another value than its default, by the builder.
@@ -256,6 +257,7 @@ mod tests {
             .pool(pool)
             .statement_timeout(Duration::from_secs(26))
             .instances(27)
+            .lanes(Lanes::Off)
             .config()
             .clone()
     }
