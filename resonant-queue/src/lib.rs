@@ -58,7 +58,7 @@
 //!
 //! # What it does not do
 //!
-//! No exactly-once effects: use the key, sequence or a unique id to make yours idempotent. No order between keys. No
+//! No exactly-once effects, but in the database of a PostgreSQL queue: use the key, sequence or a unique id to make yours idempotent. No order between keys. No
 //! change of the number of partitions of a queue that exists. Attempts that end with the process are not
 //! counted, so a message that kills its process is tried again for ever.
 //!
@@ -97,7 +97,7 @@
     doc = "| `Sqlite` | `sqlite` | power loss or the process, as you choose | yes, on one machine |"
 )]
 //!
-//! RabbitMQ leases partitions through a store of yours.
+//! RabbitMQ leases partitions through a store of yours, such as `Postgres::leases`.
 //!
 //! # Features
 //!

@@ -14,7 +14,7 @@ use resonant_queue::{
 };
 
 /// Polls a future up to `polls` times, letting everything else run in between, then drops it.
-async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..polls {
         let once = poll_fn(|context| Poll::Ready(future.as_mut().poll(context)));

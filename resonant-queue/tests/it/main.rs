@@ -8,6 +8,7 @@ mod dropping;
 mod endings;
 mod handlers;
 mod kill;
+mod million;
 mod owners;
 mod pushing;
 mod servers;

@@ -70,13 +70,17 @@ impl Publisher {
     }
 }
 
-/// Ends a lane's flying, also if the task ends before its time.
-struct Landing<'a>(&'a Mutex<Lane>);
+/// Ends a lane's flying if its task ends before its time: then who waits is told.
+struct Landing<'a> {
+    lane: &'a Mutex<Lane>,
+    landed: bool,
+}
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        let mut lane = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lane.flying {
+        // Once it has landed, the lane may be another task's.
+        if !self.landed {
+            let mut lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
             lane.flying = false;
             lane.waiting.clear();
         }
@@ -84,13 +88,14 @@ impl Drop for Landing<'_> {
 }
 
 async fn fly(shared: &Shared, queue: &Queue, lane: &Mutex<Lane>) {
-    let _landing = Landing(lane);
+    let mut landing = Landing { lane, landed: false };
     loop {
         let asks = {
             let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
             let asks = take(&mut lane.waiting);
             if asks.is_empty() {
                 lane.flying = false;
+                landing.landed = true;
                 return;
             }
             asks

@@ -89,7 +89,7 @@ async fn audit(database: &TempDatabase) {
     let value = async |sql: &str| database.value(sql).await.unwrap();
     let done = "SELECT count(*) || ' ' || count(DISTINCT id) || ' ' || max(id) FROM applied";
     assert_eq!(value(done).await, format!("{TRANSFERS} {TRANSFERS} {}", TRANSFERS - 1));
-    let mut expected = vec![100_000; 10];
+    let mut expected = [100_000; 10];
     for transfer in (0..TRANSFERS).map(transfer) {
         expected[usize::try_from(transfer.from).unwrap()] -= transfer.cents;
         expected[usize::try_from(transfer.to).unwrap()] += transfer.cents;

@@ -2,6 +2,7 @@
 
 mod bloat;
 mod conformance;
+mod dropping;
 mod effects;
 mod faults;
 mod publishing;
