@@ -5,7 +5,7 @@ use std::time::Duration;
 use resonant_db::{Database, PoolConfig};
 use resonant_queue::{Error, ErrorKind, PartitionedQueue, Postgres, SequenceCheck};
 use resonant_testkit::postgres::Synchronous;
-use resonant_testkit::{FaultProxy, PostgresCluster};
+use resonant_testkit::{FaultProxy, PgBouncer, PostgresCluster};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{LIMIT, Seen, postgres, queue, until, work};
@@ -150,4 +150,27 @@ async fn a_server_that_is_down_stops_no_start() {
     until("publishing works", async || queue.publish(&2).await.is_ok()).await;
     until("handling works", async || seen.all().contains(&2)).await;
     worker.drain().await.unwrap();
+}
+
+/// Behind a pooler in transaction mode, where no notification comes through, everything works, and a waiting owner looks
+/// by itself.
+#[tokio::test]
+async fn a_pooler_in_transaction_mode_will_do() {
+    let cluster = PostgresCluster::builder().start().await.unwrap();
+    let pooler = PgBouncer::builder().in_front_of(cluster.primary().address());
+    let pooler = pooler.start().await.unwrap();
+    let owner = with_tables(pooler.url()).await;
+    let (seen, check) = (Seen::default(), SequenceCheck::new("numbers"));
+    let queue = queue(&owner, 2).await;
+    let worker = work(&queue, &seen, &check).await;
+    let other = postgres(&pooler.url()).await;
+    let publisher = super::queue(&other, 2).await;
+    publisher.publish_many(0..50).await.unwrap();
+    until("all are handled", async || seen.count() == 50).await;
+    publisher.publish(&50).await.unwrap();
+    until("one more is handled", async || seen.count() == 51).await;
+    until("all are settled", async || queue.depth().await.unwrap().unfinished() == 0).await;
+    worker.drain().await.unwrap();
+    seen.assert_in_order();
+    assert!(check.report().in_order(), "{:?}", check.report());
 }

@@ -239,6 +239,8 @@ async fn a_waiting_owner_is_woken() {
     let worker = work(&queue(&owner, 4).await, &seen, &check).await;
     let other = postgres(&database.url()).await;
     let publisher = queue(&other, 4).await;
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    until("it listens", async || database.value(listening).await.unwrap() == "1").await;
     let mut waits = Vec::new();
     for number in 0..20 {
         // The owner sleeps meanwhile.
@@ -250,7 +252,8 @@ async fn a_waiting_owner_is_woken() {
     }
     waits.sort_unstable();
     println!("FIGURE woken by another process: median {:?}, slowest {:?}", waits[10], waits[19]);
-    assert!(waits[10] < Duration::from_millis(500), "half of them sooner than any look: {waits:?}");
+    // By itself it looks once a second while it can hear: half of them would take longer.
+    assert!(waits[16] < Duration::from_millis(500), "woken, not found by a look: {waits:?}");
     // The sessions of both are thrown out, that of the listener too; the owner looks by itself and listens again.
     let out = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     database.sql(out).await.unwrap();
