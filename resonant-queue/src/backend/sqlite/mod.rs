@@ -143,6 +143,11 @@ impl Sqlite {
         Self::builder(path).open().await
     }
 
+    /// A lease store in this file, for an engine that has none of its own and is used by processes of one machine.
+    pub fn leases(&self) -> Arc<dyn resonant_common::join::LeaseStore> {
+        Arc::new(leases::SqliteLeases(Arc::clone(&self.shared)))
+    }
+
     /// Begins to open a file.
     pub fn builder(path: impl Into<PathBuf>) -> SqliteBuilder {
         let options =

@@ -1,10 +1,14 @@
 //! Against real brokers. One is started for all tests of the binary; each test has a virtual host of its own.
 
+mod access;
 mod conformance;
 mod faults;
 mod postgres;
+mod fleet;
+mod losses;
 mod reconnect;
 mod support;
+mod takeover;
 mod traps;
 
 use resonant_testkit::{RabbitMq, RabbitNode};

@@ -1,0 +1,214 @@
+//! Processes that are frozen, thawed or killed in the middle of a message, and workers that come: who owns what, and since
+//! when. This binary runs itself as the other process.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use resonant_common::join::MemoryLeaseStore;
+use resonant_queue::{
+    Delivery, Durability, HandlerError, PartitionedQueue, PublishOptions, RabbitMq, Sqlite,
+};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::broker;
+use super::support::{LIMIT, until};
+
+const CHILD: &str = "RESONANT_QUEUE_RABBIT_TAKEOVER";
+const LEASE: Duration = Duration::from_secs(2);
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Leases are in a file both processes know.
+async fn open(url: &str, directory: &Path) -> PartitionedQueue<u64> {
+    let leases = Sqlite::builder(directory.join("leases.db")).durability(Durability::Normal);
+    let leases = leases.open().await.unwrap().leases();
+    let rabbit = RabbitMq::connect([url]).leases(leases).heartbeat(HEARTBEAT).await.unwrap();
+    let builder = PartitionedQueue::builder("takeover").partitions(1).key(|_: &u64| "one");
+    builder.lease_ttl(LEASE).backend(rabbit).build().await.unwrap()
+}
+
+/// The child: begins messages, and finishes none before it is told to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    let Ok(argument) = std::env::var(CHILD) else { return };
+    let (url, directory) = argument.split_once(' ').unwrap();
+    let queue = open(url, Path::new(directory)).await;
+    let go_on = Path::new(directory).join("go on");
+    let handler = async move |delivery: Delivery<u64>| {
+        println!("\nbegan {} at {}", delivery.message(), delivery.epoch());
+        while !go_on.exists() {
+            // Without an await: it cannot be stopped, and finishes what it holds.
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        println!("\nfinished {}", delivery.message());
+        Ok::<(), HandlerError>(())
+    };
+    let worker = queue.worker(handler).start().await.unwrap();
+    while worker.report().fenced == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    println!("\nfenced");
+    std::future::pending::<()>().await;
+}
+
+fn spawn(url: &str, directory: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "servers::takeover::child", "--nocapture"])
+        .env(CHILD, format!("{url} {}", directory.display()))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, lines)
+}
+
+async fn line_with(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String {
+    let find = async {
+        loop {
+            let line = lines.next_line().await.unwrap().expect("the child ended by itself");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    };
+    timeout(LIMIT, find).await.expect("the child says what is waited for")
+}
+
+async fn signal(child: &Child, name: &str) {
+    let id = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
+}
+
+async fn takes_over(freezes: bool) {
+    let vhost = broker().await.vhost().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let queue = open(&vhost.url(), directory.path()).await;
+    queue.publish_many(0..5).await.unwrap();
+    let (mut child, mut lines) = spawn(&vhost.url(), directory.path());
+    let began = line_with(&mut lines, "began").await;
+    assert!(began.contains("began 0 at "), "{began}");
+    let epoch: u64 = began.split(" at ").nth(1).unwrap().trim().parse().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let handler = {
+        let seen = Arc::clone(&seen);
+        async move |delivery: Delivery<u64>| {
+            assert!(delivery.epoch() > epoch, "it owns what the child did");
+            seen.lock().unwrap().push(*delivery.message());
+            Ok::<(), HandlerError>(())
+        }
+    };
+    // It waits for a partition before the other one ends.
+    let worker = queue.worker(handler).start().await.unwrap();
+    let ended = Instant::now();
+    if freezes {
+        signal(&child, "-STOP").await
+    } else {
+        child.kill().await.unwrap()
+    }
+    until("it is taken over", async || !seen.lock().unwrap().is_empty()).await;
+    let how = if freezes { "frozen" } else { "killed" };
+    println!(
+        "FIGURE a {how} owner was taken over {:?} after it ended (lease {LEASE:?}, heartbeat {HEARTBEAT:?})",
+        ended.elapsed()
+    );
+    until("all is handled", async || seen.lock().unwrap().len() == 5).await;
+    assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3, 4]);
+    if freezes {
+        std::fs::write(directory.path().join("go on"), "").unwrap();
+        signal(&child, "-CONT").await;
+        line_with(&mut lines, "fenced").await;
+        queue.publish(&5).await.unwrap();
+        until("it goes on", async || seen.lock().unwrap().len() >= 6).await;
+        assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3, 4, 5], "the zombie changed nothing");
+        child.kill().await.unwrap();
+    }
+    worker.drain().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_owner_is_taken_over() {
+    takes_over(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_owner_is_taken_over_and_refused_when_it_thaws() {
+    takes_over(true).await;
+}
+
+/// A second worker comes: it gets half of the partitions. Those that stay are not opened anew, so nothing of them pauses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebalance_is_fair_and_leaves_partitions_alone_that_stay() {
+    let vhost = broker().await.vhost().await.unwrap();
+    let leases = Arc::new(MemoryLeaseStore::new());
+    let rabbit = RabbitMq::connect([vhost.url()]).creation_wait(Duration::ZERO).leases(leases);
+    let queue: PartitionedQueue<u64> = PartitionedQueue::builder("balance")
+        .partitions(8)
+        .backend(rabbit.await.unwrap())
+        .build()
+        .await
+        .unwrap();
+    // By partition: who handled last, at which epochs, and the longest pause.
+    type Turns = BTreeMap<u32, (usize, Vec<u64>, Instant, Duration)>;
+    let turns: Arc<Mutex<Turns>> = Arc::default();
+    let start = async |name: usize| {
+        let turns = Arc::clone(&turns);
+        let handler = async move |delivery: Delivery<u64>| {
+            let now = Instant::now();
+            let mut turns = turns.lock().unwrap();
+            let fresh = || (name, Vec::new(), now, Duration::ZERO);
+            let turn = turns.entry(delivery.partition()).or_insert_with(fresh);
+            turn.3 = turn.3.max(now - turn.2);
+            (turn.0, turn.2) = (name, now);
+            if turn.1.last() != Some(&delivery.epoch()) {
+                turn.1.push(delivery.epoch());
+            }
+            Ok::<(), HandlerError>(())
+        };
+        queue.worker(handler).start().await.unwrap()
+    };
+    let load = tokio::spawn({
+        let queue = queue.clone();
+        async move {
+            for number in 0.. {
+                let unkeyed = PublishOptions::new().unkeyed();
+                if queue.publish_with(&number, unkeyed).await.is_err() {
+                    return;
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let first = start(0).await;
+    until("all partitions are served", async || turns.lock().unwrap().len() == 8).await;
+    turns.lock().unwrap().clear();
+    let came = Instant::now();
+    let second = start(1).await;
+    let of = |name| turns.lock().unwrap().values().filter(|turn| turn.0 == name).count();
+    until("shares are even", async || of(0) == 4 && of(1) == 4).await;
+    println!(
+        "FIGURE shares of 8 partitions were 4 and 4 {:?} after a second worker came",
+        came.elapsed()
+    );
+    sleep(Duration::from_secs(1)).await;
+    let (mut stayed, mut moved) = (Duration::ZERO, Duration::ZERO);
+    for (owner, epochs, _, pause) in turns.lock().unwrap().values() {
+        match owner {
+            0 => {
+                assert_eq!(epochs.len(), 1, "it was opened once");
+                stayed = stayed.max(*pause);
+            }
+            _ => moved = moved.max(*pause),
+        }
+    }
+    println!(
+        "FIGURE the longest pause of a partition that stayed was {stayed:?}, of one that moved {moved:?}"
+    );
+    load.abort();
+    first.drain().await.unwrap();
+    second.drain().await.unwrap();
+}
