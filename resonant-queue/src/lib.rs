@@ -107,6 +107,7 @@
 //! | `rabbitmq` | no | quorum queues of RabbitMQ 3.10 or later, publisher confirms; no plugin |
 //! | `sqlite` | no | the embedded durable engine; compiles SQLite |
 //! | `testing` | no | the conformance suite for those who write an engine |
+//! | `tower` | no | handlers that are a `tower::Service`, with its layers |
 
 mod admin;
 pub mod backend;
@@ -146,6 +147,8 @@ pub use self::key::Key;
 pub use self::message::{Headers, Message, Outgoing, PublishOptions, Receipt};
 pub use self::queue::PartitionedQueue;
 pub use self::sequence::{SequenceCheck, SequenceReport};
+#[cfg(feature = "tower")]
+pub use self::worker::ServiceError;
 pub use self::worker::{DrainReport, RunWorkerBuilder, Worker, WorkerBuilder};
 
 #[cfg(doctest)]

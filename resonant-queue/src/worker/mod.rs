@@ -3,6 +3,8 @@
 mod handler;
 mod pump;
 mod report;
+#[cfg(feature = "tower")]
+mod service;
 mod share;
 mod supervisor;
 
@@ -18,6 +20,8 @@ use tokio::task::JoinHandle;
 
 pub(crate) use self::handler::Origin;
 pub use self::report::DrainReport;
+#[cfg(feature = "tower")]
+pub use self::service::ServiceError;
 
 use self::handler::{Handle, Runs, Single};
 use self::report::Tally;

@@ -12,6 +12,7 @@ mod million;
 mod owners;
 mod pushing;
 mod servers;
+mod service;
 mod shared;
 mod takeover;
 mod telemetry;

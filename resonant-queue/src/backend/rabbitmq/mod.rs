@@ -39,7 +39,7 @@
 //! - A publish returns after a majority of the nodes has stored the message. An error that may have applied leaves some of
 //!   a batch stored, maybe.
 //! - The next owner of a partition begins when the broker has noticed the end of the last one: at once for a closed or
-//!   killed process, after about two heartbeats for a frozen one.
+//!   killed process, after two to three heartbeats for a frozen one.
 //! - An acknowledgement the broker received but had not stored when it died is lost: that message comes again.
 //! - `max_depth` is looked at by each process: several that publish at once may exceed it by what they have on their
 //!   way. Messages that the worker of another process holds are not counted here, but there.
@@ -51,6 +51,9 @@
 //! - RabbitMQ forgets a queue it made less than a second before it was killed. New queues are therefore left alone for
 //!   [two seconds](RabbitMqBuilder::creation_wait); what was put aside for a key parked in the last second before a lone
 //!   broker is killed may be lost.
+//! - Queues that somebody deletes are [created again](RabbitMqBuilder::create_queues), empty, by whoever misses them first; but not
+//!   `NAME.log`, without which nothing is sure: stop all processes before deleting that. Somebody who deletes a queue and makes
+//!   it again by hand waits a second in between, else RabbitMQ forgets to tell its consumers.
 //! - A parked key costs a queue. Dead letters are looked at 512 at a time, by one caller at a time.
 
 mod control;
@@ -181,7 +184,7 @@ impl RabbitMqBuilder {
         self
     }
 
-    /// How often both sides prove that they live. A frozen owner is taken over from after about two of these. Default 5 s;
+    /// How often both sides prove that they live. A frozen owner is taken over from after two to three of these. Default 5 s;
     /// whole seconds, at least 1.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;

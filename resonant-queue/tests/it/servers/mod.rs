@@ -6,6 +6,7 @@ mod faults;
 mod postgres;
 mod fleet;
 mod losses;
+mod other_programs;
 mod reconnect;
 mod support;
 mod takeover;
