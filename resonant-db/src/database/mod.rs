@@ -11,6 +11,7 @@ mod queries;
 #[cfg(feature = "postgres")]
 mod raw;
 mod read;
+mod rows;
 mod session;
 mod shared;
 mod status;
@@ -44,9 +45,10 @@ pub use self::builder::DatabaseBuilder;
 pub use self::config::DatabaseConfig;
 pub use self::listen::{Event, Listener};
 pub use self::read::Read;
+pub use self::rows::TransactionRows;
 pub use self::session::Session;
 pub use self::status::{DatabaseStatus, NodeStatus};
-pub use self::stream::{CopyOut, RowStream, TransactionRows};
+pub use self::stream::{CopyOut, RowStream};
 pub use self::transaction::{Transaction, TransactionOptions};
 pub use self::write::Write;
 

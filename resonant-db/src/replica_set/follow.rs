@@ -138,8 +138,16 @@ pub(super) fn apply<P: Clone + Send + Sync + 'static>(
 }
 
 fn is_same<P>(node: &Node<P>, wanted: &join::Node) -> bool {
-    let by_url = *node.url == *wanted.url || *node.name == *name_of(&wanted.url);
+    // The same name at another address is another server.
+    let by_name = *node.name == *name_of(&wanted.url) && pinned(&node.url) == pinned(&wanted.url);
+    let by_url = *node.url == *wanted.url || by_name;
     *node.name == *wanted.name || (!wanted.url.is_empty() && by_url)
+}
+
+/// The address a URL is bound to, whatever its host's name means now.
+fn pinned(url: &str) -> Option<&str> {
+    let (_, options) = url.rsplit_once('?')?;
+    options.split('&').find_map(|option| option.strip_prefix("hostaddr="))
 }
 
 fn open<P>(shared: &Shared<P>, wanted: &join::Node) -> Option<Arc<Node<P>>> {

@@ -41,14 +41,21 @@
 //! # Types
 //!
 //! A parameter is encoded by the type the server declared for its placeholder: whole numbers take whatever width fits,
-//! text is read by the server as anything it likes (`uuid`, `jsonb`, `timestamptz`, an enum, an array: `{1,2}`). What would change a
-//! value silently is refused: a number for a text, text for `bytea`.
+//! text is read by the server as anything it likes (`uuid`, `jsonb`, `timestamptz`, an enum, an array: `{1,2}`), vectors are arrays.
+//! What would change a value silently is refused: a number for a text, text for `bytea`, a timestamp without a zone for one
+//! with.
 //!
-//! Booleans, integers, floats, text and bytes come back as they are, `numeric` with all its digits, arrays as sequences for
-//! serde (`Vec<i64>`, `Vec<Option<String>>`) and otherwise in the server's notation. Other types come back
+//! Booleans, integers, floats, text and bytes come back as they are, `numeric` with all its digits, arrays as vectors
+//! (`Vec<i64>`, `Vec<Option<String>>`). With the features `uuid`, `chrono`, `time`, `jiff` and `rust_decimal` the types of
+//! these crates go in and come back as themselves. Other types come back
 //! as text that the server would read as the same value: dates and times in the form of RFC 3339, intervals in that of
 //! ISO 8601, `uuid`, `json`, `inet`, ranges as `[1,5)`, composite values as `(a,b)`. Of types without
 //! a text form here (`tsvector`, geometric ones, extensions) the column is unreadable until the statement casts it to text.
+//!
+//! # A primary whose name moves
+//!
+//! Every new connection asks for the addresses behind the name anew, of the system or of a [`Resolver`]. [`Names`] follows
+//! the name also while a primary hangs that it has left.
 //!
 //! # What is promised
 //!
@@ -74,7 +81,8 @@
 //!
 //! A pooler in transaction mode (PgBouncer, from 1.18 on) is noticed by itself: it does not keep, or refuses, the options a
 //! session is opened with. Then no prepared statement has a name at the server, and each statement carries its time limit, and
-//! for reading its read-only transaction, in the same round trip. What does not work there is refused or said:
+//! for reading its read-only transaction, in the same round trip. What does not work there is refused or said, and missing
+//! from [`Database::capabilities`](crate::Database::capabilities):
 //!
 //! - `options=` in the URL, and statements outside a transaction that change the session for whoever has it next (`SET`,
 //!   `LISTEN`, `PREPARE`, …). `SET LOCAL` in a transaction works. What a function changes in the session is not undone.
@@ -97,6 +105,7 @@ mod lanes;
 mod lessons;
 mod listen;
 mod login;
+mod names;
 mod native;
 mod param;
 mod pooler;
@@ -129,6 +138,7 @@ use self::lessons::Lessons;
 pub(crate) use self::native::Native;
 use self::settings::Settings;
 
+pub use self::names::Names;
 pub use self::native::NativeOutcome;
 pub use self::resolver::Resolver;
 

@@ -1,12 +1,14 @@
 //! A name that moves: the database behind it is found again without a change of settings.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use resonant_db::backend::postgres::{Postgres, Resolver};
+use resonant_db::backend::postgres::{Names, Postgres, Resolver};
 use resonant_db::{Database, PoolConfig, params};
-use resonant_testkit::PostgresCluster;
+use resonant_testkit::{PgNode, PostgresCluster};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::until;
@@ -65,4 +67,76 @@ async fn a_name_that_moves_to_the_new_primary_is_followed() {
             nodes[0].thaw().expect("thawed");
         }
     }
+}
+
+/// A port that is the same at two addresses, each of which leads to a node.
+async fn same_port(nodes: &[PgNode]) -> ([IpAddr; 2], u16) {
+    let addresses = [2, 3].map(|last| IpAddr::from([127, 0, 0, last]));
+    loop {
+        let first = TcpListener::bind((addresses[0], 0)).await.expect("a port");
+        let port = first.local_addr().expect("bound").port();
+        let Ok(second) = TcpListener::bind((addresses[1], port)).await else { continue };
+        for (listener, node) in [(first, nodes[0].address()), (second, nodes[1].address())] {
+            tokio::spawn(async move {
+                while let Ok((mut here, _)) = listener.accept().await {
+                    tokio::spawn(async move {
+                        let mut there = TcpStream::connect(node).await?;
+                        copy_bidirectional(&mut here, &mut there).await
+                    });
+                }
+            });
+        }
+        return (addresses, port);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_leaves_a_hanging_primary_is_followed_at_once() {
+    let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
+    let nodes = cluster.nodes().to_vec();
+    nodes[0].sql("CREATE TABLE t (n bigint)").await.expect("create");
+    cluster.caught_up().await.expect("caught up");
+    let (addresses, port) = same_port(&nodes).await;
+    let name = Arc::new(Mutex::new(addresses[0]));
+    let resolver = {
+        let name = Arc::clone(&name);
+        Resolver::new(move |_host, port| {
+            let address = SocketAddr::new(*name.lock().expect("no test panics"), port);
+            async move { Ok(vec![address]) }
+        })
+    };
+    let url = format!("postgresql://postgres@primary.example:{port}/postgres");
+    // With the limit of a statement as it is by default.
+    let db = Database::builder()
+        .primary(&url)
+        .backend(Arc::new(Postgres::default().resolver(resolver.clone())))
+        .pool(PoolConfig::default().min_size(4).max_size(8))
+        .connect()
+        .await
+        .expect("connect");
+    let names = Names::new(&url).expect("a name").resolver(resolver);
+    db.follow_with(Duration::from_millis(100), move || names.topology());
+    let insert = "INSERT INTO t VALUES (1)";
+    db.write().execute(insert, params![]).await.expect("a write");
+    nodes[0].freeze().expect("frozen");
+    let stuck = {
+        let db = db.clone();
+        tokio::spawn(async move { db.write().execute(insert, params![]).await })
+    };
+    nodes[1].promote().await.expect("promoted");
+    *name.lock().expect("no test panics") = addresses[1];
+    let moved = Instant::now();
+    until("a write is taken", async || {
+        let written = db.write().execute(insert, params![]);
+        tokio::time::timeout(Duration::from_millis(50), written).await.is_ok_and(|w| w.is_ok())
+    })
+    .await;
+    let found = moved.elapsed();
+    println!("FIGURE from the move of a hanging primary's name to the first write: {found:?}");
+    assert!(found < Duration::from_secs(5), "{found:?}");
+    let at: i64 =
+        db.write().query_one_as("SELECT inet_server_port()", params![]).await.expect("an answer");
+    assert_eq!(at, i64::from(nodes[1].port()));
+    stuck.abort();
+    nodes[0].thaw().expect("thawed");
 }

@@ -1,0 +1,80 @@
+//! Rows piece by piece in a transaction.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use crate::{Param, Result, Row};
+
+use super::stream::streaming;
+use super::transaction::Transaction;
+
+/// The rows of a statement in a transaction as they come; made by [`Transaction::stream`].
+pub struct TransactionRows<'t, 'c> {
+    transaction: &'t mut Transaction<'c>,
+    here: VecDeque<Row>,
+    ended: bool,
+}
+
+impl TransactionRows<'_, '_> {
+    /// The next row; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::query`](crate::Transaction::query). The transaction has failed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the transaction: it rolls back.
+    pub async fn next(&mut self) -> Result<Option<Row>> {
+        if self.here.is_empty() && !self.ended {
+            // Unless it comes through.
+            self.ended = true;
+            let flow = streaming(&mut *self.transaction.connection);
+            let rows = match flow {
+                Ok(flow) => flow.next_rows().await,
+                Err(error) => Err(error),
+            };
+            match rows {
+                Ok(Some(rows)) => {
+                    self.here.extend(rows);
+                    self.ended = false;
+                }
+                rows => drop(self.transaction.leave(rows)?),
+            }
+        }
+        Ok(self.here.pop_front())
+    }
+}
+
+impl fmt::Debug for TransactionRows<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionRows").field("here", &self.here.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'c> Transaction<'c> {
+    /// Runs a statement and answers its rows as they come, in bounded memory, however many there are. They show the
+    /// transaction's own writes.
+    ///
+    /// Take them to their end: the transaction of a stream that is dropped before rolls back. The limit of a statement counts
+    /// for all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Transaction::query); `Unsupported` for an engine that answers as a whole only.
+    pub async fn stream<'t>(
+        &'t mut self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<TransactionRows<'t, 'c>> {
+        self.enter("stream")?;
+        let opened = match streaming(&mut *self.connection) {
+            Ok(flow) => flow.open_rows(sql, params).await,
+            Err(error) => Err(error),
+        };
+        if opened.is_err() {
+            self.leave(opened)?;
+        }
+        Ok(TransactionRows { transaction: self, here: VecDeque::new(), ended: false })
+    }
+}
