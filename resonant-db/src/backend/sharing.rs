@@ -72,6 +72,9 @@ pub trait Sharing: fmt::Debug + Send + Sync + 'static {
     /// A watched statement took this long on a connection of its own.
     fn ran(&self, sql: &str, took: Duration);
 
+    /// As many connections it opens at most.
+    fn most(&self) -> u32;
+
     /// Reads under way.
     fn in_flight(&self) -> u32;
 

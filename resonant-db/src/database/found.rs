@@ -20,7 +20,7 @@ impl Found {
         connection: &mut dyn Connection,
         declared: Capabilities,
         node: &str,
-        most: u32,
+        most: (u32, u32),
     ) -> Result<()> {
         if self.survey.get().is_some() {
             return Ok(());
@@ -64,14 +64,14 @@ fn lacks(declared: Capabilities, found: Capabilities) -> Vec<&'static str> {
 }
 
 /// What to say when all pools together may want more connections than the node allows. Pure.
-fn excess(most: u32, instances: u32, allowed: Option<u32>) -> Option<String> {
+fn excess((most, beside): (u32, u32), instances: u32, allowed: Option<u32>) -> Option<String> {
     let allowed = allowed?;
-    // One more asks what the node is.
-    let wanted = u64::from(most).saturating_add(1).saturating_mul(u64::from(instances));
+    let each = u64::from(most).saturating_add(u64::from(beside));
+    let wanted = each.saturating_mul(u64::from(instances));
     (wanted > u64::from(allowed)).then(|| {
-        let fits = (allowed / instances.max(1)).saturating_sub(1);
+        let fits = (allowed / instances.max(1)).saturating_sub(beside);
         format!(
-            "a pool of up to {most} connections and one for questions, times {instances} instances, is {wanted}; the node \
+            "a pool of up to {most} connections and {beside} beside it, times {instances} instances, is {wanted}; the node \
              allows {allowed}. Lower max_size to {fits} or less, raise max_connections, or put a pooler in between"
         )
     })
@@ -83,12 +83,12 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_said_with_the_sum() {
-        assert_eq!(excess(23, 4, Some(97)), None);
-        let said = excess(24, 4, Some(97)).expect("100 of 97");
+        assert_eq!(excess((23, 1), 4, Some(97)), None);
+        let said = excess((24, 1), 4, Some(97)).expect("100 of 97");
         assert!(said.contains("is 100;") && said.contains("allows 97"), "{said}");
         assert!(said.contains("max_size to 23"), "{said}");
-        assert_eq!(excess(1000, 1, None), None);
-        assert!(excess(u32::MAX, u32::MAX, Some(1)).is_some());
+        assert_eq!(excess((1000, 1), 1, None), None);
+        assert!(excess((u32::MAX, 5), u32::MAX, Some(1)).is_some());
     }
 
     #[test]

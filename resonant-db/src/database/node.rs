@@ -102,7 +102,9 @@ impl Pools {
         }
         let target = Target { access, ..self.target.clone() };
         let found = Arc::clone(&self.found);
-        let most = slot.wanted().max_size;
+        // One asks what the node is.
+        let beside = 1 + self.shared().map_or(0, |shared| shared.sharing().most());
+        let most = (slot.wanted().max_size, beside);
         let manager = NodeManager { backend: Arc::clone(&self.backend), target, found, most };
         let name = match role == self.first {
             true => self.label.clone(),
@@ -343,8 +345,8 @@ pub(super) struct NodeManager {
     backend: Arc<dyn Backend>,
     target: Target,
     found: Arc<Found>,
-    /// As many connections the pool may open.
-    most: u32,
+    /// As many connections the pool may open, and what is opened beside it.
+    most: (u32, u32),
 }
 
 impl Manager for NodeManager {

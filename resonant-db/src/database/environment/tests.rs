@@ -4,6 +4,7 @@ use resonant_common::backoff::Backoff;
 use serde_json::Value;
 
 use super::*;
+use crate::backend::Lanes;
 use crate::{Database, PoolConfig, PrimaryReads, ReadStrategy, RoutingConfig};
 
 /// Every setting by another value than its default, by the builder.
@@ -41,6 +42,7 @@ fn built() -> DatabaseConfig {
         .read_strategy(ReadStrategy::PeakEwma)
         .routing(routing)
         .pool(pool)
+        .lanes(Lanes::Off)
         .statement_timeout(Duration::from_secs(26))
         .instances(27)
         .config()

@@ -150,6 +150,10 @@ impl Sharing for PostgresLanes {
         }
     }
 
+    fn most(&self) -> u32 {
+        LANES as u32
+    }
+
     fn in_flight(&self) -> u32 {
         self.inner.lanes().iter().map(|lane| lane.load()).sum()
     }
