@@ -57,8 +57,7 @@
 //!
 //! # Guarantees
 //!
-//! - **A read cannot write** on a replica, nor anywhere on SQLite: the engine itself refuses. On PostgreSQL a read that
-//!   finds no replica runs on the primary's own connections.
+//! - **A read cannot write**, on whichever node it lands: the engine itself refuses, whatever the statement looks like.
 //! - **A session reads what it wrote**: its reads are answered only by a node that has come as far, in the end by the
 //!   primary. The [token](Session::token) carries that to other processes; a token of another database is refused.
 //! - **A write is applied once at most.** It is sent again only to a new primary, and only when the old one provably did
@@ -102,7 +101,8 @@
 //! | `zone`, `zones` | none | for [`ReadStrategy::ZoneFirst`] |
 //!
 //! In an incident: [`eject`](Database::eject), [`restore`](Database::restore),
-//! [`force_primary`](Database::force_primary), [`resize`](Database::resize). Each change of state is one line in the log.
+//! [`force_primary`](Database::force_primary), [`resize`](Database::resize), [`set_lanes`](Database::set_lanes), which keeps
+//! plain reads from sharing connections ([when they do](backend::postgres#lanes-connections-that-reads-share)). Each change of state is one line in the log.
 //!
 //! # Engines
 //!

@@ -105,23 +105,16 @@ async fn attempt(
     params: &[Param<'_>],
 ) -> (Pick<Handle>, Result<Option<Rows>, (Stage, Error)>) {
     // What a session has written is looked for where the answer says how far the node is.
-    let fitness = match pick.shared() {
-        Some(shared) if after.is_none() => shared.fitness(sql),
-        _ => Fitness::Own,
+    let shares = match pick.shared() {
+        Some(_) if after.is_none() => share(pick, site, sql, params).await,
+        _ => own(pick, site).await,
     };
-    let leased = match fitness {
-        Fitness::Own => lease(pick, Access::ReadOnly, site).await,
-        _ => match share(pick, site, sql, params).await {
-            Ok(Shares::Answer(pick, rows)) => return (pick, Ok(Some(rows))),
-            Ok(Shares::Lease(lease)) => Ok(lease),
-            Err(failed) => Err(failed),
-        },
-    };
-    let mut lease = match leased {
-        Ok(lease) => lease,
+    let (mut lease, watched) = match shares {
+        Ok(Shares::Answer(pick, rows)) => return (pick, Ok(Some(rows))),
+        Ok(Shares::Lease(lease, watched)) => (lease, watched),
         Err((error, pick)) => return (pick, Err((Stage::Connecting, error))),
     };
-    if fitness == Fitness::Watched {
+    if watched {
         let began = Instant::now();
         let rows = lease.query(sql, params).await;
         if rows.is_ok()
@@ -147,8 +140,8 @@ async fn attempt(
 /// What became of a read that may share a connection.
 enum Shares {
     Answer(Pick<Handle>, Rows),
-    /// It has one to itself.
-    Lease(Lease),
+    /// It has one to itself; whether it is of interest what it takes there.
+    Lease(Lease, bool),
 }
 
 /// After how long a read that waits for a connection looks for a shared one again: first, and at most.
@@ -162,22 +155,33 @@ async fn share(
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<Shares, (Error, Pick<Handle>)> {
-    let mut pick = pick;
     let Some(shared) = pick.shared() else { return own(pick, site).await };
-    if !shared.is_crowded() {
-        pick = match lease_idle(pick, site) {
-            Ok(lease) => return Ok(Shares::Lease(lease)),
-            Err(pick) => pick,
-        };
+    let crowded = shared.is_crowded();
+    if crowded {
+        match answer(offer(&pick, sql, params)).await {
+            Some(Some(rows)) => return Ok(Shares::Answer(pick, rows)),
+            Some(None) => return own(pick, site).await,
+            None => {}
+        }
     }
-    match answer(offer(&pick, sql, params)).await {
-        Some(Some(rows)) => return Ok(Shares::Answer(pick, rows)),
-        Some(None) => return own(pick, site).await,
-        None => {}
+    let watched = match shared.fitness(sql) {
+        Fitness::Own => return own(pick, site).await,
+        fitness => fitness == Fitness::Watched,
+    };
+    let pick = match lease_idle(pick, site) {
+        Ok(lease) => return Ok(Shares::Lease(lease, watched)),
+        Err(pick) => pick,
+    };
+    if !crowded {
+        match answer(offer(&pick, sql, params)).await {
+            Some(Some(rows)) => return Ok(Shares::Answer(pick, rows)),
+            Some(None) => return own(pick, site).await,
+            None => {}
+        }
     }
     match whatever_comes_first(&pick, site, sql, params).await {
         Ok(Either::Left(rows)) => Ok(Shares::Answer(pick, rows)),
-        Ok(Either::Right(connection)) => Ok(Shares::Lease(Lease::new(connection, pick))),
+        Ok(Either::Right(connection)) => Ok(Shares::Lease(Lease::new(connection, pick), watched)),
         Err(error) => Err((error, pick)),
     }
 }
@@ -191,7 +195,8 @@ async fn own(
     pick: Pick<Handle>,
     site: &'static Location<'static>,
 ) -> Result<Shares, (Error, Pick<Handle>)> {
-    lease(pick, Access::ReadOnly, site).await.map(Shares::Lease)
+    let lease = lease(pick, Access::ReadOnly, site).await?;
+    Ok(Shares::Lease(lease, false))
 }
 
 /// A place on a shared connection, if there is one now.

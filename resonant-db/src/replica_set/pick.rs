@@ -157,8 +157,14 @@ pub(super) fn choose<P>(shared: &Arc<Shared<P>>, wish: &Wish, tried: &[u64]) -> 
             !tried.contains(&node.id) && is_fit(shared, node, wish, pass, now)
         };
         let nodes: Vec<_> = view.nodes.iter().filter(fit).collect();
-        let place = match nodes.len() {
-            0 => None,
+        let place = match nodes.as_slice() {
+            [] => None,
+            // There is nothing to choose.
+            [only] if shared.custom.is_none() => {
+                let wanted =
+                    shared.strategy != ReadStrategy::Primary || only.role() == Role::Primary;
+                wanted.then_some(0)
+            }
             _ => {
                 let field: Vec<_> = nodes.iter().map(|node| node.candidate(now)).collect();
                 spread(shared, &field, turn, chance)

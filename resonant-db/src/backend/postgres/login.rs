@@ -408,7 +408,9 @@ fn session_config(
         all.push_str(" -c default_transaction_read_only=on");
     }
     if shared {
-        let (limit, lock) = (millis(SHARED_LIMIT), millis(SHARED_LOCK_LIMIT));
+        // Behind what the user wrote, like the access.
+        let limit = millis(target.statement_timeout.unwrap_or(SHARED_LIMIT));
+        let lock = millis(SHARED_LOCK_LIMIT);
         all.push_str(&format!(" -c statement_timeout={limit} -c lock_timeout={lock}"));
         all.push_str(" -c idle_in_transaction_session_timeout=1000");
     }

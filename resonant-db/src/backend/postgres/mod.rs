@@ -70,12 +70,48 @@
 //! - **Nothing waits for ever.** The server stops a statement at the time limit; if it shows no sign of life for half
 //!   of that more (from 500 ms to 2 s), the call ends and the connection is given up.
 //! - **Reads only read.** Connections for reading start with `default_transaction_read_only`, on a standby the server
-//!   refuses writes anyway. A statement that changes that very setting is not stopped on the primary: use a role without
+//!   refuses writes anyway, and a connection of the primary's that serves a read is told so before it, in the same round
+//!   trip. A statement that changes that very setting is not stopped on the primary: use a role without
 //!   rights where you do not trust the statements. Connections for writing are not opened to a standby, and are closed
 //!   when their node turns out to have become one.
 //! - **A schema change heals itself**: a prepared statement that no longer fits is prepared again; inside a transaction the
 //!   error is a `Conflict`, so that it is run again.
 //! - **No value is shown**, neither in errors nor in the driver's log: what the server quotes of them is left out.
+//!
+//! # Lanes: connections that reads share
+//!
+//! Once more tasks read than the pool of a node has idle connections, plain reads of [`read`](crate::Database::read) share up to four
+//! connections of their own, on which the requests go out and the answers come back many at a time. These connections, the
+//! lanes, are opened when they are first needed, closed after a minute without a read, come on top of the pool's
+//! `max_size`, and are called `<application_name> lane` in `pg_stat_activity`.
+//!
+//! A read goes to an idle connection as long as there is one. Reads go on to share until there are no more than half as many of
+//! them as the pool has connections, so that the others are left to whoever needs one to himself. What has a
+//! connection to itself, always: transactions, writes, streams, COPY, sessions that wait for their own writes, and each
+//! read that is not plain.
+//!
+//! A statement is plain if all of this holds; when in doubt it is not.
+//!
+//! - It begins with `SELECT`, `WITH`, `VALUES` or `TABLE`, holds neither `FOR` nor `INTO` nor a word that writes, and
+//!   calls only built-in functions that depend on nothing but their arguments and the clock. So never `set_config`, `nextval`, advisory
+//!   locks, `pg_sleep`, what begins with `pg_`, or a function of your own.
+//! - The catalogue knows nothing else behind its names: no view, no foreign table, no policy, no function, no domain; and
+//!   the database has no operator or cast that runs anything but compiled code.
+//! - It has run alone, in 2 ms at most beside the way to the server and back. That is asked again every minute, and so
+//!   is the catalogue. A statement that takes four times what others take, or that holds the others up, is left out for 5 s, then for
+//!   longer.
+//!
+//! What is promised:
+//!
+//! - **A wrong verdict is an error, never a write**: the server opens a lane read-only, stops a statement after 200 ms, and
+//!   its wait for a lock after 50 ms.
+//! - **Nothing is ever cancelled on a lane**, so no request to cancel hits a neighbour. A read that was dropped ends by itself, after 200 ms at most.
+//! - **What fails on a lane is no answer.** Any error, a lane that is lost or that says nothing for half a second: the read
+//!   runs again on a connection of its own, and that is where errors come from.
+//! - **A failover empties the lanes** of the node, and so does
+//!   [`set_lanes(Lanes::Off)`](crate::Database::set_lanes), in one call and without a restart. [`lanes`](crate::DatabaseBuilder::lanes) turns them off from the start.
+//!
+//! There are none behind a pooler, with `statements=0`, or where the URL names several hosts.
 //!
 //! # Behind a pooler
 //!

@@ -6,6 +6,8 @@ use resonant_db::backend::Access;
 use resonant_db::{Database, ErrorKind, PoolConfig, TransactionOptions, params};
 use tokio::time::timeout;
 
+use super::lanes::{BY_KEY, item, lanes};
+use super::pooler::Pooled;
 use super::{LIMIT, database, open};
 
 fn one(url: &str) -> resonant_db::DatabaseBuilder {
@@ -102,4 +104,32 @@ async fn the_guard_survives_dropped_calls_and_resets() {
     let mut reading = open(&database.url(), Access::ReadOnly, None).await;
     reading.restrict(Access::ReadWrite);
     reading.query(insert, params![]).await.expect_err("it was opened for reading");
+}
+
+#[tokio::test]
+async fn behind_a_pooler_a_read_cannot_write_either_and_nothing_is_shared() {
+    let place = Pooled::new().await;
+    place
+        .database
+        .sql("CREATE TABLE item (id int8 PRIMARY KEY, name text NOT NULL); INSERT INTO item SELECT n, 'item ' || n FROM generate_series(0, 99) AS n")
+        .await
+        .expect("items");
+    let pool = PoolConfig::default().min_size(1).max_size(2).acquire_timeout(LIMIT);
+    let db = Database::builder().primary(place.url()).pool(pool).connect().await.expect("connect");
+    for _ in 0..5 {
+        let insert = "INSERT INTO item VALUES (500, 'x') RETURNING id";
+        let error = db.read().query(insert, params![]).await.expect_err("it only reads");
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+        db.write()
+            .execute("UPDATE item SET name = name WHERE id = 1", params![])
+            .await
+            .expect("a write");
+    }
+    for _ in 0..4 {
+        let reads = (0..50).map(|id| item(&db, id));
+        for read in futures::future::join_all(reads).await {
+            read.expect(BY_KEY);
+        }
+    }
+    assert_eq!((lanes(&db).open, lanes(&db).reads), (0, 0));
 }

@@ -140,7 +140,9 @@ impl Keeper {
         self.opening = true;
         let (inner, epoch) = (Arc::clone(inner), inner.epoch.load(Ordering::Acquire));
         self.tasks.spawn(async move {
-            match timeout(OPEN, Lane::open(&inner.node, &inner.target)).await {
+            match timeout(OPEN, Lane::open(&inner.node, &inner.target, Arc::clone(&inner.crew)))
+                .await
+            {
                 Ok(opened) => Done::Opened(epoch, opened),
                 Err(_) => Done::TooSlow,
             }

@@ -54,6 +54,14 @@ impl Known {
         judged
     }
 
+    /// The same, unless somebody else does that just now.
+    pub(super) fn judge_if_free(&self, judge: impl FnOnce(&mut Standing) -> bool) {
+        let Ok(mut standing) = self.standing.try_lock() else { return };
+        if !judge(&mut standing) {
+            self.trusted.store(false, Ordering::Release);
+        }
+    }
+
     pub(super) fn prepared(&self, lane: u64) -> Option<Arc<Prepared>> {
         let prepared = self.prepared.read().unwrap_or_else(PoisonError::into_inner);
         prepared.iter().find(|prepared| prepared.lane == lane).cloned()

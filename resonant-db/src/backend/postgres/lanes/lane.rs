@@ -14,10 +14,10 @@ use crate::backend::postgres::session::Session;
 use crate::backend::{Access, Target};
 
 /// The most reads under way on a lane. More go elsewhere.
-const DEPTH: u32 = 64;
+const DEPTH: u32 = 256;
 /// A lane that has answered nothing for so long, beside the way there and back, gets no more reads for the moment: what is
 /// at its head is slow.
-const STALE: Duration = Duration::from_millis(20);
+const STALE: Duration = Duration::from_millis(50);
 /// One that has answered nothing for so long is given up.
 pub(super) const STUCK: Duration = Duration::from_millis(500);
 /// How long a lane lives.
@@ -31,6 +31,8 @@ pub(super) struct Lane {
     pub(super) way: Duration,
     opened: Instant,
     depth: AtomicU32,
+    /// Reads under way on all the lanes of the node.
+    crew: Arc<AtomicU32>,
     /// When it last answered, or began to be asked, in nanoseconds since it was opened.
     progress: AtomicU64,
     retired: AtomicBool,
@@ -39,11 +41,17 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Opens a lane; `None` where a pooler stands in between.
-    pub(super) async fn open(node: &Node, target: &Target) -> Result<Option<Arc<Self>>> {
+    pub(super) async fn open(
+        node: &Node,
+        target: &Target,
+        crew: Arc<AtomicU32>,
+    ) -> Result<Option<Arc<Self>>> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let target = Target {
             access: Access::ReadOnly,
-            statement_timeout: Some(SHARED_LIMIT),
+            statement_timeout: Some(
+                target.statement_timeout.map_or(SHARED_LIMIT, |limit| limit.min(SHARED_LIMIT)),
+            ),
             ..target.clone()
         };
         let login = Login { shared: true, ..Login::default() };
@@ -67,6 +75,7 @@ impl Lane {
             way,
             opened: Instant::now(),
             depth: AtomicU32::new(0),
+            crew,
             progress: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             lost: OnceLock::new(),
@@ -144,6 +153,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn take(lane: &Arc<Lane>, now: Instant) -> Self {
+        lane.crew.fetch_add(1, Ordering::Relaxed);
         if lane.depth.fetch_add(1, Ordering::AcqRel) == 0 && lane.session.facts.pending() == 0 {
             lane.advance(now);
         }
@@ -160,5 +170,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.lane.depth.fetch_sub(1, Ordering::AcqRel);
+        self.lane.crew.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -22,7 +22,7 @@ mod standing;
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ struct Inner {
     epoch: AtomicU64,
     /// What a read takes on average, in nanoseconds.
     typical: AtomicU64,
+    /// Reads under way.
+    crew: Arc<AtomicU32>,
     reads: AtomicU64,
     lost: AtomicU64,
     nudge: Notify,
@@ -84,6 +86,7 @@ impl PostgresLanes {
             closed: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             typical: AtomicU64::new(0),
+            crew: Arc::default(),
             reads: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             nudge: Notify::new(),
@@ -91,11 +94,15 @@ impl PostgresLanes {
         Self { inner: Arc::new(inner), keeper: Mutex::default() }
     }
 
+    /// Whether there is a keeper: it ends with the runtime it was started on.
+    fn is_kept(&self) -> bool {
+        lock(&self.keeper).as_ref().is_some_and(|keeper| !keeper.is_finished())
+    }
+
     /// There is something to do for the keeper.
     fn nudge(&self) {
         let mut keeper = lock(&self.keeper);
-        let runs = keeper.as_ref().is_some_and(|keeper| !keeper.is_finished());
-        if !runs && !self.inner.is_closed() {
+        if keeper.as_ref().is_none_or(|keeper| keeper.is_finished()) && !self.inner.is_closed() {
             // On another runtime than the last one, if that is gone.
             let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
             let task = runtime.spawn(keeper::keep(Arc::clone(&self.inner)));
@@ -130,7 +137,7 @@ impl Sharing for PostgresLanes {
         known.names.as_ref()?;
         let place = if known.is_trusted() { inner.place(Instant::now()) } else { None };
         let Some(place) = place else {
-            if !inner.wanted.swap(true, Ordering::AcqRel) {
+            if !inner.wanted.swap(true, Ordering::AcqRel) || !self.is_kept() {
                 self.nudge();
             }
             return None;
@@ -155,7 +162,7 @@ impl Sharing for PostgresLanes {
     }
 
     fn in_flight(&self) -> u32 {
-        self.inner.lanes().iter().map(|lane| lane.load()).sum()
+        self.inner.crew.load(Ordering::Relaxed)
     }
 
     fn status(&self) -> LanesStatus {
@@ -174,17 +181,13 @@ impl Sharing for PostgresLanes {
 
     async fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);
-        let lanes = self.inner.take();
+        let lanes = self.inner.take().to_vec();
         let keeper = lock(&self.keeper).take();
         drop(keeper);
-        for lane in lanes.iter() {
-            lane.retire();
-        }
-        // Reads that are under way have their lane to themselves; what is idle says goodbye.
-        for lane in Vec::from(&*lanes) {
-            if let Some(lane) = Arc::into_inner(lane) {
-                lane.session.close(false).await;
-            }
+        lanes.iter().for_each(|lane| lane.retire());
+        // What is idle says goodbye; the others end with the last read that is under way.
+        for lane in lanes.into_iter().filter_map(Arc::into_inner) {
+            lane.session.close(false).await;
         }
     }
 }
@@ -276,9 +279,11 @@ impl Inner {
         let now = Instant::now();
         let took = place.answered(now).saturating_sub(place.lane.way);
         let typical = self.typical(took);
-        known.judge(|standing| standing.served(took, typical, now));
+        known.judge_if_free(|standing| standing.served(took, typical, now));
         self.reads.fetch_add(1, Ordering::Relaxed);
-        self.wanted.store(true, Ordering::Relaxed);
+        if !self.wanted.load(Ordering::Relaxed) {
+            self.wanted.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What reads take on average, with one more. That one gets lost now and then does not matter.

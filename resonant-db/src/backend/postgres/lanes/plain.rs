@@ -458,7 +458,7 @@ mod tests {
             "SELECT U&'a'",
             "SELECT $$a$$",
             "SELECT 1 /* a /* b */ */",
-            "SELECT 1 /*/ */",
+            "SELECT 1 /* a /*/",
             "SELECT $1x",
             "SELECT 1x",
             "SELECT 'open",
