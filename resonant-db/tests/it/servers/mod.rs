@@ -26,6 +26,7 @@ mod sharding_copy;
 mod sharding_faults;
 mod sharding_hash;
 mod sharding_merge;
+mod sharding_midway;
 mod sharding_migrations;
 mod sharding_stream;
 mod statements;

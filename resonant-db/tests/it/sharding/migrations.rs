@@ -158,3 +158,26 @@ fn a_directory_is_read() {
     let error = Migrations::from_dir(folder.path().join("none")).expect_err("no folder");
     assert_eq!(error.kind(), ErrorKind::Config);
 }
+
+#[tokio::test]
+async fn a_run_that_is_dropped_at_any_await_is_finished_by_the_next() {
+    for polls in (1..60).step_by(4) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = connect(folder.path(), 2).await;
+        let migrations = set(&FILES);
+        {
+            let migrator = db.migrator(&migrations);
+            let mut run = std::pin::pin!(migrator.run());
+            for _ in 0..polls {
+                if futures::poll!(run.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+            }
+        }
+        let report = db.migrator(&migrations).run().await;
+        let report = report.unwrap_or_else(|error| panic!("after {polls} polls: {error}"));
+        assert!(report.is_complete(), "{report}");
+        assert_eq!(versions(&db).await, vec![vec![1, 2]; 2], "after {polls} polls");
+    }
+}

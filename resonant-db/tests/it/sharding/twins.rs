@@ -124,32 +124,53 @@ impl Twins {
 
     /// Rows as text, sorted where the statement has no order over all columns: their order is nobody's promise then.
     fn shown(&self, sql: &str, rows: &Rows) -> Vec<String> {
-        let value = |value: ValueRef<'_>| match value {
-            ValueRef::Null => "null".to_owned(),
-            ValueRef::Int(number) => number.to_string(),
-            ValueRef::Float(number) => format!("{number:?}"),
-            ValueRef::Decimal(digits) => digits.to_owned(),
-            ValueRef::Text(text) => format!("{text:?}"),
-            ValueRef::Bool(value) => value.to_string(),
-            other => panic!("nobody compares {other:?}"),
-        };
-        let line = |row: resonant_db::Row| {
-            let values = (0..rows.columns().len()).map(|at| value(row.value(at).expect("a value")));
-            values.collect::<Vec<_>>().join("|")
-        };
-        let mut lines: Vec<String> = rows.iter().map(line).collect();
-        let ordered = [" ORDER BY 1", " ORDER BY 2"].iter().any(|by| sql.contains(by));
-        if !ordered || rows.columns().len() > 2 {
-            lines.sort();
-        }
+        let mut lines = lines(sql, rows.iter());
         // SQLite names a column without a name by the very text of the statement, and promises nothing of it.
         if self.engine == Engine::Postgres {
-            let names: Vec<_> =
-                rows.columns().iter().map(resonant_db::backend::Column::name).collect();
-            lines.insert(0, names.join("|"));
+            lines.insert(0, names(rows.columns()));
         }
         lines
     }
+
+    /// As they come, the rows are those of the answer as a whole.
+    pub(crate) async fn streams_the_same(&self, sql: &str, params: &[Param<'_>]) {
+        let whole = self.db.query_all(sql, params).await.expect("it was answered before");
+        let mut stream = self.db.stream_all(sql, params).await.expect("opened");
+        let mut rows = Vec::new();
+        while let Some(row) = stream.next().await.unwrap_or_else(|error| panic!("{sql}: {error}")) {
+            assert_eq!(names(row.columns()), names(whole.columns()), "{sql}");
+            rows.push(row);
+        }
+        assert_eq!(lines(sql, rows), lines(sql, whole.iter()), "{sql}");
+    }
+}
+
+fn names(columns: &[resonant_db::backend::Column]) -> String {
+    columns.iter().map(resonant_db::backend::Column::name).collect::<Vec<_>>().join("|")
+}
+
+fn lines(sql: &str, rows: impl IntoIterator<Item = resonant_db::Row>) -> Vec<String> {
+    let value = |value: ValueRef<'_>| match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Int(number) => number.to_string(),
+        ValueRef::Float(number) => format!("{number:?}"),
+        ValueRef::Decimal(digits) => digits.to_owned(),
+        ValueRef::Text(text) => format!("{text:?}"),
+        ValueRef::Bool(value) => value.to_string(),
+        other => panic!("nobody compares {other:?}"),
+    };
+    let mut width = 0;
+    let line = |row: resonant_db::Row| {
+        width = row.columns().len();
+        let values = (0..width).map(|at| value(row.value(at).expect("a value")));
+        values.collect::<Vec<_>>().join("|")
+    };
+    let mut lines: Vec<String> = rows.into_iter().map(line).collect();
+    let ordered = [" ORDER BY 1", " ORDER BY 2"].iter().any(|by| sql.contains(by));
+    if !ordered || width > 2 {
+        lines.sort();
+    }
+    lines
 }
 
 fn counted(rows: u64) -> Vec<String> {
