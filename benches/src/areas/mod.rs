@@ -6,6 +6,7 @@ mod db;
 mod hash;
 mod pool;
 mod queue;
+mod sharding;
 mod telemetry;
 
 use crate::Outcome;
@@ -20,8 +21,16 @@ pub(crate) struct Area {
 }
 
 /// All areas, in the order of the document.
-pub(crate) const ALL: [Area; 7] =
-    [pool::AREA, db::AREA, batch::AREA, cache::AREA, queue::AREA, hash::AREA, telemetry::AREA];
+pub(crate) const ALL: [Area; 8] = [
+    pool::AREA,
+    db::AREA,
+    sharding::AREA,
+    batch::AREA,
+    cache::AREA,
+    queue::AREA,
+    hash::AREA,
+    telemetry::AREA,
+];
 
 /// The area of that name.
 pub(crate) fn find(name: &str) -> Outcome<&'static Area> {
