@@ -1,4 +1,6 @@
-//! What a value costs that is in the process, and what loading one that is not.
+//! What a value costs that is in the process, one that is in the shared tier, and loading one that is nowhere.
+
+mod redis;
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -18,8 +20,11 @@ pub(crate) const AREA: Area = Area {
     about: "`DistributedCache` on its memory store beside caches that are nothing but a map in the process: 10,000 keys, all present, \
             values of 64 bytes, keys drawn evenly. A hit of ours also looks at the value's life and at the epochs of its tags and its \
             namespace, and counts. A miss of ours also runs the load in a task of its own, encodes the value, stores it in the second \
-            tier and fences it against changes meanwhile; a peer only fills its map.",
-    peers: &["moka", "quick_cache"],
+            tier and fences it against changes meanwhile; a peer only fills its map. \
+            `Redis` is six nodes, three of them primaries, on the same machine, and no value is kept in the process: 10,000 keys, \
+            values of 64 bytes, which ours wrap in 28 more. The peer fred is its clustered client with its defaults; bb8-redis has a \
+            pool of 16 connections for each primary and is told whose a key is.",
+    peers: &["moka", "quick_cache", "fred", "bb8-redis"],
     run,
 };
 
@@ -112,6 +117,16 @@ fn run(report: &mut Report) -> Outcome {
         case.goal_against("moka", OF_MOKA).measure(report)?;
     }
 
+    Case::new("cache.l1_hit.vs_moka", "get, 1 task, against moka alone", "gets")
+        .run("DistributedCache", || {
+            Ok(hits!(runtime, 1, caches, |it, key| matches!(it.ours.get(key).await, Ok(Some(_)))))
+        })
+        .run("moka", || {
+            Ok(hits!(runtime, 1, caches, |it, key| black_box(it.moka.get(key).await).is_some()))
+        })
+        .goal_against("moka", OF_MOKA)
+        .measure(report)?;
+
     Case::new("cache.miss.64", "get_or_load, absent, 64 tasks", "loads")
         .run("DistributedCache", || {
             Ok(misses!(runtime, caches, |it, key| {
@@ -128,7 +143,8 @@ fn run(report: &mut Report) -> Outcome {
                 it.quick.get_or_insert_async(&key, load_shared()).await.is_ok()
             }))
         })
-        .measure(report)
+        .measure(report)?;
+    redis::run(report, crate::harness::runtime()?)
 }
 
 struct Caches {

@@ -14,8 +14,9 @@ use super::clock::Clock;
 use super::ear;
 use super::hub::Hub;
 use super::lag::MAX_LAG;
-use super::link::{Command, Fault, Reply, SharedSettings};
+use super::link::{Fault, Reply, SharedSettings};
 use super::node::Node;
+use super::resp::{Batch, Command};
 use super::slots::{self, Range, SLOTS};
 use super::target::{Address, Targets};
 
@@ -45,9 +46,12 @@ pub(super) struct Cluster {
     pub(super) stop: CancellationToken,
     map: watch::Sender<Known>,
     trouble: Arc<Notify>,
-    nodes: Mutex<HashMap<(Address, bool), Arc<Node>>>,
+    nodes: Mutex<Nodes>,
     ears: Mutex<HashMap<Address, DropGuard>>,
 }
+
+/// Servers, and beside each whether it is read from as a replica.
+type Nodes = HashMap<Address, [Option<Arc<Node>>; 2]>;
 
 /// Who has which slot, as far as it is known.
 #[derive(Debug, Clone)]
@@ -143,6 +147,9 @@ impl Cluster {
 
     /// The map, as soon as there is one; or why there is none.
     pub(super) async fn map(&self) -> Result<Arc<Map>, Fault> {
+        if let Some(map) = self.known_map() {
+            return Ok(map);
+        }
         let mut known = self.map.subscribe();
         loop {
             match &*known.borrow_and_update() {
@@ -156,7 +163,8 @@ impl Cluster {
         }
     }
 
-    fn known_map(&self) -> Option<Arc<Map>> {
+    /// The map, if there is one.
+    pub(super) fn known_map(&self) -> Option<Arc<Map>> {
         match &*self.map.borrow() {
             Known::Map(map) => Some(Arc::clone(map)),
             _ => None,
@@ -166,14 +174,16 @@ impl Cluster {
     /// The server at an address, connected to on first use.
     pub(super) fn node(&self, address: &Address, readonly: bool) -> Arc<Node> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (address.clone(), readonly);
-        let node = nodes.entry(name).or_insert_with(|| {
-            let login = self.targets.login(address);
-            let settings = Arc::clone(&self.settings);
-            let trouble = Arc::clone(&self.trouble);
-            Arc::new(Node::start(address.clone(), login, readonly, settings, trouble))
-        });
-        Arc::clone(node)
+        let role = usize::from(readonly);
+        if let Some(node) = nodes.get(address).and_then(|roles| roles[role].as_ref()) {
+            return Arc::clone(node);
+        }
+        let login = self.targets.login(address);
+        let settings = Arc::clone(&self.settings);
+        let trouble = Arc::clone(&self.trouble);
+        let node = Arc::new(Node::start(address.clone(), login, readonly, settings, trouble));
+        nodes.entry(address.clone()).or_default()[role] = Some(Arc::clone(&node));
+        node
     }
 
     /// Asks for a new look at the slots.
@@ -184,7 +194,7 @@ impl Cluster {
     /// A listener was heard again, or no more: so will be the server's other connection.
     pub(super) fn note_life(&self, address: &Address, lives: bool) {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(node) = nodes.get(&(address.clone(), false)) {
+        if let Some([Some(node), _]) = nodes.get(address) {
             if lives { node.hurry() } else { node.kick() }
         }
     }
@@ -229,14 +239,14 @@ impl Cluster {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         self.known_map().is_some()
             && (self.hub.is_announced() || self.hub.is_refused())
-            && nodes.values().all(|node| !node.is_down())
+            && nodes.values().flatten().flatten().all(|node| !node.is_down())
     }
 
     /// While nothing is wrong asks somebody, otherwise everybody; the first answer counts.
     async fn ask_for_map(&self) -> Result<Vec<Range>, Fault> {
         let mut known: Vec<Arc<Node>> = {
             let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-            nodes.values().filter(|node| node.is_up()).cloned().collect()
+            nodes.values().flatten().flatten().filter(|node| node.is_up()).cloned().collect()
         };
         if self.is_calm() && known.len() > 1 {
             known = vec![known.swap_remove(rand::random_range(0..known.len()))];
@@ -255,7 +265,7 @@ impl Cluster {
         let mut asking: FuturesUnordered<_> = nodes
             .iter()
             .map(|node| async move {
-                let question = vec![Command::of("CLUSTER", &["SLOTS"])];
+                let question = Batch::of([&Command::of("CLUSTER", &["SLOTS"])]);
                 (node.exchange(question, limit).await.pop(), node.address())
             })
             .collect();
@@ -292,13 +302,11 @@ impl Cluster {
         }
         {
             let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-            nodes.retain(|(address, readonly), _| {
-                if *readonly {
-                    replicas.iter().any(|(_, replica)| replica == address)
-                } else {
-                    primaries.contains(address)
-                }
-            });
+            for (address, [primary, replica]) in nodes.iter_mut() {
+                primary.take_if(|_| !primaries.contains(address));
+                replica.take_if(|_| !replicas.iter().any(|(_, replica)| replica == address));
+            }
+            nodes.retain(|_, roles| roles.iter().any(Option::is_some));
         }
         for address in &primaries {
             self.node(address, false);
@@ -320,7 +328,8 @@ impl Cluster {
             Err(_) => return Err(Fault::TimedOut(limit)),
         };
         let pings = map.primaries().into_iter().map(|address| async move {
-            self.node(&address, false).exchange(vec![Command::new("PING", [])], limit).await
+            let ping = Batch::of([&Command::new("PING", [])]);
+            self.node(&address, false).exchange(ping, limit).await
         });
         let mut answers = futures::future::join_all(pings).await.into_iter().flatten();
         answers.try_for_each(|answer| answer.map(drop))
@@ -356,7 +365,7 @@ impl Cluster {
 
     /// How far a server is in its replication, and whether it hears its primary.
     async fn offset(&self, address: &Address, replica: bool) -> Option<(u64, bool)> {
-        let question = vec![Command::of("INFO", &["replication"])];
+        let question = Batch::of([&Command::of("INFO", &["replication"])]);
         let limit = self.settings.connect_timeout;
         let Some(Ok(Reply::Bytes(text))) =
             self.node(address, replica).exchange(question, limit).await.pop()

@@ -25,14 +25,9 @@ impl Fault {
         }
     }
 
-    /// Whether the command may have been carried out all the same. The driver answers everything that waits on a
-    /// connection with a `CLUSTERDOWN` that only one command got.
+    /// Whether the command may have been carried out all the same.
     pub(super) fn may_have_applied(&self) -> bool {
-        match self {
-            Self::Broken(_) | Self::TimedOut(_) => true,
-            Self::Refused(_) => self.code() == "CLUSTERDOWN",
-            Self::Down(_) => false,
-        }
+        matches!(self, Self::Broken(_) | Self::TimedOut(_))
     }
 
     pub(super) fn into_error(self, operation: &'static str, writes: bool) -> Error {
@@ -80,7 +75,7 @@ mod tests {
             (refused("NOPERM User x has no permissions"), ErrorKind::Unavailable, false),
             (refused("WRONGPASS invalid username-password pair"), ErrorKind::Unavailable, false),
             (refused("OOM command not allowed"), ErrorKind::Unavailable, false),
-            (refused("CLUSTERDOWN Hash slot not served"), ErrorKind::Unavailable, true),
+            (refused("CLUSTERDOWN Hash slot not served"), ErrorKind::Unavailable, false),
             (Fault::Broken("reset".into()), ErrorKind::Unavailable, true),
             (Fault::Down("h:1: refused".into()), ErrorKind::Unavailable, false),
             (Fault::TimedOut(Duration::from_secs(1)), ErrorKind::TimedOut, true),

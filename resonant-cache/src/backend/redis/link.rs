@@ -1,51 +1,28 @@
-//! The seam: one connection to one server. Only this file, `gather` and `tls` know the driver.
+//! The seam: one connection to one server. Behind it are `conn`, `resp` and `wire`; nothing else of the store reads or writes.
 //!
-//! The driver, fred, connects to one server, writes and reads frames, and pipelines what many tasks send. It does nothing
-//! else here: no topology, no redirection, no retry, no reconnection. Each of these was tried on its clustered client and
-//! found wanting in a cache (`tests/it/servers/traps.rs` holds the findings as tests): while it reconnects to one dead server
-//! all others wait; a server that hangs under traffic is never noticed; what timed out may still be sent later. So a link
-//! that breaks is over, its unanswered commands fail at once, and a new one is made.
+//! It connects, logs in, pipelines what many tasks send, and says when it is over. It does nothing else: no topology, no
+//! redirection, no retry, no reconnection. A link that breaks is over, its unanswered commands fail at once, and a new one is
+//! made. The seam is as narrow as that so that another driver could serve. One did: fred, as a client of one connection. Its
+//! commands went through two more tasks each and were written one by one, which was half of the time of a read; its clustered
+//! client is no alternative in a cache (`tests/it/servers/traps.rs` holds the findings as tests): while it reconnects to one
+//! dead server all others wait; a server that hangs under traffic is never noticed; what timed out may still be sent later.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::interfaces::ClientLike;
-use fred::types::config::{Config, ConnectionConfig, Server, ServerConfig, TcpConfig};
-use fred::types::{Builder, ClusterHash, ConnectHandle, CustomCommand, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::gather::Gather;
+use super::conn::{Conn, Request};
+use super::resp::{Batch, Command};
 use super::target::{Address, Login};
 use super::tls::Tls;
-
-/// A command: its name and its arguments.
-#[derive(Clone)]
-pub(super) struct Command {
-    pub(super) name: &'static str,
-    pub(super) args: Vec<Bytes>,
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({})", self.name, self.args.len())
-    }
-}
-
-impl Command {
-    pub(super) fn new(name: &'static str, args: impl IntoIterator<Item = Bytes>) -> Self {
-        Self { name, args: args.into_iter().collect() }
-    }
-
-    /// Of words known beforehand.
-    pub(super) fn of(name: &'static str, words: &[&'static str]) -> Self {
-        Self::new(name, words.iter().map(|word| Bytes::from_static(word.as_bytes())))
-    }
-}
+use super::wire;
 
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,25 +46,59 @@ pub(super) enum Fault {
     Down(String),
 }
 
+/// One command's end.
+pub(super) type Answer = Result<Reply, Fault>;
+
 /// How connections are made.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) database: u8,
     pub(super) tls: Option<Tls>,
-    /// Commands that may wait to be written.
+    /// Commands that may be on their way.
     pub(super) max_queued: usize,
+}
+
+/// Shared by everything that connects.
+pub(super) type SharedSettings = Arc<Settings>;
+
+/// What is known of a connection while it lives, and why it ended.
+#[derive(Debug)]
+pub(super) struct Signs {
+    born: Instant,
+    /// Milliseconds after `born` at which something was last heard.
+    heard: AtomicU64,
+    end: Mutex<Option<String>>,
+}
+
+impl Signs {
+    pub(super) fn heard(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn broke(&self, error: &io::Error) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.born + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    fn fault(&self) -> Fault {
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        Fault::Broken(end.clone().unwrap_or_else(|| "it was ended".to_owned()))
+    }
 }
 
 /// A connection.
 pub(super) struct Link {
-    client: Client,
-    gather: Gather,
-    task: Mutex<ConnectHandle>,
+    queue: mpsc::Sender<Request>,
+    on_their_way: AtomicUsize,
+    most: usize,
+    signs: Arc<Signs>,
+    task: tokio::sync::Mutex<JoinHandle<()>>,
     abort: tokio::task::AbortHandle,
-    born: Instant,
-    /// Milliseconds after `born` at which something was last answered.
-    answered: AtomicU64,
 }
 
 impl fmt::Debug for Link {
@@ -103,8 +114,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Connects and logs in. `readonly` asks a replica to answer reads. The old protocol says all that is asked here, to
-    /// any server.
+    /// Connects and logs in. `readonly` asks a replica to answer reads.
     pub(super) async fn connect(
         address: &Address,
         login: &Login,
@@ -125,40 +135,40 @@ impl Link {
         readonly: bool,
         settings: &Settings,
     ) -> Result<Self, Fault> {
-        let server =
-            ServerConfig::Centralized { server: Server::new(address.host.clone(), address.port) };
-        let config = Config {
-            server,
-            username: login.user.clone(),
-            password: login.password.clone(),
-            database: Some(settings.database).filter(|number| *number != 0),
-            #[cfg(feature = "tls")]
-            tls: settings.tls.as_ref().map(Tls::for_driver),
-            ..Config::default()
+        let stream = wire::open(address, settings).await;
+        let stream = stream.map_err(|error| Fault::Broken(error.to_string()))?;
+        let (queue, queued) = mpsc::channel(settings.max_queued);
+        let (heard, end) = (AtomicU64::new(0), Mutex::default());
+        let signs = Arc::new(Signs { born: Instant::now(), heard, end });
+        let task = tokio::spawn(Conn::new(stream, queued, Arc::clone(&signs)).run());
+        let link = Self {
+            queue,
+            on_their_way: AtomicUsize::new(0),
+            most: settings.max_queued,
+            signs,
+            abort: task.abort_handle(),
+            task: tokio::sync::Mutex::new(task),
         };
-        let mut builder = Builder::from_config(config);
-        let limit = settings.connect_timeout;
-        let connection = ConnectionConfig {
-            connection_timeout: limit,
-            internal_command_timeout: limit,
-            max_command_attempts: 1,
-            max_redirections: 1,
-            max_command_buffer_len: settings.max_queued,
-            reconnect_errors: Vec::new(),
-            tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
-            ..ConnectionConfig::default()
-        };
-        builder.set_connection_config(connection);
-        // No reconnection policy: the driver's task ends with the connection.
-        let client = builder.build().map_err(|error| fault(&error))?;
-        let task = client.init().await.map_err(|error| fault(&error))?;
-        let abort = task.abort_handle();
-        let (born, answered) = (Instant::now(), AtomicU64::new(0));
-        let gather = Gather::new(client.clone(), settings.max_queued);
-        let link = Self { client, gather, task: Mutex::new(task), abort, born, answered };
+        let mut greeting = Batch::default();
+        if let Some(password) = &login.password {
+            let words = login.user.iter().chain([password]);
+            greeting.push(&Command::new("AUTH", words.cloned().map(Bytes::from)));
+        }
+        if settings.database != 0 {
+            let number = Bytes::from(settings.database.to_string());
+            greeting.push(&Command::new("SELECT", [number]));
+        }
         if readonly {
-            for answer in link.send(vec![Command::new("READONLY", [])]).await {
-                answer?;
+            greeting.push(&Command::new("READONLY", []));
+        }
+        // Nobody logs in unseen: who is refused fails here, and not at the first command.
+        greeting.push(&Command::new("PING", []));
+        for answer in link.send(greeting).await {
+            match answer {
+                // Who may not say PING may still do what he is here for.
+                Ok(_) => {}
+                Err(fault) if fault.code() == "NOPERM" => {}
+                Err(fault) => return Err(fault),
             }
         }
         Ok(link)
@@ -166,18 +176,12 @@ impl Link {
 
     /// Sends commands one after another, without waiting in between, and answers for each. On a timeout with no answer
     /// to anybody in all that time the connection is taken for dead, and ended.
-    pub(super) async fn exchange(
-        &self,
-        commands: Vec<Command>,
-        limit: Duration,
-    ) -> Vec<Result<Reply, Fault>> {
-        let (count, sent) = (commands.len(), Instant::now());
-        match tokio::time::timeout(limit, self.send(commands)).await {
+    pub(super) async fn exchange(&self, batch: Batch, limit: Duration) -> Vec<Answer> {
+        let (count, sent) = (batch.count, Instant::now());
+        match tokio::time::timeout(limit, self.send(batch)).await {
             Ok(answers) => answers,
             Err(_) => {
-                let answered =
-                    self.born + Duration::from_millis(self.answered.load(Ordering::Relaxed));
-                if answered < sent {
+                if self.signs.last_heard() < sent {
                     self.end();
                 }
                 vec![Err(Fault::TimedOut(limit)); count]
@@ -185,42 +189,27 @@ impl Link {
         }
     }
 
-    async fn send(&self, commands: Vec<Command>) -> Vec<Result<Reply, Fault>> {
-        // A permission to ask counts for the very next command of the connection.
-        let answers = if commands.iter().any(|command| command.name == "ASKING") {
-            self.send_together(commands).await
+    async fn send(&self, batch: Batch) -> Vec<Answer> {
+        let count = batch.count;
+        if count == 0 {
+            return Vec::new();
+        }
+        let before = self.on_their_way.fetch_add(count, Ordering::Relaxed);
+        let _leave = Leave { counter: &self.on_their_way, count };
+        let (answers, answered) = oneshot::channel();
+        let full = before > 0 && before + count > self.most;
+        let sent = if full {
+            Err("too many commands wait for the server")
         } else {
-            self.gather.send(commands).await
+            self.queue.try_send(Request { batch, answers }).map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => "too many commands wait for the server",
+                mpsc::error::TrySendError::Closed(_) => "the connection has ended",
+            })
         };
-        if answers.iter().any(|answer| matches!(answer, Ok(_) | Err(Fault::Refused(_)))) {
-            let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.answered.fetch_max(now, Ordering::Relaxed);
+        match sent {
+            Err(why) => vec![Err(Fault::Down(why.into())); count],
+            Ok(()) => answered.await.unwrap_or_else(|_| vec![Err(self.signs.fault()); count]),
         }
-        answers
-    }
-
-    /// With nothing of others in between.
-    async fn send_together(&self, commands: Vec<Command>) -> Vec<Result<Reply, Fault>> {
-        let count = commands.len();
-        let pipeline = self.client.pipeline();
-        for Command { name, args } in commands {
-            let name = CustomCommand::new_static(name, ClusterHash::Random, false);
-            if let Err(error) = pipeline.custom::<(), Bytes>(name, args).await {
-                return vec![Err(fault(&error)); count];
-            }
-        }
-        let answers = pipeline.try_all::<Value>().await.into_iter();
-        let mut answers: Vec<_> =
-            answers.map(|answer| answer.map(reply).map_err(|error| fault(&error))).collect();
-        if answers.len() != count {
-            // It failed as a whole.
-            let error = match answers.pop() {
-                Some(Err(fault)) => fault,
-                _ => Fault::Broken("the pipeline was answered in part".into()),
-            };
-            return vec![Err(error); count];
-        }
-        answers
     }
 
     /// Ends the connection; what is unanswered fails.
@@ -238,29 +227,13 @@ impl Link {
     }
 }
 
-pub(super) fn reply(value: Value) -> Reply {
-    match value {
-        Value::Integer(number) => Reply::Int(number),
-        Value::Boolean(truth) => Reply::Int(i64::from(truth)),
-        Value::Bytes(bytes) => Reply::Bytes(bytes),
-        Value::String(text) => Reply::Bytes(text.into_inner()),
-        Value::Array(values) => Reply::Array(values.into_iter().map(reply).collect()),
-        _ => Reply::Nil,
+struct Leave<'a> {
+    counter: &'a AtomicUsize,
+    count: usize,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
-
-/// A server's own words begin with a code in capitals; whatever else fails is the connection.
-pub(super) fn fault(error: &fred::error::Error) -> Fault {
-    let text = error.details();
-    let code = text.split(' ').next().unwrap_or_default();
-    let is_code = code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase());
-    if is_code { Fault::Refused(text.to_owned()) } else { Fault::Broken(text.to_owned()) }
-}
-
-/// The name a server gives a script.
-pub(super) fn digest(script: &str) -> Bytes {
-    Bytes::from(fred::util::sha1_hash(script))
-}
-
-/// Shared by everything that connects.
-pub(super) type SharedSettings = Arc<Settings>;

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::cluster::{Cluster, Map};
 use super::hub::fingerprint;
-use super::link::{Command, Fault, Reply};
+use super::link::{Answer, Fault, Reply};
 use super::node::Node;
+use super::resp::{Batch, Command};
 use super::scripts::Script;
 use super::slots::{redirection, slot};
 use super::target::Address;
@@ -37,6 +38,17 @@ impl Job {
         let (slot, print) = (slot(name.as_bytes()), fingerprint(name.as_bytes()));
         let command = Command::new("GET", [Bytes::from(name)]);
         Self { slot, any: any.then_some(print), reads: true, script: None, command }
+    }
+
+    /// A write without a condition.
+    pub(super) fn set(name: String, value: Bytes, ttl_ms: Option<u128>) -> Self {
+        let slot = slot(name.as_bytes());
+        let mut words = vec![Bytes::from(name), value];
+        if let Some(ttl) = ttl_ms {
+            words.extend([Bytes::from_static(b"PX"), number(ttl)]);
+        }
+        let command = Command { name: "SET", args: words };
+        Self { slot, any: None, reads: false, script: None, command }
     }
 
     /// `repeatable` says that doing it twice is as good as once.
@@ -77,12 +89,23 @@ struct Pending {
 
 impl Cluster {
     /// Carries out jobs, and answers for each in their order.
-    pub(super) async fn run(&self, mut jobs: Vec<Job>) -> Vec<Result<Reply, Fault>> {
+    pub(super) async fn run(&self, mut jobs: Vec<Job>) -> Vec<Answer> {
         let deadline = Instant::now() + self.command_timeout * 9 / 10;
+        let mut pending: Vec<_> = match &mut jobs[..] {
+            [job] => match self.once(job).await {
+                Some(Next::Done(answer)) => return vec![answer],
+                Some(Next::Again(to, wait)) => {
+                    if wait {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    vec![Pending { index: 0, to }]
+                }
+                None => vec![Pending { index: 0, to: To::Owner }],
+            },
+            _ => (0..jobs.len()).map(|index| Pending { index, to: To::Owner }).collect(),
+        };
         let late = Fault::TimedOut(self.command_timeout);
         let mut answers: Vec<_> = jobs.iter().map(|_| Err(late.clone())).collect();
-        let mut pending: Vec<_> =
-            (0..jobs.len()).map(|index| Pending { index, to: To::Owner }).collect();
         for round in 0..MAX_ROUNDS {
             let map = match tokio::time::timeout_at(deadline, self.map()).await {
                 Ok(Ok(map)) => map,
@@ -93,14 +116,11 @@ impl Cluster {
             for unserved in nowhere {
                 answers[unserved.index] = Err(Fault::Down("no server has the key's slot".into()));
             }
-            let limit =
-                deadline.saturating_duration_since(Instant::now()).min(self.command_timeout / 2);
+            let limit = deadline.saturating_duration_since(Instant::now());
             let exchanges = groups.into_iter().map(|(node, group)| {
-                let commands = commands(&jobs, &group);
-                // The primary knows as well, and sooner than a replica that hangs.
-                let limit =
-                    if node.is_replica() { limit.min(self.command_timeout / 10) } else { limit };
-                async move { (node.exchange(commands, limit).await, node, group) }
+                let batch = batch(&jobs, &group);
+                let limit = self.patience(&node).min(limit);
+                async move { (node.exchange(batch, limit).await, node, group) }
             });
             let mut pause = false;
             for (replies, node, group) in futures::future::join_all(exchanges).await {
@@ -140,6 +160,21 @@ impl Cluster {
         answers
     }
 
+    /// The first attempt of a command alone, which as a rule is the last; `None` while nobody knows who has its slot.
+    async fn once(&self, job: &mut Job) -> Option<Next> {
+        let map = self.known_map()?;
+        let node = self.pick(&map, job, &To::Owner)?;
+        let batch = Batch::of([&job.command]);
+        let reply = node.exchange(batch, self.patience(&node)).await.pop();
+        let none = || Err(Fault::Broken("the command was not answered".into()));
+        Some(self.next(job, &To::Owner, &node, reply.unwrap_or_else(none)))
+    }
+
+    /// How long a server may take. The primary knows as well, and sooner than a replica that hangs.
+    fn patience(&self, node: &Node) -> Duration {
+        self.command_timeout / if node.is_replica() { 10 } else { 2 }
+    }
+
     /// Asks the replicas of a slot whose primary is away; the first answer counts.
     pub(super) async fn ask_replicas(&self, job: Job) -> Option<Reply> {
         let map = self.map().await.ok()?;
@@ -149,7 +184,7 @@ impl Cluster {
         command.name = "EVAL";
         command.args[0] = Bytes::from_static(job.script?.text.as_bytes());
         for replica in &map.range(job.slot)?.replicas {
-            let answers = self.node(replica, true).exchange(vec![command.clone()], limit).await;
+            let answers = self.node(replica, true).exchange(Batch::of([&command]), limit).await;
             if let Some(Ok(reply)) = answers.into_iter().next() {
                 return Some(reply);
             }
@@ -202,7 +237,7 @@ impl Cluster {
         Some(self.node(&range.primary, false))
     }
 
-    fn next(&self, job: &mut Job, to: &To, node: &Node, reply: Result<Reply, Fault>) -> Next {
+    fn next(&self, job: &mut Job, to: &To, node: &Node, reply: Answer) -> Next {
         let Err(fault) = reply else { return Next::Done(reply) };
         let from_replica = matches!(to, To::Owner) && job.any.is_some();
         match &fault {
@@ -224,11 +259,7 @@ impl Cluster {
                     Next::Again(to.clone(), false)
                 }
                 "TRYAGAIN" => Next::Again(to.clone(), true),
-                "READONLY" | "LOADING" | "MASTERDOWN" => {
-                    self.refresh();
-                    Next::Again(To::Primary, true)
-                }
-                "CLUSTERDOWN" if job.reads => {
+                "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN" => {
                     self.refresh();
                     Next::Again(To::Primary, true)
                 }
@@ -252,19 +283,19 @@ impl Cluster {
 }
 
 enum Next {
-    Done(Result<Reply, Fault>),
+    Done(Answer),
     /// Again there, after a pause or at once.
     Again(To, bool),
 }
 
-/// The commands of a group; one that asks goes behind its permission to.
-fn commands(jobs: &[Job], group: &[Pending]) -> Vec<Command> {
-    let mut commands = Vec::with_capacity(group.len());
+/// The commands of a group; one that asks goes behind its permission to, with nothing in between.
+fn batch(jobs: &[Job], group: &[Pending]) -> Batch {
+    let mut batch = Batch::default();
     for entry in group {
         if matches!(entry.to, To::Ask(_)) {
-            commands.push(Command::new("ASKING", []));
+            batch.push(&Command::new("ASKING", []));
         }
-        commands.push(jobs[entry.index].command.clone());
+        batch.push(&jobs[entry.index].command);
     }
-    commands
+    batch
 }

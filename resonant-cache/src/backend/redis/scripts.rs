@@ -5,16 +5,21 @@
 //! back as text, because Lua's numbers lose precision past 2^53. All keys of a script have one slot.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
-
-use super::link::digest;
+use sha1::{Digest as _, Sha1};
 
 /// A script and its digest.
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) text: &'static str,
     pub(super) sha: LazyLock<Bytes>,
+}
+
+/// The name a server gives a script.
+fn digest(script: &str) -> Bytes {
+    Sha1::digest(script).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 macro_rules! script {
@@ -64,16 +69,55 @@ end
     };
 }
 
+/// Whether what was there when a lease was granted is still there, or has run out: then nobody wrote in between.
+///
+/// A write without a condition is a plain `SET`, which costs what it costs with any client, and knows nothing of leases. So a
+/// lease remembers what was stored when it was granted: the version of the value, or the digest of what is no value of ours.
+/// A plain `SET` lives for [`LEASES_REMEMBER`] at least, so that it cannot have come and gone while a lease is younger than
+/// that. For a lease that may get older a mark that nobody takes for a value is put where there is none.
+macro_rules! stamps {
+    () => {
+        r"
+local function stamp(key)
+  local head = redis.pcall('GETRANGE', key, 0, 21)
+  if type(head) ~= 'string' then return '!' end
+  if head == '' then return '-' end
+  if #head == 22 and head:byte(1) == 161 then return head:sub(7, 12) end
+  return redis.sha1hex(redis.call('GET', key))
+end
+local function clock()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+local function untouched(held, stamped)
+  local since, was = held:match('^%d+ (%d+) (.*)$', 9)
+  if not since then return false end
+  if stamped == '-' then return clock() - tonumber(since) < 240000 end
+  return stamped == was
+end
+"
+    };
+}
+
+/// For how long a lease is told apart from what was plainly set since.
+pub(super) const LEASES_REMEMBER: Duration = Duration::from_secs(240);
+
+/// Whether stored bytes are the mark of a lease, and no value.
+pub(super) fn is_mark(bytes: &[u8]) -> bool {
+    bytes.len() == 15 && bytes.starts_with(b"\0lease:")
+}
+
 script!(
     /// KEYS: value, lease, fence. ARGV: bytes, ttl or 0, guard, its argument, position or nothing, the fence's ttl.
     WRITE,
     concat!(
         fences!(),
+        stamps!(),
         r"
 local guard, wanted, position = ARGV[3], ARGV[4], ARGV[5]
 if guard == 'l' then
   local lease = redis.call('GET', KEYS[2])
-  if not lease or lease:sub(1, 8) ~= wanted then return 0 end
+  if not lease or lease:sub(1, 8) ~= wanted or not untouched(lease, stamp(KEYS[1])) then return 0 end
 elseif guard ~= '' then
   local head = redis.pcall('GETRANGE', KEYS[1], 0, 21)
   local version = type(head) == 'string' and #head == 22 and head:byte(1) == 161 and head:sub(7, 12)
@@ -104,22 +148,33 @@ script!(
         r"
 if ARGV[1] ~= '' then raise(KEYS[4], ARGV[1], ARGV[2]) end
 redis.call('DEL', KEYS[2], KEYS[3])
-return redis.call('UNLINK', KEYS[1])
+local marked = redis.pcall('GETRANGE', KEYS[1], 0, 6) == '\0lease:'
+local removed = redis.call('UNLINK', KEYS[1])
+return marked and 0 or removed
 "
     )
 );
 
 script!(
-    /// KEYS: lease. ARGV: token, cleared, ttl. Answers -1 when granted, else how long it is held.
+    /// KEYS: lease, value. ARGV: token, cleared, ttl. Answers -1 when granted, else how long it is held.
     LEASE,
-    r"
-local held = redis.call('GET', KEYS[1])
-if held and held:sub(1, 8) ~= ARGV[1] and tonumber(ARGV[2]) <= (tonumber(held:sub(9)) or 0) then
+    concat!(
+        stamps!(),
+        r"
+local held, stamped = redis.call('GET', KEYS[1]), stamp(KEYS[2])
+if held and held:sub(1, 8) ~= ARGV[1] and untouched(held, stamped)
+  and tonumber(ARGV[2]) <= tonumber(held:match('^%d+', 9)) then
   return math.max(redis.call('PTTL', KEYS[1]), 0)
 end
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
+if stamped == '-' and tonumber(ARGV[3]) > 240000 then
+  redis.call('SET', KEYS[2], '\0lease:' .. ARGV[1], 'PX', ARGV[3])
+  stamped = stamp(KEYS[2])
+end
+local lease = ARGV[1] .. ARGV[2] .. ' ' .. string.format('%.0f', clock()) .. ' ' .. stamped
+redis.call('SET', KEYS[1], lease, 'PX', ARGV[3])
 return -1
 "
+    )
 );
 
 script!(

@@ -65,10 +65,6 @@ mod on {
             Ok(Self(TlsConnector::from(Arc::new(config))))
         }
 
-        pub(in super::super) fn for_driver(&self) -> fred::types::config::TlsConfig {
-            fred::types::config::TlsConnector::Rustls(self.0.clone()).into()
-        }
-
         pub(in super::super) async fn connect(
             &self,
             host: &str,

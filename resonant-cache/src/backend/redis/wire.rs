@@ -1,7 +1,4 @@
-//! A connection that listens: RESP3 frames over TCP or TLS, for announcements.
-//!
-//! The driver cannot be used for it: it drops the announcement of a flush, which has no keys, and keeps at most so many
-//! announcements for a slow reader.
+//! A connection, over TCP or TLS; and one that listens to announcements in RESP3.
 
 use std::io;
 
@@ -14,8 +11,22 @@ use tokio::net::TcpStream;
 use super::link::Settings;
 use super::target::{Address, Login};
 
-trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+/// TCP or TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
+
+/// A connection to a server, over which nothing was said yet.
+pub(super) async fn open(address: &Address, settings: &Settings) -> io::Result<Box<dyn Stream>> {
+    let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    socket.set_nodelay(true)?;
+    Ok(match &settings.tls {
+        None => Box::new(socket),
+        #[cfg(feature = "tls")]
+        Some(tls) => Box::new(tls.connect(&address.host, socket).await?),
+        #[cfg(not(feature = "tls"))]
+        Some(never) => match *never {},
+    })
+}
 
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
@@ -26,15 +37,7 @@ pub(super) struct Wire {
 impl Wire {
     /// Connects; logs nobody in.
     pub(super) async fn connect(address: &Address, settings: &Settings) -> io::Result<Self> {
-        let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
-        socket.set_nodelay(true)?;
-        let stream: Box<dyn Stream> = match &settings.tls {
-            None => Box::new(socket),
-            #[cfg(feature = "tls")]
-            Some(tls) => Box::new(tls.connect(&address.host, socket).await?),
-            #[cfg(not(feature = "tls"))]
-            Some(never) => match *never {},
-        };
+        let stream = open(address, settings).await?;
         Ok(Self { stream, buffer: BytesMut::new(), scan: Scan::default() })
     }
 
