@@ -189,8 +189,15 @@ pub struct NamespaceConfig {
     pub load_queue_timeout: Duration,
     /// The most callers that wait for one load; a further one is refused. Default 100,000.
     pub max_waiters_per_load: usize,
-    /// The largest encoded value. Default 8 MiB.
+    /// The largest encoded value, before compression; what would become larger when it is read is a miss. Default 8 MiB.
     pub max_value_bytes: usize,
+    /// Values whose encoding is longer than this are compressed, if that saves a tenth or more. Needs the feature
+    /// `compression`; programs without it take compressed values for misses. Default none: never.
+    pub compress_above: Option<usize>,
+    /// Whether values are stored as the codec encodes them, with nothing around them, so that programs without this crate can
+    /// read and write them. See [`NamespaceBuilder::plain`](crate::NamespaceBuilder::plain) for what that costs. Default
+    /// `false`.
+    pub plain: bool,
     /// How long the position of an invalidation or a fill keeps older reads out. Longer than replicas may lag.
     /// Default 5 minutes.
     #[serde(with = "resonant_common::duration")]
@@ -219,6 +226,8 @@ impl Default for NamespaceConfig {
             load_queue_timeout: Duration::from_secs(10),
             max_waiters_per_load: 100_000,
             max_value_bytes: 8 << 20,
+            compress_above: None,
+            plain: false,
             position_ttl: Duration::from_secs(300),
             max_tags: 65_536,
             schema: String::new(),
@@ -231,7 +240,8 @@ impl NamespaceConfig {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] with a message that names the first broken rule.
+    /// [`ErrorKind::Config`] with a message that names the first broken rule; [`ErrorKind::Unsupported`] names a missing
+    /// feature.
     pub fn validate(&self) -> Result<()> {
         rule(self.ttl != Some(Duration::ZERO), "ttl must be above 0")?;
         rule((0.0..=1.0).contains(&self.ttl_jitter), "ttl_jitter must be from 0 to 1")?;
@@ -247,6 +257,18 @@ impl NamespaceConfig {
         )?;
         rule(self.max_waiters_per_load > 0, "max_waiters_per_load must be above 0")?;
         rule(self.max_value_bytes > 0, "max_value_bytes must be above 0")?;
+        if self.compress_above.is_some() && !cfg!(feature = "compression") {
+            let message = "compress_above needs the feature `compression` of resonant-cache, which this build does not have";
+            return Err(Error::new(ErrorKind::Unsupported, "build", message));
+        }
+        rule(
+            !self.plain || self.compress_above.is_none(),
+            "compress_above must not be set where plain is: other programs could not read the values",
+        )?;
+        rule(
+            !self.plain || (self.stale_while_revalidate.is_zero() && self.stale_if_error.is_zero()),
+            "stale_while_revalidate and stale_if_error must be 0 where plain is set: plain values do not say how old they are",
+        )?;
         rule(self.max_tags > 0, "max_tags must be above 0")
     }
 }

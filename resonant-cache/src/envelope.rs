@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use resonant_common::join::Position;
 
+use crate::squeeze;
+
 /// The first byte of this layout. Not ASCII and not the start of any UTF-8 text, so plain values never read as one.
 const LAYOUT: u8 = 0xA1;
 /// Bytes before the optional parts.
@@ -18,7 +20,8 @@ const NEGATIVE: u8 = 1;
 const NO_EXPIRY: u8 = 1 << 1;
 const POSITION: u8 = 1 << 2;
 const TAGS: u8 = 1 << 3;
-const KNOWN: u8 = NEGATIVE | NO_EXPIRY | POSITION | TAGS;
+const COMPRESSED: u8 = 1 << 4;
+const KNOWN: u8 = NEGATIVE | NO_EXPIRY | POSITION | TAGS | COMPRESSED;
 const MAX_U40: u64 = (1 << 40) - 1;
 
 /// Which write of a key made what is stored: 48 random bits, compared for equality only.
@@ -72,9 +75,10 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Head and payload as one buffer. `encode` writes the payload.
+    /// Head and payload as one buffer. `encode` writes the payload, which is compressed if it is longer than `compress_above`.
     pub(crate) fn seal<E>(
         &self,
+        compress_above: Option<usize>,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Sealed, E> {
         let mut out = Vec::with_capacity(128);
@@ -82,6 +86,14 @@ impl Head {
         let start = out.len();
         encode(&mut out)?;
         let payload = out.len() - start;
+        if compress_above.is_some_and(|most| payload > most)
+            && let Some(block) = squeeze::compress(&out[start..])
+        {
+            out.truncate(start);
+            out[1] |= COMPRESSED;
+            put_varint(&mut out, payload as u64);
+            out.extend_from_slice(&block);
+        }
         // To size: what a buffer that grew has left over would be held for as long as the value, and not accounted for.
         Ok(Sealed { bytes: Bytes::from(out.into_boxed_slice()), payload })
     }
@@ -134,8 +146,41 @@ pub(crate) struct Sealed {
     pub(crate) payload: usize,
 }
 
+impl Sealed {
+    /// A value without a head.
+    pub(crate) fn plain<E>(encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Self, E> {
+        let mut out = Vec::new();
+        encode(&mut out)?;
+        let payload = out.len();
+        Ok(Self { bytes: Bytes::from(out.into_boxed_slice()), payload })
+    }
+}
+
+/// The value's own bytes, as they were stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Payload {
+    bytes: Bytes,
+    /// How long they are without their compression.
+    inflated: Option<u64>,
+}
+
+impl Payload {
+    /// Bytes without a head.
+    pub(crate) fn plain(bytes: Bytes) -> Self {
+        Self { bytes, inflated: None }
+    }
+
+    /// The bytes for the codec; `None` if they are compressed and are not what they say, or are longer than `limit`.
+    pub(crate) fn inflate(self, limit: usize) -> Option<Bytes> {
+        match self.inflated {
+            None => Some(self.bytes),
+            Some(length) => squeeze::inflate(&self.bytes, length, limit).map(Bytes::from),
+        }
+    }
+}
+
 /// Head and payload of `bytes`; `None` if they are not of this layout.
-pub(crate) fn open(bytes: &Bytes) -> Option<(Head, Bytes)> {
+pub(crate) fn open(bytes: &Bytes) -> Option<(Head, Payload)> {
     let mut rest = Reader(bytes);
     let (layout, flags) = (rest.u8()?, rest.u8()?);
     if layout != LAYOUT || flags & !KNOWN != 0 {
@@ -158,7 +203,8 @@ pub(crate) fn open(bytes: &Bytes) -> Option<(Head, Bytes)> {
         }
     }
     let negative = flags & NEGATIVE != 0;
-    let payload = bytes.slice(bytes.len() - rest.0.len()..);
+    let inflated = if flags & COMPRESSED == 0 { None } else { Some(rest.varint()?) };
+    let payload = Payload { bytes: bytes.slice(bytes.len() - rest.0.len()..), inflated };
     let head = Head { fingerprint, version, written_at, fresh_ms, negative, position, epoch, tags };
     Some((head, payload))
 }
@@ -240,7 +286,7 @@ mod tests {
     use super::*;
 
     fn sealed(head: &Head, payload: &[u8]) -> Bytes {
-        let Ok(sealed) = head.seal(|out| {
+        let Ok(sealed) = head.seal(None, |out| {
             out.extend_from_slice(payload);
             Ok::<_, Infallible>(())
         });
@@ -293,7 +339,7 @@ mod tests {
         for (name, head, payload, expected) in vectors {
             let bytes = sealed(&head, payload);
             assert_eq!(hex(&bytes), expected, "{name}");
-            assert_eq!(open(&bytes), Some((head, Bytes::copy_from_slice(payload))));
+            assert_eq!(open(&bytes), Some((head, Payload::plain(Bytes::copy_from_slice(payload)))));
             let row = format!("| `{name}` | `{expected}` |");
             assert!(paper.as_ref().is_none_or(|paper| paper.contains(&row)), "it lacks {row}");
         }
@@ -343,24 +389,7 @@ mod tests {
         fn every_head_round_trips(head in any_head(), payload: Vec<u8>) {
             let bytes = sealed(&head, &payload);
             prop_assert_eq!(version(&bytes), Some(head.version));
-            prop_assert_eq!(open(&bytes), Some((head, Bytes::from(payload))));
-        }
-
-        #[test]
-        fn mutated_bytes_never_panic(
-            head in any_head(),
-            payload: Vec<u8>,
-            cut: prop::sample::Index,
-            flips in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..8),
-        ) {
-            let mut bytes = sealed(&head, &payload).to_vec();
-            for (at, with) in flips {
-                let at = at.index(bytes.len());
-                bytes[at] ^= with;
-            }
-            bytes.truncate(cut.index(bytes.len() + 1));
-            let _ = version(&bytes);
-            let _ = open(&Bytes::from(bytes));
+            prop_assert_eq!(open(&bytes), Some((head, Payload::plain(Bytes::from(payload)))));
         }
 
         #[test]
@@ -370,10 +399,91 @@ mod tests {
         }
     }
 
+    /// What any bytes of a store go through on their way to a user's codec.
+    fn read_anything(bytes: Vec<u8>) {
+        const LIMIT: usize = 4096;
+        let _ = version(&bytes);
+        if let Some((_, payload)) = open(&Bytes::from(bytes))
+            && let Some(payload) = payload.inflate(LIMIT)
+        {
+            assert!(payload.len() <= LIMIT.max(1024));
+            let _ = serde_json::from_slice::<serde_json::Value>(&payload);
+            #[cfg(feature = "postcard")]
+            let _ = postcard::from_bytes::<(u64, String, Vec<Option<i32>>)>(&payload);
+        }
+    }
+
+    /// The long form: `RESONANT_MUTANTS=100000000 cargo test --release -p resonant-cache --all-features --lib mutated`.
+    #[test]
+    fn mutated_inputs_never_panic() {
+        use rand::rngs::StdRng;
+        use rand::{RngExt as _, SeedableRng as _};
+        let count = std::env::var("RESONANT_MUTANTS").ok().and_then(|count| count.parse().ok());
+        let mut dice = StdRng::seed_from_u64(7);
+        let long = b"{\"again\":[1,2,3],\"and\":\"again\"}".repeat(20);
+        let tagged = Head {
+            position: Some(Position { system: 1, timeline: 2, offset: 3 }),
+            tags: vec![TagId(1), TagId(2)],
+            ..plain()
+        };
+        let squeezed = |head: &Head| {
+            let Ok(sealed) = head.seal(Some(64), |out| {
+                out.extend_from_slice(&long);
+                Ok::<_, Infallible>(())
+            });
+            sealed.bytes.to_vec()
+        };
+        let seeds = [
+            sealed(&plain(), b"{\"a\":1}").to_vec(),
+            sealed(&tagged, b"[1,null,\"x\"]").to_vec(),
+            squeezed(&plain()),
+            squeezed(&tagged),
+        ];
+        for n in 0..count.unwrap_or(100_000usize) {
+            let mut bytes = seeds[n % seeds.len()].clone();
+            for _ in 0..dice.random_range(1..5) {
+                let at = dice.random_range(0..bytes.len());
+                match dice.random_range(0..4) {
+                    0 => bytes[at] = dice.random(),
+                    1 => bytes[at] ^= 1 << dice.random_range(0..8),
+                    2 => bytes.truncate(at + 1),
+                    _ => bytes.insert(at, dice.random()),
+                }
+            }
+            read_anything(bytes);
+        }
+    }
+
+    #[cfg(feature = "compression")]
+    #[test]
+    fn a_long_value_is_compressed_and_comes_back() {
+        // The vector of `docs/formats/cache.md`: what others wrote must be read; how small they made it is theirs.
+        let vector = "a1100102030401020304050600000003e8000000ea6000641f7701004a60777777777777";
+        let bytes: Vec<u8> = (0..vector.len() / 2)
+            .filter_map(|at| u8::from_str_radix(&vector[2 * at..2 * at + 2], 16).ok())
+            .collect();
+        let Some((head, payload)) = open(&Bytes::from(bytes)) else {
+            panic!("it is of this layout")
+        };
+        assert_eq!(head, plain());
+        assert_eq!(payload.clone().inflate(100).as_deref(), Some(&b"w".repeat(100)[..]));
+        assert_eq!(payload.inflate(99), None, "longer than allowed");
+        let Ok(sealed) = plain().seal(Some(99), |out| {
+            out.extend_from_slice(&b"w".repeat(100));
+            Ok::<_, Infallible>(())
+        });
+        assert_eq!(hex(&sealed.bytes), vector);
+        assert_eq!(sealed.payload, 100);
+        let paper = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats/cache.md");
+        let row = format!("| `compressed` | `{vector}` |");
+        let paper = std::fs::read_to_string(paper).ok();
+        assert!(paper.is_none_or(|paper| paper.contains(&row)), "it lacks {row}");
+    }
+
     #[test]
     fn a_later_layout_or_flag_is_a_miss() {
         let mut bytes = sealed(&plain(), b"7").to_vec();
-        bytes[1] |= 1 << 7;
+        bytes[1] |= 1 << 5;
         assert_eq!(open(&Bytes::from(bytes.clone())), None);
         bytes[0] = LAYOUT + 1;
         assert_eq!(open(&Bytes::from(bytes)), None);

@@ -94,6 +94,8 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `redis` | yes | the shared tier in Redis, alone or as a Redis Cluster (the `fred` driver) |
+//! | `compression` | no | values above `compress_above` are compressed (LZ4, the `lz4_flex` crate); programs without it take such values for misses |
+//! | `postcard` | no | [`Postcard`], a codec smaller and faster than JSON |
 //! | `tls` | no | `rediss://` and `valkeys://`, by rustls with the ring provider |
 //! | `testing` | no | [`testing`]: the suite that a store must pass, and stores that break on purpose |
 //!
@@ -127,6 +129,7 @@ mod local;
 mod metrics;
 mod namespace;
 mod options;
+mod squeeze;
 
 pub mod backend;
 #[cfg(feature = "testing")]
@@ -135,6 +138,8 @@ pub mod testing;
 pub use self::backend::Version;
 pub use self::builder::DistributedCacheBuilder;
 pub use self::cache::{DistributedCache, Usage};
+#[cfg(feature = "postcard")]
+pub use self::codec::Postcard;
 pub use self::codec::{Codec, Json, Raw};
 pub use self::config::{CacheConfig, NamespaceConfig};
 pub use self::error::{Error, ErrorKind, Result};

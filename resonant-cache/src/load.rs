@@ -37,6 +37,9 @@ pub(crate) trait Loader<V>: Send {
 const LOOK_AGAIN: Backoff =
     Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(100), factor: 2.0 };
 
+/// The longest lease of a plain value.
+const PLAIN_LEASE: Duration = Duration::from_secs(240);
+
 pub(crate) struct Load<V> {
     kit: Arc<Kit<V>>,
     token: LeaseToken,
@@ -70,6 +73,8 @@ impl<V: Send + Sync + 'static> Load<V> {
         let lease_ttl = (ns.config.hard_load_timeout)
             .saturating_add(ns.config.load_queue_timeout)
             .saturating_add(command.saturating_mul(4));
+        // A lease that lasts longer may leave a mark in place of the value, which other programs would see.
+        let lease_ttl = if ns.config.plain { lease_ttl.min(PLAIN_LEASE) } else { lease_ttl };
         let deadline = after(Instant::now(), lease_ttl.saturating_mul(2));
         for round in 0u32.. {
             let (missing, down) = self.look(seats, ReadFrom::Any).await;
@@ -269,6 +274,7 @@ impl<V: Send + Sync + 'static> Load<V> {
     fn prepare(&self, chosen: &Chosen, loaded: Loaded<V>, epoch: u64) -> Result<Prepared> {
         let kit = &self.kit;
         let kept = loaded.resolve(&kit.ns.config, "load")?;
+        kit.needs_head(!kept.tags.is_empty(), "load")?;
         let value = loaded.into_value();
         let negative = value.is_none();
         let sealed = match kit.seal(value.as_ref(), &kept, epoch, "load") {
@@ -280,7 +286,7 @@ impl<V: Send + Sync + 'static> Load<V> {
         let payload = sealed.as_ref().map_or(0, |sealed| sealed.payload);
         let weight = value.as_ref().map_or(0, |value| kit.codec.weight(value, payload));
         let entry = self.entry(value, &kept, epoch, weight + chosen.seat.key.key.len());
-        let unremembered = negative && kept.life == Some(Duration::ZERO);
+        let unremembered = negative && (kit.ns.config.plain || kept.life == Some(Duration::ZERO));
         let fits = sealed.is_some();
         let writes = chosen.hold == Hold::Leased && !unremembered;
         let write = sealed.filter(|_| writes).map(|sealed| Write {

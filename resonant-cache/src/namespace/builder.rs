@@ -41,6 +41,25 @@ impl<V: Send + Sync + 'static> NamespaceBuilder<V> {
         self
     }
 
+    /// Stores values as the codec encodes them, with nothing around them, so that programs without this crate can read and
+    /// write them, under the name that `docs/formats/cache.md` specifies: `resonant:{user:7}` for the key `7` of the namespace
+    /// `user`. Their writes are heard as those of this crate are.
+    ///
+    /// Such values do not say who wrote them, when, and what they belong to. So the following does not hold for them:
+    ///
+    /// - Tags, [`clear`](Namespace::clear) and [`compare_and_set`](Namespace::compare_and_set) are `Rejected`.
+    /// - "There is no value" is not stored: a missing value is looked for by each process, within its limits.
+    /// - Nothing stale is served, and nothing is compressed.
+    /// - A value that was read is kept in the process until the server says that it changed or ran out, which servers may say
+    ///   some seconds late, and for at most the namespace's `ttl`; so its life may end late by that.
+    /// - A value of another type or codec is a miss if it does not decode, and taken for one of this type if it does.
+    /// - What another program sets keeps out what a load under way would store; what another program removes does not.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.config.plain = true;
+        self
+    }
+
     /// The namespace with a codec of yours.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::NamespaceCore;
 use crate::backend::{Announces, FenceAt, Key, ReadFrom};
 use crate::cache::Core;
 use crate::codec::Codec;
-use crate::envelope::{self, Head, Sealed, TagId, Version};
+use crate::envelope::{self, Head, Payload, Sealed, TagId, Version};
 use crate::epochs::Standing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::freshness::{Freshness, judge};
@@ -131,9 +131,29 @@ impl<V: Send + Sync + 'static> Kit<V> {
 
     fn open(&self, bytes: Option<Bytes>) -> Opened {
         let Some(bytes) = bytes else { return Opened::default() };
+        if self.ns.config.plain {
+            return Opened {
+                version: None,
+                content: Some((self.unknown_head(), Payload::plain(bytes))),
+            };
+        }
         let content =
             envelope::open(&bytes).filter(|(head, _)| head.fingerprint == self.fingerprint);
         Opened { version: envelope::version(&bytes), content }
+    }
+
+    /// What is assumed of a value that says nothing of itself: that it is good now.
+    fn unknown_head(&self) -> Head {
+        Head {
+            fingerprint: self.fingerprint,
+            version: Version::random(),
+            written_at: self.core.gate.clock(),
+            fresh_ms: self.ns.config.ttl.map(whole_millis),
+            negative: false,
+            position: None,
+            epoch: self.ns.epoch(),
+            tags: Vec::new(),
+        }
     }
 
     fn unknown_tags(&self, opened: &[Result<Opened>]) -> Vec<TagId> {
@@ -165,7 +185,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
     fn settle(&self, opened: Opened, key: &LocalKey, now: Instant, clock: u64) -> Found {
         let entry = opened.content.and_then(|(head, payload)| {
             let valid = self.ns.judge(head.epoch, &head.tags) == Standing::Valid;
-            if valid { self.revive(&head, &payload, key, now, clock) } else { None }
+            if valid { self.revive(&head, payload, key, now, clock) } else { None }
         });
         Found { version: opened.version, entry }
     }
@@ -174,7 +194,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
     fn revive(
         &self,
         head: &Head,
-        payload: &Bytes,
+        payload: Payload,
         key: &LocalKey,
         now: Instant,
         clock: u64,
@@ -192,7 +212,8 @@ impl<V: Send + Sync + 'static> Kit<V> {
         let (value, weight) = if head.negative {
             (None, 0)
         } else {
-            let value = self.codec.decode(payload).ok()?;
+            let payload = payload.inflate(self.ns.config.max_value_bytes)?;
+            let value = self.codec.decode(&payload).ok()?;
             let weight = self.codec.weight(&value, payload.len());
             (Some(Arc::new(value) as Value), weight)
         };
@@ -236,7 +257,13 @@ impl<V: Send + Sync + 'static> Kit<V> {
             epoch,
             tags: kept.tags.clone(),
         };
-        let sealed = head.seal(|out| value.map_or(Ok(()), |value| self.codec.encode(value, out)));
+        let encode =
+            |out: &mut Vec<u8>| value.map_or(Ok(()), |value| self.codec.encode(value, out));
+        let sealed = if self.ns.config.plain {
+            Sealed::plain(encode)
+        } else {
+            head.seal(self.ns.config.compress_above, encode)
+        };
         let sealed = sealed.map_err(|source| {
             let message = format!(
                 "the codec {:?} could not encode a value of namespace {:?}",
@@ -290,7 +317,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
 #[derive(Debug, Default)]
 struct Opened {
     version: Option<Version>,
-    content: Option<(Head, Bytes)>,
+    content: Option<(Head, Payload)>,
 }
 
 fn end_of_life(life: Duration, age: Duration, now: Instant) -> Option<Instant> {

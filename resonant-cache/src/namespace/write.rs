@@ -211,6 +211,7 @@ impl<V: Send + Sync + 'static> Namespace<V> {
     async fn bump(&self, what: Bump, operation: &'static str) -> Result<u64> {
         let kit = &self.kit;
         kit.admit("", operation)?;
+        kit.needs_head(true, operation)?;
         kit.know_epochs().await?;
         let mut unsure = Unsure { kit, armed: true };
         let epoch = kit.core.gate.bump(kit.ns.name(), what).await;
@@ -226,6 +227,18 @@ impl<V: Send + Sync + 'static> Kit<V> {
         self.ns.know_epochs(&self.core.gate, max_age).await
     }
 
+    /// Refuses what plain values cannot say.
+    pub(crate) fn needs_head(&self, needs: bool, operation: &'static str) -> Result<()> {
+        if needs && self.ns.config.plain {
+            let message = format!(
+                "namespace {:?} is plain: its values carry no version, no tags and no epoch",
+                self.ns.name()
+            );
+            return Err(Error::new(ErrorKind::Rejected, operation, message));
+        }
+        Ok(())
+    }
+
     fn prepare(
         &self,
         key: &LocalKey,
@@ -235,6 +248,10 @@ impl<V: Send + Sync + 'static> Kit<V> {
         operation: &'static str,
     ) -> Result<(Write, Version)> {
         let kept = options.resolve(&self.ns.config, operation)?;
+        self.needs_head(
+            !kept.tags.is_empty() || matches!(guard, Guard::Absent | Guard::Version(_)),
+            operation,
+        )?;
         let (sealed, version) = self.seal(Some(value), &kept, self.ns.epoch(), operation)?;
         let write = Write {
             key: self.ns.stored_key(key),

@@ -259,7 +259,7 @@ fn sealed(payload: &str) -> (Bytes, Version) {
         epoch: 0,
         tags: Vec::new(),
     };
-    let sealed = head.seal(|out| {
+    let sealed = head.seal(None, |out| {
         out.extend_from_slice(payload.as_bytes());
         Ok::<_, std::convert::Infallible>(())
     });

@@ -77,7 +77,8 @@ struct Tier {
 pub(super) fn run(report: &mut Report, runtime: Runtime) -> Outcome {
     let bench = Bench::start(runtime)?;
     let it = &bench;
-    let get = || Ok(drawn!(it, 64, |it, at| matches!(it.ours.get(&it.keys[at]).await, Ok(Some(_)))));
+    let get =
+        || Ok(drawn!(it, 64, |it, at| matches!(it.ours.get(&it.keys[at]).await, Ok(Some(_)))));
     Case::new("cache.l2_get.vs_fred.64", "Redis, get, 64 tasks", "gets")
         .run("DistributedCache", get)
         .run("fred", || Ok(drawn!(it, 64, |it, at| it.raw_get(at).await)))

@@ -237,7 +237,8 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_an_error() {
         let deep = "*1\r\n".repeat(100);
-        for wire in ["?\r\n", "\r\n", ":x\r\n", "$-2\r\n", "$999999999999\r\n", "$1\r\nabc", &deep] {
+        for wire in ["?\r\n", "\r\n", ":x\r\n", "$-2\r\n", "$999999999999\r\n", "$1\r\nabc", &deep]
+        {
             assert!(next(&mut BytesMut::from(wire)).is_err(), "{wire:?}");
         }
     }

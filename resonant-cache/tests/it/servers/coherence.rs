@@ -11,7 +11,7 @@ use resonant_testkit::redis::{RedisConnection, Reply};
 use resonant_testkit::{FaultProxy, RedisCluster};
 use tokio::time::Instant;
 
-use super::{cache, cluster, config, server, started, until};
+use super::{cache, calm_cluster, cluster, config, server, started, until};
 
 fn own_prefix(mut config: CacheConfig) -> CacheConfig {
     config.key_prefix = format!("t{:08x}", rand::random::<u32>());
@@ -145,7 +145,7 @@ async fn gone(users: &Namespace<u64>, key: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_empties_the_process_and_a_large_burst_is_heard_whole() -> Result<()> {
-    let redis = started(RedisCluster::start().await);
+    let redis = calm_cluster().await;
     let config = own_prefix(config(redis.urls(), true));
     let cache = cache(config.clone()).await;
     let users = cache.namespace::<u64>("n");
@@ -179,7 +179,8 @@ async fn a_flush_empties_the_process_and_a_large_burst_is_heard_whole() -> Resul
     let begun = Instant::now();
     // All hundred thousand in the slot of the first key, under our prefix.
     let before = format!("{}:{{{tag}", config.key_prefix);
-    started(node.command(["EVAL", burst, "1", &mine[0], &before]).await);
+    let first = Key::new("n", on_node[0].as_str()).encode(&config.key_prefix);
+    started(node.command(["EVAL", burst, "1", &first, &before]).await);
     for key in &on_node {
         let stored = Key::new("n", key.as_str()).encode(&config.key_prefix);
         started(node.command(["SET", &stored, "x"]).await);

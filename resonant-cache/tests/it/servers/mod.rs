@@ -7,6 +7,7 @@ mod fleet;
 mod forbidden;
 mod replicas;
 mod traps;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,12 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// Six nodes that no test may hurt.
 pub(crate) async fn cluster() -> &'static RedisCluster {
     static CLUSTER: OnceCell<RedisCluster> = OnceCell::const_new();
-    CLUSTER.get_or_init(|| async { started(RedisCluster::start().await) }).await
+    CLUSTER.get_or_init(calm_cluster).await
+}
+
+/// Six nodes that take none of theirs for dead, however busy the machine is.
+pub(crate) async fn calm_cluster() -> RedisCluster {
+    started(RedisCluster::builder().node_timeout(SOON).start().await)
 }
 
 /// A server alone that no test may hurt.
