@@ -16,10 +16,12 @@ use crate::codec::{Json, Raw};
 use crate::config::{CacheConfig, NamespaceConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Gate;
+use crate::journal::Journal;
 use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, NamespaceBuilder, NamespaceCore};
 use crate::options::SetOptions;
+use crate::switches::Switches;
 
 /// A cache of two tiers: decoded values in this process, and encoded ones in a store that processes share.
 ///
@@ -63,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) local: Arc<Local>,
     pub(crate) gate: Gate,
     pub(crate) metrics: Metrics,
+    pub(crate) journal: Journal,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -84,6 +87,12 @@ impl Core {
         Ok(())
     }
 
+    /// Tells the metrics what is to be made up for.
+    pub(crate) fn note_journal(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        self.metrics.journal.set(self.journal.len() as f64);
+    }
+
     /// Tells the metrics what the process holds.
     pub(crate) fn note_size(&self) {
         let l1 = &self.local.l1;
@@ -93,6 +102,8 @@ impl Core {
             self.metrics.bytes.set(l1.bytes() as f64);
             self.metrics.entries.set(l1.len() as f64);
         }
+        let announces = self.gate.store().capabilities().announces != Announces::Never;
+        self.metrics.announced.set(f64::from(u8::from(announces)));
         self.metrics.evictions.increment(l1.take_evictions());
     }
 }
@@ -115,12 +126,13 @@ impl DistributedCache {
     }
 
     pub(crate) fn assemble(config: CacheConfig, store: Arc<dyn Store>) -> Self {
-        let local = Arc::new(Local::new(config.max_bytes));
+        let local = Arc::new(Local::new(config.max_bytes, &config.name));
         let weak = Arc::downgrade(&local);
         let origin: Origin = store.attach(weak);
         let core = Arc::new(Core {
             gate: Gate::new(store, origin, config.command_timeout, config.name.clone()),
             metrics: Metrics::new(&config.name),
+            journal: Journal::new(config.max_journal),
             local,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -214,7 +226,8 @@ impl DistributedCache {
     /// What the cache says of its own health, without asking anybody: `cache.ok`, `cache.closed`,
     /// `cache.store.unreachable` (it still serves from this process and from loaders), `cache.store.unannounced` (changes
     /// by others are not announced, now or ever, so values stay in this process for `unannounced_max_age` at most),
-    /// `cache.loads.saturated`.
+    /// `cache.loads.saturated`, `cache.journal.pending` (the store has not heard of all changes yet), `cache.bypassed`,
+    /// `cache.local.bypassed` and `cache.loads.capped` (by a [switch](DistributedCache::switch)).
     pub fn findings(&self) -> Vec<Finding> {
         let core = &self.shell.core;
         let finding = |severity, code| Finding::new(core.config.name.clone(), severity, code);
@@ -233,10 +246,47 @@ impl DistributedCache {
         if namespaces.values().any(|namespace| namespace.is_saturated()) {
             findings.push(finding(Severity::Warn, "cache.loads.saturated"));
         }
+        if core.journal.len() > 0 {
+            findings.push(finding(Severity::Warn, "cache.journal.pending"));
+        }
+        let Switches { bypass_local, bypass, max_loads } = core.local.panel.get();
+        for (on, code) in [
+            (bypass, "cache.bypassed"),
+            (bypass_local, "cache.local.bypassed"),
+            (max_loads.is_some(), "cache.loads.capped"),
+        ] {
+            if on {
+                findings.push(finding(Severity::Warn, code));
+            }
+        }
         if findings.is_empty() {
             findings.push(finding(Severity::Ok, "cache.ok"));
         }
         findings
+    }
+
+    /// Turns things off, or on again, while the service runs: for an incident. Takes effect for calls that begin after it
+    /// returns, in this process and this cache, until it is called again.
+    ///
+    /// ```
+    /// # use resonant_cache::{DistributedCache, Switches};
+    /// # let cache = DistributedCache::memory(1 << 20);
+    /// cache.switch(Switches::new().bypass_local(true).max_loads(8));
+    /// assert!(cache.switches().bypass_local);
+    /// cache.switch(Switches::new());
+    /// ```
+    pub fn switch(&self, switches: Switches) {
+        let core = &self.shell.core;
+        let before = core.local.panel.get();
+        core.local.switch(switches);
+        if before != switches {
+            tracing::warn!(cache = %core.config.name, ?switches, "the cache's switches were changed");
+        }
+    }
+
+    /// How the switches stand.
+    pub fn switches(&self) -> Switches {
+        self.shell.core.local.panel.get()
     }
 
     /// What this process holds now. Also brings the gauges up to date.
@@ -247,6 +297,7 @@ impl DistributedCache {
             entries: core.local.l1.len(),
             bytes: core.local.l1.bytes(),
             max_bytes: core.config.max_bytes,
+            journalled: core.journal.len(),
         }
     }
 
@@ -303,4 +354,6 @@ pub struct Usage {
     pub bytes: u64,
     /// The limit.
     pub max_bytes: u64,
+    /// Changes that the store has not heard of yet.
+    pub journalled: usize,
 }

@@ -47,6 +47,9 @@ pub struct CacheConfig {
     /// or because it fell silent. A Redis server is asked for a sign of life in a quarter of it. Default 1 s.
     #[serde(with = "resonant_common::duration")]
     pub unannounced_max_age: Duration,
+    /// The most changes remembered that the store did not hear of; more clear their namespace as a whole instead. Zero
+    /// remembers none. Default 65,536.
+    pub max_journal: usize,
     /// How long a value loaded while the store is down is kept in the process. Default 1 s.
     #[serde(with = "resonant_common::duration")]
     pub degraded_ttl: Duration,
@@ -73,6 +76,7 @@ impl fmt::Debug for CacheConfig {
             max_namespaces,
             command_timeout,
             unannounced_max_age,
+            max_journal,
             degraded_ttl,
             defaults,
             namespaces,
@@ -91,6 +95,7 @@ impl fmt::Debug for CacheConfig {
             .field("max_namespaces", max_namespaces)
             .field("command_timeout", command_timeout)
             .field("unannounced_max_age", unannounced_max_age)
+            .field("max_journal", max_journal)
             .field("degraded_ttl", degraded_ttl)
             .field("defaults", defaults)
             .field("namespaces", namespaces)
@@ -114,6 +119,7 @@ impl Default for CacheConfig {
             max_namespaces: 1024,
             command_timeout: Duration::from_secs(1),
             unannounced_max_age: Duration::from_secs(1),
+            max_journal: 65_536,
             degraded_ttl: Duration::from_secs(1),
             defaults: NamespaceConfig::default(),
             namespaces: BTreeMap::new(),

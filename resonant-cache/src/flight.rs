@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_key_is_free_when_the_end_is_told() {
-        let local = Arc::new(Local::new(1 << 20));
+        let local = Arc::new(Local::new(1 << 20, "cache"));
         let (flight, seat) = started(&local, &key());
         let probe = Arc::new(Probe { local, free: AtomicBool::new(false) });
         let waker = Waker::from(Arc::clone(&probe));
@@ -205,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_load_that_vanishes_frees_the_key_and_tells_who_waits() {
-        let local = Arc::new(Local::new(1 << 20));
+        let local = Arc::new(Local::new(1 << 20, "cache"));
         let (flight, seat) = started(&local, &key());
         drop(seat);
         let end = flight.wait(None, NO_WINDOWS, None).await;

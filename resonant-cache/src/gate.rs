@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::backend::{
     Bump, Epochs, FenceAt, Key, LeaseAsk, LeaseToken, Leased, Origin, ReadFrom, Store, TagId,
     Write, WriteOutcome,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::StoreMetrics;
 
 /// Failures in a row after which the store counts as unreachable, in findings and in the log.
 const UNREACHABLE_AFTER: u32 = 3;
@@ -23,6 +25,7 @@ pub(crate) struct Gate {
     timeout: Duration,
     failures: AtomicU32,
     cache: String,
+    metrics: StoreMetrics,
 }
 
 impl Gate {
@@ -32,7 +35,8 @@ impl Gate {
         timeout: Duration,
         cache: String,
     ) -> Self {
-        Self { store, origin, timeout, failures: AtomicU32::new(0), cache }
+        let metrics = StoreMetrics::new(&cache);
+        Self { store, origin, timeout, failures: AtomicU32::new(0), cache, metrics }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
@@ -92,11 +96,13 @@ impl Gate {
         applies: bool,
         call: impl Future<Output = Vec<Result<T>>>,
     ) -> Vec<Result<T>> {
+        let began = Instant::now();
         let answers = match tokio::time::timeout(self.timeout, call).await {
             Ok(answers) if answers.len() == count => answers,
             Ok(_) => failed(count, &short(operation)),
             Err(_) => failed(count, &self.late(operation, applies)),
         };
+        self.metrics.record(operation, began.elapsed());
         self.judge(answers.iter().filter_map(|answer| answer.as_ref().err()).next());
         answers
     }
@@ -107,10 +113,12 @@ impl Gate {
         applies: bool,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        let began = Instant::now();
         let answer = match tokio::time::timeout(self.timeout, call).await {
             Ok(answer) => answer,
             Err(_) => Err(self.late(operation, applies)),
         };
+        self.metrics.record(operation, began.elapsed());
         self.judge(answer.as_ref().err());
         answer
     }
@@ -119,6 +127,7 @@ impl Gate {
     fn judge(&self, error: Option<&Error>) {
         match error {
             None => {
+                self.metrics.up(true);
                 if self.failures.load(Ordering::Relaxed) != 0
                     && self.failures.swap(0, Ordering::Relaxed) >= UNREACHABLE_AFTER
                 {
@@ -128,6 +137,7 @@ impl Gate {
             Some(error) if error.is_transient() => {
                 let before = self.failures.fetch_add(1, Ordering::Relaxed);
                 if before == UNREACHABLE_AFTER - 1 {
+                    self.metrics.up(false);
                     tracing::warn!(
                         cache = %self.cache, %error,
                         "the store does not answer; values come from this process and the loaders"

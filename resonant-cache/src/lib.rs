@@ -45,6 +45,9 @@
 //!   falls silent, what was held before is fresh for at most `unannounced_max_age` longer.
 //! - **A replica never brings back** what this process knows to be changed: such keys are read from the primary until the
 //!   replica was seen to have caught up.
+//! - **What the store did not hear of is made up for**: a `delete`, `invalidate_*`, `clear` or `set` that fails because the store
+//!   does not answer is remembered, in order and within `max_journal`, and invalidated in the store when it answers again.
+//!   Until then this process reads nothing from the store that it concerns. It is lost with the process.
 //! - **A store that is down** stops no start and fails no [`get_or_load`](Namespace::get_or_load): values come from
 //!   the loader and are kept in the process for `degraded_ttl`. Positions and leases mean nothing for that time.
 //!
@@ -102,7 +105,8 @@
 //! # Metrics
 //!
 //! `resonant_cache_operations_total`, `…_entries`, `…_bytes`, `…_evictions_total`, `…_load_duration_seconds` and
-//! `…_coalesced_total`, labelled with the cache's name. Keys, tags and values never appear in metrics, logs or `Debug`;
+//! `…_coalesced_total`, `…_lease_waits_total`, `…_invalidations_total` (heard from the store, by kind), `…_store_duration_seconds`
+//! (by operation), `…_store_up`, `…_store_announced` and `…_journal_entries`, labelled with the cache's name. Keys, tags and values never appear in metrics, logs or `Debug`;
 //! namespaces, which are names given in code, appear in errors and `Debug` alone.
 
 #![cfg_attr(
@@ -122,6 +126,7 @@ mod flight;
 mod freshness;
 mod gate;
 mod inflight;
+mod journal;
 mod key;
 mod l1;
 mod load;
@@ -129,7 +134,9 @@ mod local;
 mod metrics;
 mod namespace;
 mod options;
+mod replay;
 mod squeeze;
+mod switches;
 
 pub mod backend;
 #[cfg(feature = "testing")]
@@ -145,6 +152,7 @@ pub use self::config::{CacheConfig, NamespaceConfig};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::namespace::{Namespace, NamespaceBuilder};
 pub use self::options::{Loaded, Served, SetOptions, Swap, Tier, Versioned, Written};
+pub use self::switches::Switches;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -26,6 +26,7 @@ use crate::l1::{Entry, Value};
 use crate::metrics::Outcome;
 use crate::namespace::kit::Kit;
 use crate::options::{Kept, Loaded, Tier};
+use crate::switches::Place;
 
 /// Calls the user's loader for some keys. What is not in the answer has no value.
 #[async_trait]
@@ -127,12 +128,19 @@ impl<V: Send + Sync + 'static> Load<V> {
         if seats.is_empty() {
             return (chosen, held);
         }
+        if self.kit.core.local.panel.bypasses() {
+            chosen.extend(seats.into_iter().map(|seat| Chosen { seat, hold: Hold::None }));
+            return (chosen, held);
+        }
         let ask = LeaseAsk { token: self.token, cleared: self.kit.ns.cleared(), ttl };
         let leases = self.kit.core.gate.lease(&self.names(&seats), ask).await;
         for (seat, lease) in seats.into_iter().zip(leases) {
             match lease {
                 Ok(Leased::Granted) => chosen.push(Chosen { seat, hold: Hold::Leased }),
-                Ok(Leased::Held { .. }) => held.push(seat),
+                Ok(Leased::Held { .. }) => {
+                    self.kit.core.metrics.lease_waits.increment(1);
+                    held.push(seat);
+                }
                 Err(error) if error.may_have_applied() => {
                     chosen.push(Chosen { seat, hold: Hold::Unsure });
                 }
@@ -181,6 +189,22 @@ impl<V: Send + Sync + 'static> Load<V> {
         self.release_names(&unsure).await;
     }
 
+    /// A place among the loads that the switches allow.
+    async fn place(&self, deadline: Instant) -> Result<Place<'_>> {
+        let panel = &self.kit.core.local.panel;
+        if let Some(place) = panel.try_place() {
+            return Ok(place);
+        }
+        let capped = || {
+            let message = "the switch max_loads holds loads back; slow down, or raise it";
+            Error::new(ErrorKind::Overloaded, "load", message)
+        };
+        if panel.get().max_loads == Some(0) {
+            return Err(capped());
+        }
+        tokio::time::timeout_at(deadline, panel.place()).await.map_err(|_| capped())
+    }
+
     /// The loader's answer, within its turn and its deadline, with panics caught.
     async fn call_loader(
         &self,
@@ -188,7 +212,9 @@ impl<V: Send + Sync + 'static> Load<V> {
         keys: Vec<String>,
     ) -> Result<HashMap<String, Loaded<V>>> {
         let ns = Arc::clone(&self.kit.ns);
+        let deadline = after(Instant::now(), ns.config.load_queue_timeout);
         let _turn = ns.turn().await?;
+        let _place = self.place(deadline).await?;
         let hard = ns.config.hard_load_timeout;
         let began = Instant::now();
         let load = AssertUnwindSafe(loader.load(keys)).catch_unwind();

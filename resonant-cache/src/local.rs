@@ -15,21 +15,27 @@ use crate::flight::Flight;
 use crate::inflight::{Entered, InFlight, Ticket};
 use crate::key::{LocalKey, LocalRef};
 use crate::l1::{Entry, L1};
+use crate::metrics::{Metrics, News};
 use crate::namespace::NamespaceCore;
+use crate::switches::{Panel, Switches};
 
 const STRIPES: usize = 64;
 
 pub(crate) struct Local {
     pub(crate) l1: L1,
+    pub(crate) panel: Panel,
+    news: News,
     stripes: Box<[Mutex<InFlight<Flight>>]>,
     hasher: RandomState,
     pub(crate) namespaces: RwLock<HashMap<Arc<str>, Arc<NamespaceCore>>>,
 }
 
 impl Local {
-    pub(crate) fn new(max_bytes: u64) -> Self {
+    pub(crate) fn new(max_bytes: u64, cache: &str) -> Self {
         Self {
             l1: L1::new(max_bytes),
+            panel: Panel::default(),
+            news: Metrics::news(cache),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             namespaces: RwLock::default(),
@@ -55,10 +61,19 @@ impl Local {
     pub(crate) fn fill(&self, key: &LocalKey, ticket: Ticket, entry: Entry) -> bool {
         let stripe = self.stripe(key);
         let valid = stripe.is_valid(key, ticket);
-        if valid {
+        if valid && !self.panel.bypasses_local() {
             self.l1.insert(key.clone(), entry);
         }
         valid
+    }
+
+    pub(crate) fn switch(&self, switches: Switches) {
+        self.panel.set(switches);
+        if self.panel.bypasses_local() {
+            // Whoever fills has seen the switch, or has filled before.
+            self.stripes.iter().for_each(|stripe| drop(lock(stripe)));
+            self.l1.clear();
+        }
     }
 
     pub(crate) fn end(&self, key: &LocalKey, ticket: Ticket, load: bool) {
@@ -130,6 +145,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Listener for Local {
     fn apply(&self, event: &Event) {
+        self.news.count(event);
         match event {
             Event::Changed(key) => {
                 if let Some(namespace) = self.namespace(key.namespace()) {

@@ -2,6 +2,8 @@
 
 use resonant_common::telemetry::{Counter, Gauge, Histogram, names};
 
+use crate::backend::Event;
+
 /// What was called.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
@@ -49,6 +51,56 @@ pub(crate) struct Metrics {
     pub(crate) bytes: Gauge,
     pub(crate) evictions: Counter,
     pub(crate) coalesced: Counter,
+    pub(crate) lease_waits: Counter,
+    pub(crate) journal: Gauge,
+    pub(crate) announced: Gauge,
+}
+
+/// What the store announced, by kind.
+#[derive(Debug)]
+pub(crate) struct News([Counter; 4]);
+
+impl News {
+    #[inline]
+    pub(crate) fn count(&self, event: &Event) {
+        let kind = match event {
+            Event::Changed(_) => 0,
+            Event::TagsInvalidated { .. } => 1,
+            Event::Cleared { .. } => 2,
+            Event::Lost => 3,
+        };
+        self.0[kind].increment(1);
+    }
+}
+
+/// What the store's calls took.
+#[derive(Debug)]
+pub(crate) struct StoreMetrics {
+    durations: [Histogram; CALLS.len()],
+    up: Gauge,
+}
+
+const CALLS: [&str; 9] =
+    ["read", "write", "remove", "lease", "release", "add", "epochs", "bump", "ping"];
+
+impl StoreMetrics {
+    pub(crate) fn new(cache: &str) -> Self {
+        let duration = |call| {
+            Histogram::new(&names::CACHE_STORE_TIME, &[("cache", cache), ("operation", call)])
+        };
+        let up = Gauge::new(&names::CACHE_STORE_UP, &[("cache", cache)]);
+        Self { durations: CALLS.map(duration), up }
+    }
+
+    pub(crate) fn record(&self, call: &'static str, took: std::time::Duration) {
+        if let Some(at) = CALLS.iter().position(|known| *known == call) {
+            self.durations[at].record_duration(took);
+        }
+    }
+
+    pub(crate) fn up(&self, up: bool) {
+        self.up.set(f64::from(u8::from(up)));
+    }
 }
 
 impl Metrics {
@@ -71,7 +123,17 @@ impl Metrics {
                 &[("cache", cache), ("reason", "size")],
             ),
             coalesced: Counter::new(&names::CACHE_COALESCED, &[("cache", cache)]),
+            lease_waits: Counter::new(&names::CACHE_LEASE_WAITS, &[("cache", cache)]),
+            journal: Gauge::new(&names::CACHE_JOURNAL, &[("cache", cache)]),
+            announced: Gauge::new(&names::CACHE_STORE_ANNOUNCED, &[("cache", cache)]),
         }
+    }
+
+    pub(crate) fn news(cache: &str) -> News {
+        let kinds = ["key", "tag", "clear", "lost"];
+        News(kinds.map(|kind| {
+            Counter::new(&names::CACHE_INVALIDATIONS, &[("cache", cache), ("kind", kind)])
+        }))
     }
 
     #[inline]

@@ -61,6 +61,9 @@ impl<V: Send + Sync + 'static> Kit<V> {
     /// What the process holds for a key and may be served in some way.
     #[inline]
     pub(crate) fn look(&self, key: &str) -> Option<Held> {
+        if self.core.local.panel.bypasses_local() {
+            return None;
+        }
         let entry = self.core.local.l1.get(LocalRef { namespace: self.ns.id(), key })?;
         if self.ns.judge(entry.epoch, entry.tags()) != Standing::Valid {
             return None;
@@ -107,6 +110,9 @@ impl<V: Send + Sync + 'static> Kit<V> {
     /// What the shared tier holds for some keys, in their order.
     pub(crate) async fn fetch(&self, keys: &[LocalKey], from: ReadFrom) -> Vec<Result<Found>> {
         let gate = &self.core.gate;
+        if self.core.local.panel.bypasses() {
+            return keys.iter().map(|_| Ok(Found::default())).collect();
+        }
         let known = self.ns.know_epochs(gate, self.core.config.unannounced_max_age).await;
         if let Err(error) = known {
             return keys.iter().map(|_| Err(error.clone())).collect();
@@ -115,6 +121,16 @@ impl<V: Send + Sync + 'static> Kit<V> {
         let answers = gate.read(&names, from).await;
         let mut opened: Vec<_> =
             answers.into_iter().map(|answer| answer.map(|bytes| self.open(bytes))).collect();
+        if self.core.journal.len() > 0 {
+            for (opened, name) in opened.iter_mut().zip(&names) {
+                // What should have been removed may still be there.
+                if let Ok(opened) = opened
+                    && self.core.journal.concerns(name)
+                {
+                    opened.content = None;
+                }
+            }
+        }
         let unknown = self.unknown_tags(&opened);
         if !unknown.is_empty() {
             // Without an answer these values stay unknown, which makes them misses.

@@ -63,8 +63,8 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         let mut chunk = Vec::new();
         let known = kit.know_epochs().await;
         for (index, (key, value)) in values.into_iter().enumerate() {
-            let prepared = known.clone().and_then(|()| {
-                let key = kit.admit(key.as_ref(), "set_many")?;
+            let prepared = kit.admit(key.as_ref(), "set_many").and_then(|key| {
+                known.clone().inspect_err(|error| kit.make_up_for(&key, error))?;
                 let (write, _) = kit.prepare(&key, value, &options, Guard::Always, "set_many")?;
                 Ok((key, write))
             });
@@ -120,10 +120,23 @@ impl<V: Send + Sync + 'static> Namespace<V> {
     ) -> Result<(WriteOutcome, Version)> {
         let kit = &self.kit;
         let key = kit.admit(key, operation)?;
-        kit.know_epochs().await?;
+        kit.know_epochs().await.inspect_err(|error| {
+            if guard == Guard::Always {
+                kit.make_up_for(&key, error);
+            }
+        })?;
         let (write, version) = kit.prepare(&key, value, options, guard, operation)?;
         let forget = Forget { local: &kit.core.local, keys: vec![key] };
+        let name = write.key.clone();
         let outcome = first(kit.core.gate.write(vec![write]).await, operation);
+        match &outcome {
+            Ok(WriteOutcome::Stored) => kit.core.journal.superseded(&name),
+            // What is stored now may be older than what the caller has just heard to be over.
+            Err(error) if guard == Guard::Always => {
+                kit.core.make_up_for_removals([name], None, error);
+            }
+            _ => {}
+        }
         drop(forget);
         kit.count(Op::Set, outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored));
         outcome.map(|outcome| (outcome, version))
@@ -131,6 +144,9 @@ impl<V: Send + Sync + 'static> Namespace<V> {
 
     /// Removes what is stored under `key`, its counter too; answers whether there was a value. A load of the key that
     /// is under way cannot store what it found.
+    ///
+    /// If the store does not answer, the call fails, and the removal is remembered and made up for when the store answers
+    /// again; so it is for every change below, and for a `set`, whose key is then removed.
     ///
     /// # Errors
     ///
@@ -169,7 +185,11 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         let key = kit.admit(key, operation)?;
         let name = kit.ns.stored_key(&key);
         let forget = Forget { local: &kit.core.local, keys: vec![key] };
-        let removed = first(kit.core.gate.remove(&[name], fence).await, operation);
+        let names = [name];
+        let removed = first(kit.core.gate.remove(&names, fence).await, operation);
+        if let Err(error) = &removed {
+            kit.core.make_up_for_removals(names, fence, error);
+        }
         drop(forget);
         kit.count(Op::Delete, removed.as_ref().map(|_| true));
         removed
@@ -212,9 +232,14 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         let kit = &self.kit;
         kit.admit("", operation)?;
         kit.needs_head(true, operation)?;
-        kit.know_epochs().await?;
         let mut unsure = Unsure { kit, armed: true };
-        let epoch = kit.core.gate.bump(kit.ns.name(), what).await;
+        kit.know_epochs().await.inspect_err(|error| {
+            kit.core.make_up_for_bump(kit.ns.name(), what.clone(), error);
+        })?;
+        let epoch = kit.core.gate.bump(kit.ns.name(), what.clone()).await;
+        if let Err(error) = &epoch {
+            kit.core.make_up_for_bump(kit.ns.name(), what, error);
+        }
         unsure.armed = epoch.is_err();
         kit.count(Op::Invalidate, epoch.as_ref().map(|_| true));
         epoch
@@ -237,6 +262,12 @@ impl<V: Send + Sync + 'static> Kit<V> {
             return Err(Error::new(ErrorKind::Rejected, operation, message));
         }
         Ok(())
+    }
+
+    /// A value could not be stored: what is stored may be older, and is to go.
+    fn make_up_for(&self, key: &LocalKey, error: &Error) {
+        self.core.local.changed(key);
+        self.core.make_up_for_removals([self.ns.stored_key(key)], None, error);
     }
 
     fn prepare(
@@ -274,7 +305,15 @@ impl<V: Send + Sync + 'static> Kit<V> {
             writes.push(write);
         }
         let forget = Forget { local: &self.core.local, keys };
+        let names: Vec<_> = writes.iter().map(|write| write.key.clone()).collect();
         let outcomes = self.core.gate.write(writes).await;
+        for (name, outcome) in names.into_iter().zip(&outcomes) {
+            match outcome {
+                Ok(WriteOutcome::Stored) => self.core.journal.superseded(&name),
+                Ok(_) => {}
+                Err(error) => self.core.make_up_for_removals([name], None, error),
+            }
+        }
         drop(forget);
         for (index, outcome) in indexes.into_iter().zip(outcomes) {
             self.count(Op::Set, outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored));

@@ -117,6 +117,12 @@ table! {
     CACHE_EVICTIONS = Counter "resonant_cache_evictions_total" {"cache", "reason"} "Entries removed by the cache itself.";
     CACHE_LOADS = Histogram "resonant_cache_load_duration_seconds" ["seconds"] {"cache", "outcome"} "Time loaders took." in WORK;
     CACHE_COALESCED = Counter "resonant_cache_coalesced_total" {"cache"} "Callers served by somebody else's load.";
+    CACHE_INVALIDATIONS = Counter "resonant_cache_invalidations_total" {"cache", "kind"} "Changes the store announced to this process.";
+    CACHE_JOURNAL = Gauge "resonant_cache_journal_entries" {"cache"} "Changes the store has not heard of yet.";
+    CACHE_LEASE_WAITS = Counter "resonant_cache_lease_waits_total" {"cache"} "Loads that waited for another process's.";
+    CACHE_STORE_ANNOUNCED = Gauge "resonant_cache_store_announced" {"cache"} "Whether the store announces every change.";
+    CACHE_STORE_TIME = Histogram "resonant_cache_store_duration_seconds" ["seconds"] {"cache", "operation"} "Time calls to the store took." in WORK;
+    CACHE_STORE_UP = Gauge "resonant_cache_store_up" {"cache"} "Whether the store answers.";
 
     // resonant-queue.
     QUEUE_PUBLISHED = Counter "resonant_queue_published_total" {"queue"} "Messages confirmed by the engine.";

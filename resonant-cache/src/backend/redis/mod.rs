@@ -77,7 +77,7 @@ const MAX_QUEUED: usize = 65_536;
 /// A time to live beyond it is taken for it: three thousand years.
 const MAX_TTL_MS: u128 = 100_000_000_000_000;
 /// How often epochs are asked for while nobody has them, as in the moment of a promotion.
-const EPOCH_ROUNDS: u32 = 4;
+const EPOCH_ROUNDS: u32 = 10;
 
 /// A [`Store`] in Redis.
 ///
@@ -337,7 +337,7 @@ impl Store for RedisStore {
             }
             // In the moment of a promotion the old primary is gone and the new one is no replica any more.
             rounds += 1;
-            if rounds == EPOCH_ROUNDS || begun.elapsed() > self.cluster.command_timeout / 4 {
+            if rounds == EPOCH_ROUNDS || begun.elapsed() > self.cluster.command_timeout / 2 {
                 break Err(error);
             }
             tokio::time::sleep(route::PAUSE * rounds).await;

@@ -132,8 +132,11 @@ async fn a_frozen_primary_is_felt_by_its_own_keys_only_and_briefly() -> Result<(
 }
 
 async fn failover(what: &str, hurt: impl AsyncFnOnce(&resonant_testkit::RedisNode)) -> Result<()> {
-    let redis = started(RedisCluster::start().await);
-    let config = quick(redis.urls(), true);
+    // Slow to suspect, so that a busy machine makes no primary seem dead that is not.
+    let redis = RedisCluster::builder().node_timeout(Duration::from_secs(3)).start().await;
+    let redis = started(redis);
+    let config =
+        CacheConfig { command_timeout: Duration::from_secs(4), ..quick(redis.urls(), true) };
     let victim = victim(&redis, &config).await;
     let (on, off) = keys_on(&redis, &config, victim).await;
     let probe = Key::new("n", on[0].as_str()).encode(&config.key_prefix);
@@ -184,6 +187,65 @@ async fn failover(what: &str, hurt: impl AsyncFnOnce(&resonant_testkit::RedisNod
     );
     assert_eq!(spared.went_back.load(Ordering::Relaxed), 0, "an older value was served");
     until("all is well", || cache.findings()[0].code == "cache.ok").await;
+    Ok(())
+}
+
+/// A whole cluster that hangs while keys are removed: none of them is there afterwards, for anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_removed_while_a_whole_cluster_was_away_is_gone_when_it_is_back() -> Result<()> {
+    let redis = super::calm_cluster().await;
+    let mut config = quick(redis.urls(), true);
+    config.command_timeout = Duration::from_secs(1);
+    let (here, there) = (cache(config.clone()).await, cache(config.clone()).await);
+    let (users, theirs) = (here.namespace::<u64>("n"), there.namespace::<u64>("n"));
+    let keys: Vec<String> = (0..6_000u64).map(|n| format!("k{n}")).collect();
+    let values: Vec<u64> = (0..6_000).collect();
+    let wanted = keys.iter().zip(&values);
+    for written in users.set_many(wanted, resonant_cache::SetOptions::new().no_expiry()).await {
+        written?;
+    }
+    for node in redis.nodes() {
+        started(node.freeze());
+    }
+    // Until nobody sends anything any more, so that what fails was not heard.
+    let begun = Instant::now();
+    while users.get(&keys[0]).await.is_ok() {
+        assert!(begun.elapsed() < super::SOON, "frozen servers answer");
+    }
+    let begun = Instant::now();
+    let removing: Vec<_> = keys[..5_000]
+        .chunks(100)
+        .map(|keys| {
+            let (users, keys) = (users.clone(), keys.to_vec());
+            tokio::spawn(async move {
+                let mut failed = 0;
+                for key in keys {
+                    failed += usize::from(users.delete(&key).await.is_err());
+                }
+                failed
+            })
+        })
+        .collect();
+    let mut failed = 0;
+    for task in removing {
+        failed += started(task.await);
+    }
+    println!("FIGURE 5000 removals failed in {:?}", begun.elapsed());
+    assert_eq!((failed, here.usage().journalled), (5_000, 5_000));
+    for node in redis.nodes() {
+        started(node.thaw());
+    }
+    let back = Instant::now();
+    until("all is made up for", || here.usage().journalled == 0).await;
+    println!(
+        "FIGURE a journal of 5000 was made up for {:?} after the cluster was back",
+        back.elapsed()
+    );
+    let cached = theirs.get_many(&keys).await;
+    for (n, found) in cached.into_iter().enumerate() {
+        let found = started(found);
+        assert_eq!(found.is_some(), n >= 5_000, "key {n}");
+    }
     Ok(())
 }
 

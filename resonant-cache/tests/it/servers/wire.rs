@@ -52,7 +52,8 @@ async fn plain_values_are_shared_with_any_program() -> Result<()> {
     until("the process holds it", || cache.usage().entries > 0).await;
     started(node.command(["SET", &stored("8"), "no JSON"]).await);
     assert_eq!(users.get("8").await?, None, "what does not decode is a miss");
-    let loaded = users.get_or_load("9", async || Ok::<_, std::io::Error>("Mary".to_owned())).await?;
+    let loaded =
+        users.get_or_load("9", async || Ok::<_, std::io::Error>("Mary".to_owned())).await?;
     assert_eq!(*loaded, "Mary");
     assert_eq!(text(started(node.command(["GET", &stored("9")]).await)), "\"Mary\"");
     users.delete("9").await?;
@@ -174,7 +175,12 @@ async fn two_versions_of_a_program_share_a_cache_without_an_error() -> Result<()
             new.namespace_builder("compressed").config(squeezed).open()?,
             true,
         ),
-        ("codec", old.namespace("codec"), new.namespace_builder("codec").open_with(Postcard)?, false),
+        (
+            "codec",
+            old.namespace("codec"),
+            new.namespace_builder("codec").open_with(Postcard)?,
+            false,
+        ),
         (
             "schema",
             old.namespace("schema"),
