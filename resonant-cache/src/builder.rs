@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use crate::backend::{MemoryStore, Store};
 use crate::cache::DistributedCache;
+use resonant_common::error::BoxError;
+
 use crate::config::{CacheConfig, NamespaceConfig};
+use crate::credentials::{Credentials, Provider};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Describes a cache. Made by [`DistributedCache::builder`].
@@ -13,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct DistributedCacheBuilder {
     config: CacheConfig,
     store: Option<Arc<dyn Store>>,
+    credentials: Option<Provider>,
 }
 
 impl DistributedCacheBuilder {
@@ -79,6 +83,30 @@ impl DistributedCacheBuilder {
         self
     }
 
+    /// Asks for what to log in with, instead of what the node URLs say: for passwords that are rotated, and tokens that
+    /// expire.
+    ///
+    /// It is asked for each new connection to a Redis server, and once more if what it gave was refused, in case it has just
+    /// changed; half of `command_timeout` counts for both. Connections that are open stay as they are. A provider that fails
+    /// is taken for a server that cannot be reached. Keep a copy for as long as the source says it is valid.
+    ///
+    /// ```
+    /// # use resonant_cache::{Credentials, DistributedCache};
+    /// let builder = DistributedCache::builder()
+    ///     .nodes(["redis://app@cache-1:6379"])
+    ///     .credentials(async || std::fs::read_to_string("/run/secrets/redis").map(Credentials::password));
+    /// ```
+    #[must_use]
+    pub fn credentials<F, Fut, E>(mut self, provide: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.credentials = Some(Provider::new(provide));
+        self
+    }
+
     /// Uses this store instead of what `nodes` names.
     #[must_use]
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
@@ -94,8 +122,9 @@ impl DistributedCacheBuilder {
     pub fn build(self) -> Result<DistributedCache> {
         self.config.validate()?;
         let store = match self.store {
+            Some(_) if self.credentials.is_some() => return Err(no_use_for_credentials()),
             Some(store) => store,
-            None => store_for(&self.config)?,
+            None => store_for(&self.config, self.credentials)?,
         };
         Ok(DistributedCache::assemble(self.config, store))
     }
@@ -113,7 +142,12 @@ impl DistributedCacheBuilder {
     }
 }
 
-fn store_for(config: &CacheConfig) -> Result<Arc<dyn Store>> {
+fn no_use_for_credentials() -> Error {
+    let message = "credentials are for Redis nodes; this cache has none";
+    Error::new(ErrorKind::Config, "build", message)
+}
+
+fn store_for(config: &CacheConfig, credentials: Option<Provider>) -> Result<Arc<dyn Store>> {
     let (mut memory, mut redis) = (0, None);
     for node in &config.nodes {
         // Only the scheme is repeated: what follows may hold a password.
@@ -138,22 +172,27 @@ fn store_for(config: &CacheConfig) -> Result<Arc<dyn Store>> {
             let message = "memory: stands for one store inside this process; name it once";
             Err(Error::new(ErrorKind::Config, "build", message))
         }
+        None if credentials.is_some() => Err(no_use_for_credentials()),
         None => Ok(Arc::new(MemoryStore::new(config.store_max_bytes))),
         Some(_) if memory > 0 => {
             let message = "memory: is a store of its own; leave it out of the Redis nodes";
             Err(Error::new(ErrorKind::Config, "build", message))
         }
-        Some(scheme) => redis_store(config, scheme),
+        Some(scheme) => redis_store(config, credentials, scheme),
     }
 }
 
 #[cfg(feature = "redis")]
-fn redis_store(config: &CacheConfig, _: &str) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(crate::backend::RedisStore::new(config)?))
+fn redis_store(
+    config: &CacheConfig,
+    credentials: Option<Provider>,
+    _: &str,
+) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(crate::backend::RedisStore::logged_in(config, credentials)?))
 }
 
 #[cfg(not(feature = "redis"))]
-fn redis_store(_: &CacheConfig, scheme: &str) -> Result<Arc<dyn Store>> {
+fn redis_store(_: &CacheConfig, _: Option<Provider>, scheme: &str) -> Result<Arc<dyn Store>> {
     Err(needs_feature(scheme, "redis"))
 }
 

@@ -78,6 +78,7 @@
 //! cluster's are enough. One server alone is named with `cluster_mode(false)`. Nodes that no URL names are logged in to as
 //! the first one. Redis 6 or later announces changes; on a server that cannot or may not (`CLIENT TRACKING`), values stay in
 //! the process for `unannounced_max_age`, and [`findings`](DistributedCache::findings) say `cache.store.unannounced`.
+//! [`credentials`](DistributedCacheBuilder::credentials) asks for the login of each new connection instead.
 //! The login needs `~prefix:*` and `+@read +@write +@scripting +@connection +@fast +cluster|slots`, and `+info` to read from
 //! replicas.
 //!
@@ -118,6 +119,7 @@ mod builder;
 mod cache;
 mod codec;
 mod config;
+mod credentials;
 mod envelope;
 mod epochs;
 mod error;
@@ -149,6 +151,7 @@ pub use self::cache::{DistributedCache, Usage};
 pub use self::codec::Postcard;
 pub use self::codec::{Codec, Json, Raw};
 pub use self::config::{CacheConfig, NamespaceConfig};
+pub use self::credentials::Credentials;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::namespace::{Namespace, NamespaceBuilder};
 pub use self::options::{Loaded, Served, SetOptions, Swap, Tier, Versioned, Written};

@@ -34,7 +34,7 @@ const LAG_EVERY: Duration = Duration::from_millis(500);
 /// What all parts share.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    pub(super) targets: Targets,
+    pub(super) targets: Arc<Targets>,
     pub(super) settings: SharedSettings,
     pub(super) command_timeout: Duration,
     /// How old what the process holds may get behind a change.
@@ -104,7 +104,7 @@ impl Map {
 
 impl Cluster {
     pub(super) fn new(
-        targets: Targets,
+        targets: Arc<Targets>,
         settings: SharedSettings,
         config: &crate::config::CacheConfig,
     ) -> Self {
@@ -178,10 +178,10 @@ impl Cluster {
         if let Some(node) = nodes.get(address).and_then(|roles| roles[role].as_ref()) {
             return Arc::clone(node);
         }
-        let login = self.targets.login(address);
+        let targets = Arc::clone(&self.targets);
         let settings = Arc::clone(&self.settings);
         let trouble = Arc::clone(&self.trouble);
-        let node = Arc::new(Node::start(address.clone(), login, readonly, settings, trouble));
+        let node = Arc::new(Node::start(address.clone(), targets, readonly, settings, trouble));
         nodes.entry(address.clone()).or_default()[role] = Some(Arc::clone(&node));
         node
     }
@@ -210,7 +210,8 @@ impl Cluster {
     async fn keep_map(self: Arc<Self>) {
         loop {
             match self.ask_for_map().await {
-                Ok(ranges) => {
+                Ok(mut ranges) => {
+                    self.remember_replicas(&mut ranges);
                     let map = Map::new(ranges);
                     if self.known_map().is_none_or(|known| *known != map) {
                         self.take_over(map);
@@ -232,6 +233,20 @@ impl Cluster {
                 (false, _) => TROUBLED,
             };
             let _ = tokio::time::timeout(rest, self.trouble.notified()).await;
+        }
+    }
+
+    /// In the moment of a promotion a cluster names the primary that is gone, and no replica any more: the one that is being
+    /// promoted can be asked all the same.
+    fn remember_replicas(&self, ranges: &mut [Range]) {
+        let Some(known) = self.known_map() else { return };
+        for range in ranges.iter_mut().filter(|range| range.replicas.is_empty()) {
+            let before = known.range(range.first).filter(|before| before.primary == range.primary);
+            if let Some(before) = before
+                && self.node(&range.primary, false).is_down()
+            {
+                range.replicas.clone_from(&before.replicas);
+            }
         }
     }
 

@@ -118,7 +118,7 @@ async fn hear(
 /// A connection, and why the server does not announce on it, if so.
 async fn arm(cluster: &Cluster, address: &Address) -> io::Result<(Wire, Option<String>)> {
     let mut wire = Wire::connect(address, &cluster.settings).await?;
-    let login = cluster.targets.login(address);
+    let login = cluster.targets.login(address).await.map_err(io::Error::other)?;
     let hello = wire.hello(&login).await?;
     if let Some(why) = refusal(&hello, "HELLO")? {
         // A server of the old protocol is listened to as well, for its clock and its life.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::conn::{Conn, Request};
 use super::resp::{Batch, Command};
-use super::target::{Address, Login};
+use super::target::{Address, Login, Targets};
 use super::tls::Tls;
 use super::wire;
 
@@ -117,12 +117,28 @@ impl Link {
     /// Connects and logs in. `readonly` asks a replica to answer reads.
     pub(super) async fn connect(
         address: &Address,
-        login: &Login,
+        targets: &Targets,
         readonly: bool,
         settings: &Settings,
     ) -> Result<Self, Fault> {
         let limit = settings.connect_timeout;
-        let connecting = Self::open(address, login, readonly, settings);
+        let connecting = async {
+            let login = async || {
+                let login = targets.login(address).await;
+                login.map_err(|error| Fault::Down(format!("there are no credentials: {error}")))
+            };
+            let first = login().await?;
+            let refused = match Self::open(address, &first, readonly, settings).await {
+                Err(fault) if fault.code() == "WRONGPASS" && targets.provider.is_some() => fault,
+                end => return end,
+            };
+            // They may have been changed in between.
+            let second = login().await?;
+            if second == first {
+                return Err(refused);
+            }
+            Self::open(address, &second, readonly, settings).await
+        };
         match tokio::time::timeout(limit, connecting).await {
             Ok(link) => link,
             Err(_) => Err(Fault::TimedOut(limit)),

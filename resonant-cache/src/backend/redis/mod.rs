@@ -67,6 +67,7 @@ use super::{
     Listener, Origin, ReadFrom, Store, TagId, Write, WriteOutcome, version,
 };
 use crate::config::CacheConfig;
+use crate::credentials::Provider;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::escape_namespace;
 
@@ -111,8 +112,13 @@ impl RedisStore {
     ///
     /// `Config` for a node URL or a certificate that cannot be used; `Unsupported` for TLS without the feature `tls`.
     pub fn new(config: &CacheConfig) -> Result<Self> {
+        Self::logged_in(config, None)
+    }
+
+    /// The same, with a provider of what to log in with.
+    pub(crate) fn logged_in(config: &CacheConfig, provider: Option<Provider>) -> Result<Self> {
         config.validate()?;
-        let targets = Targets::parse(&config.nodes, config.cluster_mode)?;
+        let targets = Targets::parse(&config.nodes, config.cluster_mode)?.asking(provider)?;
         if targets.seeds.is_empty() {
             let message = "nodes must name at least one Redis server";
             return Err(Error::new(ErrorKind::Config, "build", message));
@@ -123,7 +129,7 @@ impl RedisStore {
             tls: tls_for(&targets, config)?,
             max_queued: MAX_QUEUED,
         };
-        let cluster = Arc::new(Cluster::new(targets, Arc::new(settings), config));
+        let cluster = Arc::new(Cluster::new(Arc::new(targets), Arc::new(settings), config));
         Ok(Self { cluster, started: Once::new() })
     }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::link::{Answer, Fault, Link, SharedSettings};
 use super::resp::Batch;
-use super::target::{Address, Login};
+use super::target::{Address, Targets};
 
 const RECONNECT: Backoff =
     Backoff { initial: Duration::from_millis(100), max: Duration::from_secs(1), factor: 2.0 };
@@ -24,7 +24,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 struct Shared {
     address: Address,
-    login: Login,
+    targets: Arc<Targets>,
     readonly: bool,
     settings: SharedSettings,
     state: watch::Sender<State>,
@@ -46,7 +46,7 @@ enum State {
 impl Node {
     pub(super) fn start(
         address: Address,
-        login: Login,
+        targets: Arc<Targets>,
         readonly: bool,
         settings: SharedSettings,
         trouble: Arc<Notify>,
@@ -54,7 +54,7 @@ impl Node {
         let state = watch::Sender::new(State::Connecting);
         let (kick, hurry) = (Notify::new(), Notify::new());
         let shared =
-            Arc::new(Shared { address, login, readonly, settings, state, kick, hurry, trouble });
+            Arc::new(Shared { address, targets, readonly, settings, state, kick, hurry, trouble });
         let stop = CancellationToken::new();
         let (run, token) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move { token.run_until_cancelled(run.keep_connected()).await });
@@ -127,7 +127,7 @@ impl Shared {
     async fn keep_connected(self: Arc<Self>) {
         let mut failures = 0u32;
         loop {
-            match Link::connect(&self.address, &self.login, self.readonly, &self.settings).await {
+            match Link::connect(&self.address, &self.targets, self.readonly, &self.settings).await {
                 Ok(link) => {
                     failures = 0;
                     self.hold(Arc::new(link)).await;

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use resonant_common::error::BoxError;
+
+use crate::credentials::{Credentials, Provider};
 use crate::error::{Error, ErrorKind, Result};
 
 const DEFAULT_PORT: u16 = 6379;
@@ -43,11 +46,13 @@ pub(super) struct Targets {
     pub(super) seeds: Vec<(Address, Login)>,
     pub(super) tls: bool,
     pub(super) database: u8,
+    /// Asked for logins, if there is one.
+    pub(super) provider: Option<Provider>,
 }
 
 impl Targets {
     pub(super) fn parse(nodes: &[String], cluster: bool) -> Result<Self> {
-        let mut targets = Self { seeds: Vec::new(), tls: false, database: 0 };
+        let mut targets = Self { seeds: Vec::new(), tls: false, database: 0, provider: None };
         for (index, node) in nodes.iter().enumerate() {
             let (address, login, tls, database) = parse(node)?;
             if index > 0 && (tls, database) != (targets.tls, targets.database) {
@@ -65,8 +70,26 @@ impl Targets {
         Ok(targets)
     }
 
-    /// The login for a server: its own if its URL was given, otherwise the first node's.
-    pub(super) fn login(&self, address: &Address) -> Login {
+    /// With a provider of logins, or without: then the URLs must say all of it.
+    pub(super) fn asking(mut self, provider: Option<Provider>) -> Result<Self> {
+        let lacks = |login: &Login| login.user.is_some() && login.password.is_none();
+        if provider.is_none() && self.seeds.iter().any(|(_, login)| lacks(login)) {
+            return Err(config("a node URL that names a user must have a password, too"));
+        }
+        self.provider = provider;
+        Ok(self)
+    }
+
+    /// What to log in with at a server now.
+    pub(super) async fn login(&self, address: &Address) -> Result<Login, BoxError> {
+        let login = self.login_of_url(address);
+        let Some(provider) = &self.provider else { return Ok(login) };
+        let Credentials { user, password } = provider.ask().await?;
+        Ok(Login { user: user.or(login.user), password: Some(password) })
+    }
+
+    /// A server's own login if its URL was given, otherwise the first node's.
+    fn login_of_url(&self, address: &Address) -> Login {
         let own = self.seeds.iter().find(|(seed, _)| seed == address);
         own.or(self.seeds.first()).map(|(_, login)| login.clone()).unwrap_or_default()
     }
@@ -104,9 +127,6 @@ fn login(userinfo: &str) -> Result<Login> {
         None => (userinfo, None),
     };
     let user = Some(unescape(user)?).filter(|user| !user.is_empty());
-    if user.is_some() && password.is_none() {
-        return Err(config("a node URL that names a user must have a password, too"));
-    }
     Ok(Login { user, password })
 }
 
@@ -188,7 +208,6 @@ mod tests {
             "redis://a:secret",
             "redis://a,secret",
             "redis://u:secret%4@h",
-            "redis://user-secret@h",
             "redis://h/secret",
             "redis://h?secret=1",
             "redis://h:0",
@@ -205,8 +224,12 @@ mod tests {
         let nodes = ["redis://a:1@h1".to_owned(), "redis://b:2@h2".to_owned()];
         let targets = Targets::parse(&nodes, true)?;
         let at = |host: &str| Address { host: host.into(), port: 6379 };
-        assert_eq!(targets.login(&at("h2")).user.as_deref(), Some("b"));
-        assert_eq!(targets.login(&at("h3")).user.as_deref(), Some("a"));
+        assert_eq!(targets.login_of_url(&at("h2")).user.as_deref(), Some("b"));
+        assert_eq!(targets.login_of_url(&at("h3")).user.as_deref(), Some("a"));
+        let user_only = Targets::parse(&["redis://user@h".to_owned()], true)?;
+        assert!(user_only.clone().asking(None).is_err(), "nobody says the password");
+        let provider = Provider::new(async || Ok::<_, std::io::Error>(Credentials::password("x")));
+        assert!(user_only.asking(Some(provider)).is_ok());
         assert!(!format!("{targets:?}").contains('1') || !format!("{targets:?}").contains("pass"));
         for (nodes, cluster) in [(&nodes[..], false), (&["redis://h/1".to_owned()][..], true)] {
             assert!(Targets::parse(nodes, cluster).is_err());

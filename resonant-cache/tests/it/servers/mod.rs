@@ -2,6 +2,7 @@
 
 mod coherence;
 mod conformance;
+mod credentials;
 mod faults;
 mod fleet;
 mod forbidden;
