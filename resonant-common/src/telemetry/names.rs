@@ -121,7 +121,7 @@ table! {
     CACHE_JOURNAL = Gauge "resonant_cache_journal_entries" {"cache"} "Changes the store has not heard of yet.";
     CACHE_LEASE_WAITS = Counter "resonant_cache_lease_waits_total" {"cache"} "Loads that waited for another process's.";
     CACHE_STORE_ANNOUNCED = Gauge "resonant_cache_store_announced" {"cache"} "Whether the store announces every change.";
-    CACHE_STORE_TIME = Histogram "resonant_cache_store_duration_seconds" ["seconds"] {"cache", "operation"} "Time calls to the store took." in WORK;
+    CACHE_STORE_TIME = Histogram "resonant_cache_store_duration_seconds" ["seconds"] {"cache", "operation"} "Time calls to the store took." in FAST;
     CACHE_STORE_UP = Gauge "resonant_cache_store_up" {"cache"} "Whether the store answers.";
 
     // resonant-queue.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{builder, cache, config, started, until};
 
-fn quick(nodes: Vec<String>, cluster: bool) -> CacheConfig {
+pub(super) fn quick(nodes: Vec<String>, cluster: bool) -> CacheConfig {
     let mut config =
         CacheConfig { command_timeout: Duration::from_secs(2), ..config(nodes, cluster) };
     config.unannounced_max_age = Duration::from_secs(2);
@@ -20,10 +20,10 @@ fn quick(nodes: Vec<String>, cluster: bool) -> CacheConfig {
 
 /// What a fault did to callers.
 #[derive(Default)]
-struct Felt {
-    ended: AtomicBool,
+pub(super) struct Felt {
+    pub(super) ended: AtomicBool,
     calls: AtomicUsize,
-    errors: AtomicUsize,
+    pub(super) errors: AtomicUsize,
     /// Milliseconds since the beginning of the first and the last error, plus one.
     first: AtomicU64,
     last: AtomicU64,
@@ -35,7 +35,12 @@ struct Felt {
 }
 
 impl Felt {
-    fn note(&self, begun: Instant, asked: Instant, failed: Option<&resonant_cache::Error>) {
+    pub(super) fn note<E: std::fmt::Debug>(
+        &self,
+        begun: Instant,
+        asked: Instant,
+        failed: Option<&E>,
+    ) {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.slowest.fetch_max(ms(asked.elapsed()), Ordering::Relaxed);
@@ -48,7 +53,7 @@ impl Felt {
         }
     }
 
-    fn says(&self, what: &str) {
+    pub(super) fn says(&self, what: &str) {
         let at = |number: &AtomicU64| number.load(Ordering::Relaxed);
         println!(
             "FIGURE {what}: {} calls, {} errors in {} ms, slowest {} ms",
@@ -61,7 +66,7 @@ impl Felt {
 }
 
 /// Writes rising numbers and reads them back, for each key in turn, until told to end.
-fn load(
+pub(super) fn load(
     users: Namespace<u64>,
     keys: Vec<String>,
     felt: Arc<Felt>,
@@ -95,7 +100,7 @@ fn load(
 }
 
 /// Keys that lie on one primary, and keys that lie on the others.
-async fn keys_on(
+pub(super) async fn keys_on(
     redis: &RedisCluster,
     config: &CacheConfig,
     node: usize,
@@ -117,7 +122,7 @@ async fn keys_on(
 }
 
 /// The primary that counts the epochs of the namespace `n`, which all its keys need.
-async fn victim(redis: &RedisCluster, config: &CacheConfig) -> usize {
+pub(super) async fn victim(redis: &RedisCluster, config: &CacheConfig) -> usize {
     started(redis.owner_of(&format!("{}:e{{n}}", config.key_prefix)).await).index()
 }
 

@@ -2,6 +2,7 @@
 
 mod coherence;
 mod conformance;
+mod control;
 mod credentials;
 mod faults;
 mod fleet;
