@@ -35,7 +35,7 @@ pub struct CacheConfig {
     /// The longest namespace and key together, in bytes. Default 1,024.
     pub max_key_bytes: usize,
     /// The most keys sent to the store, or given to a batch loader, in one call; longer batches go in chunks.
-    /// Default 512.
+    /// Default 1,024.
     pub max_batch: usize,
     /// The most namespaces open at a time; a further one fails on use. Default 1,024.
     pub max_namespaces: usize,
@@ -115,7 +115,7 @@ impl Default for CacheConfig {
             max_bytes: 64 << 20,
             store_max_bytes: 64 << 20,
             max_key_bytes: 1024,
-            max_batch: 512,
+            max_batch: 1024,
             max_namespaces: 1024,
             command_timeout: Duration::from_secs(1),
             unannounced_max_age: Duration::from_secs(1),

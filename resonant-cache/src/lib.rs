@@ -27,6 +27,8 @@
 //!   `resonant-db`.
 //! - No transactions across keys. Batches have a status per key.
 //! - No listing of keys: invalidate by [tag](Namespace::invalidate_tag) or by [namespace](Namespace::clear).
+//! - Values that other programs share have no envelope, and so less is promised of them: see
+//!   [`plain`](NamespaceBuilder::plain).
 //! - No Redis Sentinel, no proxies that hide the nodes of a cluster.
 //!
 //! # Guarantees
@@ -97,7 +99,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `redis` | yes | the shared tier in Redis, alone or as a Redis Cluster (the `fred` driver) |
+//! | `redis` | yes | the shared tier in Redis, alone or as a Redis Cluster |
 //! | `compression` | no | values above `compress_above` are compressed (LZ4, the `lz4_flex` crate); programs without it take such values for misses |
 //! | `postcard` | no | [`Postcard`], a codec smaller and faster than JSON |
 //! | `tls` | no | `rediss://` and `valkeys://`, by rustls with the ring provider |

@@ -47,7 +47,8 @@ impl Core {
     fn see_to(self: &Arc<Self>, noted: Noted) {
         self.note_journal();
         if noted == Noted::Begin {
-            tracing::warn!(
+            // That the store does not answer is logged by who noticed it; this is a finding and a gauge.
+            tracing::debug!(
                 cache = %self.config.name,
                 "the store did not hear of a change; it is remembered, and made up for when the store answers"
             );
@@ -73,7 +74,7 @@ impl Core {
                 break;
             }
         }
-        tracing::info!(cache = %self.config.name, "the store has heard of all changes");
+        tracing::debug!(cache = %self.config.name, "the store has heard of all changes");
     }
 
     async fn redo(&self, step: Vec<(u64, Deed)>) {

@@ -1,5 +1,5 @@
-//! What the driver does by itself, on real servers: the reasons why the store uses it for single connections only, and
-//! listens on connections of its own. A test that fails after an update of the driver says that a reason is gone.
+//! What the driver fred does by itself, on real servers: the reasons why the store has connections of its own, and why `benches`
+//! and the control run have it as a peer only. A test that fails after an update of the driver says that a reason is gone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
