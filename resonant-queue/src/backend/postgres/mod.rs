@@ -40,6 +40,9 @@
 //! - A publish returns after the commit, as durable as `synchronous_commit` of the server makes it. A failover to a
 //!   standby that was behind loses what it had not received.
 //! - `max_depth` may be exceeded by what is being published at the same moment.
+//! - A snapshot that is held open for minutes (a long transaction, a forgotten replication slot) slows the queue down the
+//!   longer it lasts: row versions that vacuum may not remove pile up in the few rows that change all the time. Nothing is
+//!   lost or reordered by it. Autovacuum must be on.
 //! - Delayed messages fall due in the partition's owner: without any worker they stay delayed.
 //! - Keys and unique ids are at most 1,024 bytes long; bodies, keys and headers hold no character U+0000.
 //! - A unique id is remembered longer than `dedup_window` if nobody publishes with unique ids; more than `dedup_limit` of
