@@ -17,6 +17,7 @@
     feature = "queue",
     doc = "| [`queue`] | `queue` | `resonant-queue` | `PartitionedQueue` |"
 )]
+#![cfg_attr(feature = "ha", doc = "| [`ha`] | `ha` | `resonant-ha` | `FailoverManager` |")]
 #![cfg_attr(
     feature = "batch",
     doc = "| [`batch`] | `batch` | `resonant-batch` | `BatchProcessor`, `process_all` |"
@@ -26,7 +27,7 @@
     doc = "| [`health`] | `health` | `resonant-health` | `HealthChecker` |"
 )]
 //!
-//! All five are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their
+//! All six are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their
 //! connections, `sqlite` adds the embedded durable engine to the database and the queue, `sharding` adds `ShardedDatabase`
 //! with its SQL router, `axum` the routes of the health checker.
 //!
@@ -38,6 +39,8 @@ pub use resonant_batch as batch;
 pub use resonant_cache as cache;
 #[cfg(feature = "db")]
 pub use resonant_db as db;
+#[cfg(feature = "ha")]
+pub use resonant_ha as ha;
 #[cfg(feature = "health")]
 pub use resonant_health as health;
 #[cfg(feature = "queue")]

@@ -134,6 +134,17 @@ table! {
     QUEUE_PROCESS_TIME = Histogram "resonant_queue_process_duration_seconds" ["seconds"] {"queue"} "Time a handler took." in WORK;
     QUEUE_SEQUENCE_FAULTS = Counter "resonant_queue_sequence_faults_total" {"queue", "fault"} "Gaps, repeats and inversions seen by the sequence check.";
 
+    // resonant-ha.
+    HA_STATE = Gauge "resonant_ha_state" {"cluster", "state"} "1 for the state the manager is in, 0 for the others.";
+    HA_EPOCH = Gauge "resonant_ha_epoch" {"cluster"} "The epoch of the topology last published.";
+    HA_LEASE_REMAINING = Gauge "resonant_ha_lease_remaining_seconds" ["seconds"] {"cluster"} "How long this manager may still act, 0 when it may not.";
+    HA_REFUSALS = Counter "resonant_ha_refusals_total" {"cluster", "reason"} "Actions not taken, by the reason that came newly to hold.";
+    HA_EVENTS = Counter "resonant_ha_events_total" {"cluster", "event"} "Events of the manager by kind.";
+    HA_PRIMARIES = Gauge "resonant_ha_writable_primaries" {"cluster"} "Regions that take writes as a primary; more than 1 is an alarm.";
+    HA_REGION_UP = Gauge "resonant_ha_region_up" {"cluster", "region"} "1 while the region answers its probe in good order.";
+    HA_DETECTION = Histogram "resonant_ha_detection_duration_seconds" ["seconds"] {"cluster"} "Time from the first failed probe of the primary to the intent to fail over." in WORK;
+    HA_PROMOTION = Histogram "resonant_ha_promotion_duration_seconds" ["seconds"] {"cluster", "kind"} "Time from an intent to the publication of its topology." in WORK;
+
     // resonant-batch.
     BATCH_ITEMS = Counter "resonant_batch_items_total" {"batch", "outcome"} "Items by outcome.";
     BATCH_BATCHES = Counter "resonant_batch_batches_total" {"batch", "trigger"} "Batches by what set them off.";

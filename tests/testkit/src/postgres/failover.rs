@@ -36,6 +36,20 @@ impl PgNode {
         session.sql("CHECKPOINT").await?;
         Ok(())
     }
+
+    /// Takes note that somebody else promoted this server, such as the failover tool under test:
+    /// [`PostgresCluster::primary`] is this node from now on.
+    ///
+    /// # Errors
+    /// `Rejected` when it is still a replica, and those of [`sql`](Self::sql).
+    pub async fn was_promoted(&self) -> Result<()> {
+        if self.is_in_recovery().await? {
+            let message = format!("{} is still a replica", self.name());
+            return Err(Error::new(ErrorKind::Rejected, message));
+        }
+        self.inner.roles.set_primary(self.inner.index);
+        self.reconfigure(|config| config.upstream = None).await
+    }
 }
 
 impl PostgresCluster {

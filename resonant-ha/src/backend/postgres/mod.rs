@@ -1,0 +1,38 @@
+//! PostgreSQL with streaming replication: regions, and voters. Needs PostgreSQL 13 or later; tested with 15.
+//!
+//! # What is created, and only by [`PostgresRegion::create_table`] and [`PostgresVoter::create_table`]
+//!
+//! - On the primary, and so on its standbys: the table `resonant_ha` with one row, the epoch row.
+//! - On each voter's database: the table `resonant_ha_voter`.
+//!
+//! A region's pledge has to be kept where a standby can write: it is the server parameter `event_source`, set by
+//! `ALTER SYSTEM`. It means something on Windows only, and the server never has to read it; it logs at each reload that
+//! a restart would be needed.
+//!
+//! # Who logs in
+//!
+//! A superuser, or a role that may: `ALTER SYSTEM`, `pg_reload_conf`, `pg_promote`, `pg_terminate_backend`, read
+//! `pg_file_settings` and `pg_stat_wal_receiver`, and write the table. Connections are not encrypted.
+//!
+//! # How a standby hears the primary
+//!
+//! It receives, and the last word came within a probe interval or three quarters of `wal_receiver_timeout`, whichever is
+//! longer: an idle primary says nothing for half of it. A primary that is killed is noticed at once; one that hangs while
+//! standbys still count as hearing it only after that time, 45 s by default. Lower the parameter where that is too long.
+//!
+//! # Synchronous standbys
+//!
+//! `synchronous_standby_names` has to be set alike on every region, naming the others by
+//! [`standby_name`](PostgresRegion::standby_name). A client that lowers `synchronous_commit` for itself gets
+//! acknowledgements that no standby stands for; such writes are outside every promise. Pause the manager while you
+//! change the setting.
+
+mod agent;
+mod client;
+mod region;
+mod sql;
+mod voter;
+
+pub use self::agent::{CommandAgent, PostgresAgent};
+pub use self::region::PostgresRegion;
+pub use self::voter::PostgresVoter;

@@ -1,0 +1,375 @@
+//! A region that is a PostgreSQL server with streaming replication.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::agent::PostgresAgent;
+use super::client::{Link, connect, is, row, run, told};
+use super::sql;
+use crate::error::{Error, ErrorKind, Result};
+use crate::region::{
+    Frozen, Observation, Pledge, PledgedTo, Proof, Reach, RegionBackend, RegionTarget, Role,
+};
+
+/// How long the last record of a standby may be incomplete before it counts as all there is.
+const INCOMPLETE: Duration = Duration::from_millis(150);
+/// How long a re-pointed standby may take to receive before it counts as parted from the primary.
+const STREAMS: Duration = Duration::from_secs(4);
+/// How long transactions may end by themselves when a primary is demoted.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A PostgreSQL server. See [the module](crate::backend::postgres) for what it needs.
+#[derive(Debug)]
+pub struct PostgresRegion {
+    link: Link,
+    client_url: Option<String>,
+    replication_url: Option<String>,
+    standby_name: String,
+    agent: Option<Arc<dyn PostgresAgent>>,
+}
+
+impl PostgresRegion {
+    /// A server, by the URL the manager uses, `postgresql://user:password@host:5432/database`. Clients get the same,
+    /// unless [`client_url`](PostgresRegion::client_url) says otherwise.
+    pub fn new(url: impl Into<String>) -> Self {
+        let link = Link::new(url.into());
+        let standby_name = "resonant".to_owned();
+        Self { link, client_url: None, replication_url: None, standby_name, agent: None }
+    }
+
+    /// The URL that topologies give to clients.
+    #[must_use]
+    pub fn client_url(mut self, url: impl Into<String>) -> Self {
+        self.client_url = Some(url.into());
+        self
+    }
+
+    /// The URL standbys use to receive from this server. It is written into their `primary_conninfo`, password included.
+    #[must_use]
+    pub fn replication_url(mut self, url: impl Into<String>) -> Self {
+        self.replication_url = Some(url.into());
+        self
+    }
+
+    /// The name this server has in the others' `synchronous_standby_names`. Default `resonant`.
+    #[must_use]
+    pub fn standby_name(mut self, name: impl Into<String>) -> Self {
+        self.standby_name = name.into();
+        self
+    }
+
+    /// Power over the host: without it a primary that does not answer cannot be fenced by itself, and one whose history
+    /// has parted cannot come back.
+    #[must_use]
+    pub fn agent(mut self, agent: impl PostgresAgent) -> Self {
+        self.agent = Some(Arc::new(agent));
+        self
+    }
+
+    /// Creates the table `resonant_ha` where it is missing; call it on the primary, once.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`; `Failed` when the role may not, or the server is a standby.
+    pub async fn create_table(&self) -> Result<()> {
+        let client = connect(self.link.url(), "create_table").await?;
+        run(&client, "create_table", &[sql::CREATE]).await
+    }
+
+    async fn observe(&self, client: &Client, recent: Duration) -> Result<Observation> {
+        let failed = |error| told("probe", error);
+        let seen =
+            client.query_one(sql::OBSERVE, &[&recent.as_secs_f64()]).await.map_err(failed)?;
+        let pledge = row(client, "probe", sql::PLEDGE).await?;
+        let system: String = seen.get(1);
+        let offset: String = seen.get(3);
+        let role = if seen.get(0) { Role::Standby } else { Role::Primary };
+        let sick = match role {
+            Role::Primary => heartbeat(client).await?,
+            _ => None,
+        };
+        let (names, commit): (String, String) = (seen.get(5), seen.get(6));
+        Ok(Observation {
+            role,
+            sick,
+            read_only: role == Role::Primary && seen.get(7),
+            system: system.parse().unwrap_or(0),
+            reach: Reach {
+                lineage: lineage(client).await?,
+                timeline: u32::try_from(seen.get::<_, i32>(2)).unwrap_or(0),
+                offset: offset.parse().unwrap_or(0),
+            },
+            pledge: sql::read_pledge(pledge.get(0)),
+            started: u64::try_from(seen.get::<_, i64>(8)).unwrap_or(0),
+            hears_primary: role == Role::Standby && seen.get(4),
+            synchronous: sql::waits(&names, &commit),
+        })
+    }
+
+    /// A connection that holds the server's lock and has taken the order's pledge. The lock ends with the connection.
+    async fn obey(&self, operation: &'static str, order: &Pledge) -> Result<Client> {
+        let client = connect(self.link.url(), operation).await?;
+        let session = ["SET synchronous_commit = local", "SET statement_timeout = 0", sql::LOCK];
+        run(&client, operation, &session).await?;
+        let pledged = sql::read_pledge(row(&client, operation, sql::PLEDGE).await?.get(0));
+        if !pledged.admits(order) {
+            return Err(PledgedTo(pledged).refuse(operation));
+        }
+        if pledged != *order {
+            run(&client, operation, &[&sql::pledge(order)]).await?;
+        }
+        Ok(client)
+    }
+
+    /// Receives from `primary`; whether it does within a while.
+    async fn receive_from(
+        &self,
+        client: &Client,
+        operation: &'static str,
+        primary: &RegionTarget,
+    ) -> Result<bool> {
+        let slot: String =
+            row(client, operation, "SELECT current_setting('primary_slot_name')").await?.get(0);
+        if !slot.is_empty() {
+            let primary = connect(&primary.replication_url, operation).await?;
+            let make = "SELECT pg_create_physical_replication_slot($1, true) \
+                        WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)";
+            primary.query(make, &[&slot]).await.map_err(|error| told(operation, error))?;
+        }
+        let conninfo = sql::conninfo(&primary.replication_url, &self.standby_name);
+        let set = format!("ALTER SYSTEM SET primary_conninfo = {}", sql::quote(&conninfo));
+        run(client, operation, &[&set, "SELECT pg_reload_conf()"]).await?;
+        let began = Instant::now();
+        while began.elapsed() < STREAMS {
+            let streams = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') \
+                           AND current_setting('primary_conninfo') = $1";
+            let answer = client.query_one(streams, &[&conninfo]).await;
+            if answer.map_err(|error| told(operation, error))?.get(0) {
+                return Ok(true);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(false)
+    }
+}
+
+#[async_trait]
+impl RegionBackend for PostgresRegion {
+    fn url(&self) -> String {
+        self.client_url.clone().unwrap_or_else(|| self.link.url().to_owned())
+    }
+
+    fn replication_url(&self) -> String {
+        self.replication_url.clone().unwrap_or_else(|| self.link.url().to_owned())
+    }
+
+    fn can_fence(&self) -> bool {
+        self.agent.is_some()
+    }
+
+    async fn probe(&self, recent: Duration) -> Result<Observation> {
+        let client = self.link.take("probe").await?;
+        let seen = self.observe(&client, recent).await?;
+        self.link.keep(client);
+        Ok(seen)
+    }
+
+    async fn fence(&self, _order: &Pledge) -> Result<Proof> {
+        match &self.agent {
+            Some(agent) => {
+                let by = agent.stop().await?;
+                Ok(Proof::Stopped { region: self.standby_name.as_str().into(), by })
+            }
+            None => Err(Error::new(
+                ErrorKind::Unsupported,
+                "fence",
+                "a server cannot be fenced by SQL: give the region an agent()",
+            )),
+        }
+    }
+
+    async fn freeze(&self, order: &Pledge) -> Result<Frozen> {
+        let client = self.obey("freeze", order).await?;
+        let seen = self.observe(&client, Duration::ZERO).await?;
+        let Observation { role, sick, system, mut reach, .. } = seen;
+        if role == Role::Standby {
+            let stop = ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"];
+            run(&client, "freeze", &stop).await?;
+            reach.offset = stands(&client).await?;
+            reach.lineage = lineage(&client).await?;
+        }
+        Ok(Frozen { role, sick, system, reach })
+    }
+
+    async fn demote(
+        &self,
+        order: &Pledge,
+        heir: &dyn RegionBackend,
+    ) -> Result<(Reach, Option<Proof>)> {
+        let client = self.obey("demote", order).await?;
+        let recovers: bool = row(&client, "demote", "SELECT pg_is_in_recovery()").await?.get(0);
+        if recovers {
+            return Err(Error::new(ErrorKind::Failed, "demote", "the server is a standby"));
+        }
+        let end =
+            ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
+        run(&client, "demote", &end).await?;
+        let began = Instant::now();
+        // Sessions take the setting at their next statement; those in a transaction may end it, for a moment.
+        while began.elapsed() < GRACE {
+            let busy = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_xid IS NOT NULL)";
+            if !row(&client, "demote", busy).await?.get::<_, bool>(0) {
+                break;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        let rest = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
+                    AND (backend_xid IS NOT NULL OR xact_start IS NOT NULL)";
+        run(&client, "demote", &[rest]).await?;
+        // Its commit writes everything before it, up to the end of a record.
+        heartbeat(&client).await?;
+        let reach = self.observe(&client, Duration::ZERO).await?.reach;
+        loop {
+            let theirs = heir.probe(Duration::from_secs(1)).await?.reach;
+            if theirs.offset >= reach.offset {
+                return Ok((reach, None));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn promote(&self, order: &Pledge) -> Result<u32> {
+        let client = self.obey("promote", order).await?;
+        let recovers: bool = row(&client, "promote", "SELECT pg_is_in_recovery()").await?.get(0);
+        if recovers {
+            let promoted: bool =
+                row(&client, "promote", "SELECT pg_promote(true, 60)").await?.get(0);
+            if !promoted {
+                let message = "pg_promote did not end within 60 s";
+                return Err(
+                    Error::new(ErrorKind::TimedOut, "promote", message).with_may_have_applied()
+                );
+            }
+        }
+        let open = [
+            "ALTER SYSTEM RESET primary_conninfo",
+            "ALTER SYSTEM RESET default_transaction_read_only",
+            "SELECT pg_reload_conf()",
+        ];
+        run(&client, "promote", &open).await?;
+        Ok(self.observe(&client, Duration::ZERO).await?.reach.timeline)
+    }
+
+    async fn repoint(&self, order: &Pledge, primary: &RegionTarget) -> Result<()> {
+        let client = self.obey("repoint", order).await?;
+        match self.receive_from(&client, "repoint", primary).await? {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Failed,
+                "repoint",
+                "the standby does not receive from the new primary; its history may have parted",
+            )),
+        }
+    }
+
+    async fn confirm(&self, order: &Pledge) -> Result<()> {
+        let client = self.obey("confirm", order).await?;
+        // The commit may wait for standbys that are only coming: the lock must not keep them from it.
+        run(&client, "confirm", &["SELECT pg_advisory_unlock_all()", &sql::confirm(order)]).await
+    }
+
+    async fn rejoin(&self, order: &Pledge, primary: &RegionTarget) -> Result<Option<u64>> {
+        // One that hangs is as good as down here: the agent decides.
+        let hangs = || Error::new(ErrorKind::Unavailable, "rejoin", "the server does not answer");
+        let obeyed = timeout(STREAMS, self.obey("rejoin", order)).await;
+        let before = match obeyed.unwrap_or_else(|_| Err(hangs())) {
+            Ok(client) => {
+                let seen = self.observe(&client, Duration::ZERO).await?;
+                if seen.role == Role::Standby
+                    && self.receive_from(&client, "rejoin", primary).await?
+                {
+                    return Ok(Some(0));
+                }
+                Some(seen.reach.offset)
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => None,
+            Err(error) => return Err(error),
+        };
+        let Some(agent) = &self.agent else {
+            let message =
+                "the server's history has parted from the primary's: give the region an agent()";
+            return Err(Error::new(ErrorKind::Unsupported, "rejoin", message));
+        };
+        let source = connect(&primary.replication_url, "rejoin").await?;
+        // Until this is written a rewind finds nothing to do.
+        run(&source, "rejoin", &["CHECKPOINT"]).await?;
+        let fork = fork(&source).await?;
+        agent.rejoin(primary).await?;
+        // The files came from the primary, and its pledge with them.
+        let client = self.obey("rejoin", order).await?;
+        run(&client, "rejoin", &["ALTER SYSTEM RESET default_transaction_read_only"]).await?;
+        self.receive_from(&client, "rejoin", primary).await?;
+        Ok(before.zip(fork).map(|(before, fork)| before.saturating_sub(fork)))
+    }
+}
+
+/// Writes on a primary; what keeps it from it.
+async fn heartbeat(client: &Client) -> Result<Option<String>> {
+    match client.batch_execute(sql::HEARTBEAT).await {
+        Ok(()) => Ok(None),
+        Err(error) => {
+            let Some(said) = error.as_db_error() else { return Err(told("probe", error)) };
+            let why = format!("it cannot write: {} {}", said.code().code(), said.message());
+            // The row is locked by an epoch that waits for its standbys: something writes.
+            let none =
+                is(&error, &SqlState::UNDEFINED_TABLE) || is(&error, &SqlState::LOCK_NOT_AVAILABLE);
+            client.batch_execute("ROLLBACK").await.map_err(|error| told("probe", error))?;
+            // And where nobody asked for the table, writing is not tried.
+            Ok((!none).then_some(why))
+        }
+    }
+}
+
+async fn lineage(client: &Client) -> Result<u64> {
+    match client.query_opt(sql::LINEAGE, &[]).await {
+        Ok(row) => Ok(row.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))),
+        Err(error) if is(&error, &SqlState::UNDEFINED_TABLE) => Ok(0),
+        Err(error) => Err(told("probe", error)),
+    }
+}
+
+/// Waits until a standby receives nothing more and has applied what it has; how far that is.
+async fn stands(client: &Client) -> Result<u64> {
+    let mut last = (String::new(), Instant::now());
+    loop {
+        let seen = row(client, "freeze", sql::STANDS).await?;
+        let (still, applied, complete): (bool, String, bool) =
+            (seen.get(0), seen.get(1), seen.get(2));
+        if still && (complete || (applied == last.0 && last.1.elapsed() >= INCOMPLETE)) {
+            return Ok(applied.parse().unwrap_or(0));
+        }
+        if !still || applied != last.0 {
+            last = (applied, Instant::now());
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Where the primary's timeline began.
+async fn fork(primary: &Client) -> Result<Option<u64>> {
+    let sql = "SELECT pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history', 0, 1000000, true)";
+    let history: Option<String> = row(primary, "rejoin", sql).await?.get(0);
+    let last = history.as_deref().and_then(|text| {
+        let line = text.lines().rfind(|line| !line.trim().is_empty())?;
+        let (high, low) = line.split('\t').nth(1)?.split_once('/')?;
+        let part = |text: &str| u64::from_str_radix(text.trim(), 16).ok();
+        Some((part(high)? << 32) + part(low)?)
+    });
+    Ok(last)
+}

@@ -1,0 +1,248 @@
+//! The shell around the state machine: does what it says and tells it what came of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use resonant_common::join::{Node, Topology};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::Shared;
+use crate::core::{Event, EventKind, Input, Output};
+use crate::error::{Error, ErrorKind};
+use crate::hook::{self, Hook};
+use crate::observe::Observer;
+use crate::region::{Balk, Done, Pledge, PledgedTo, RegionBackend, RegionName, RegionTarget, Verb};
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    regions: BTreeMap<RegionName, Arc<dyn RegionBackend>>,
+    order: Vec<RegionName>,
+    observers: Vec<Arc<dyn Observer>>,
+    hooks: Option<mpsc::Sender<Event>>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        regions: Vec<(RegionName, Arc<dyn RegionBackend>)>,
+        observers: Vec<Arc<dyn Observer>>,
+        hooks: Vec<Arc<dyn Hook>>,
+    ) -> Self {
+        let order = regions.iter().map(|(region, _)| region.clone()).collect();
+        let hooks = (!hooks.is_empty()).then(|| {
+            let (sender, receiver) = mpsc::channel(super::HISTORY);
+            let limit = shared.config.step_timeout;
+            let running = hook::run_all(hooks, receiver, limit);
+            shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(running));
+            sender
+        });
+        Self { shared, regions: regions.into_iter().collect(), order, observers, hooks }
+    }
+
+    pub(super) async fn run(self, mut inputs: mpsc::Receiver<Input>) {
+        let mut ticks = interval(self.shared.config.tick());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let input = tokio::select! {
+                () = self.shared.stop.cancelled() => break,
+                _ = ticks.tick() => Input::Tick,
+                input = inputs.recv() => match input {
+                    Some(input) => input,
+                    None => break,
+                },
+            };
+            let mut out = Vec::new();
+            let now = self.shared.clock.now();
+            self.shared.core().step(now, input, &mut out);
+            for output in out {
+                self.apply(output);
+            }
+            self.shared.meter.show(&self.shared.core(), now);
+        }
+        let mut out = Vec::new();
+        self.shared.core().retire(&mut out);
+        let casts = out.into_iter().filter_map(|output| match output {
+            Output::Cast { voter, ballot, .. } => Some((voter, ballot)),
+            _ => None,
+        });
+        let casts = casts.filter_map(|(voter, ballot)| {
+            let voter = self.shared.quorum.as_ref()?.voters().get(voter)?;
+            Some(voter.cast(&self.shared.name, ballot))
+        });
+        // Best effort: a lease that is not given back runs out.
+        let _ = timeout(Duration::from_secs(1), futures::future::join_all(casts)).await;
+    }
+
+    fn apply(&self, output: Output) {
+        match output {
+            Output::Cast { voter, round, ballot } => {
+                let Some(chosen) = self.shared.quorum.as_ref().and_then(|q| q.voters().get(voter))
+                else {
+                    return;
+                };
+                let (chosen, name) = (Arc::clone(chosen), self.shared.name.clone());
+                let limit = self.shared.config.lease_ttl / 3;
+                self.spawn(async move {
+                    let vote = timeout(limit, chosen.cast(&name, ballot)).await;
+                    Some(Input::Vote { voter, round, vote: vote.ok().and_then(Result::ok) })
+                });
+            }
+            Output::Probe { region } => {
+                let Some(backend) = self.regions.get(&region).cloned() else { return };
+                let limit = self.shared.config.probe_timeout;
+                let recent = self.shared.config.health_check_interval;
+                self.spawn(async move {
+                    let seen = match timeout(limit, backend.probe(recent)).await {
+                        Ok(seen) => seen.map_err(|error| error.to_string()),
+                        Err(_) => Err(format!("no answer within {limit:?}")),
+                    };
+                    Some(Input::Seen { region, seen })
+                });
+            }
+            Output::Ask { primary } => self.ask(&primary),
+            Output::Act { id, region, order, verb, peer } => {
+                self.act(id, &region, order, verb, peer)
+            }
+            Output::Publish { epoch, primary } => self.publish(epoch, &primary),
+            Output::Event(event) => self.tell(&event),
+        }
+    }
+
+    fn ask(&self, primary: &RegionName) {
+        let Some(target) = self.target(primary) else { return };
+        for (number, observer) in self.observers.iter().enumerate() {
+            let (observer, target) = (Arc::clone(observer), target.clone());
+            let limit = self.shared.config.probe_timeout;
+            self.spawn(async move {
+                let heard = timeout(limit, observer.hears(&target)).await;
+                // An observer that cannot be asked has heard nothing.
+                let heard = matches!(heard, Ok(Ok(true)));
+                Some(Input::Heard { observer: number, primary: target.region, heard })
+            });
+        }
+    }
+
+    fn act(
+        &self,
+        id: u64,
+        region: &RegionName,
+        order: Pledge,
+        verb: Verb,
+        peer: Option<RegionName>,
+    ) {
+        let Some(backend) = self.regions.get(region).cloned() else { return };
+        let heir = peer.as_ref().and_then(|peer| self.regions.get(peer).cloned());
+        let target = peer.as_ref().and_then(|peer| self.target(peer));
+        let config = &self.shared.config;
+        let limit = match verb {
+            Verb::Freeze => config.probe_timeout,
+            Verb::Rejoin => config.step_timeout * 6,
+            _ => config.step_timeout,
+        };
+        tracing::debug!(%region, ?verb, epoch = order.epoch, "ordered");
+        self.spawn(async move {
+            let obeying = obey(&*backend, verb, &order, heir, target);
+            let result = match timeout(limit, obeying).await {
+                Ok(result) => result.map_err(balk),
+                Err(_) => Err(Balk::Unreachable(format!("no answer within {limit:?}"))),
+            };
+            Some(Input::Done { id, result })
+        });
+    }
+
+    fn target(&self, region: &RegionName) -> Option<RegionTarget> {
+        let backend = self.regions.get(region)?;
+        let (url, replication_url) = (backend.url(), backend.replication_url());
+        Some(RegionTarget { region: region.clone(), url, replication_url })
+    }
+
+    fn publish(&self, epoch: u64, primary: &RegionName) {
+        let node = |region: &RegionName| {
+            let url = self.regions.get(region)?.url();
+            Some(Node { name: region.as_str().to_owned(), url })
+        };
+        let topology = Topology {
+            epoch,
+            primary: Some(primary.as_str().to_owned()),
+            nodes: self.order.iter().filter_map(node).collect(),
+        };
+        self.shared.topology.send_if_modified(|current| {
+            let newer = topology.supersedes(current);
+            if newer {
+                *current = topology;
+            }
+            newer
+        });
+    }
+
+    fn tell(&self, event: &Event) {
+        let (cluster, epoch) = (&self.shared.name, event.epoch);
+        match &event.kind {
+            EventKind::TwoPrimaries { .. } => {
+                tracing::error!(%cluster, epoch, kind = ?event.kind, "several regions take writes");
+            }
+            EventKind::Balked { .. } | EventKind::RegionDown { .. } | EventKind::Refused { .. } => {
+                tracing::warn!(%cluster, epoch, kind = ?event.kind, "failover manager");
+            }
+            _ => tracing::info!(%cluster, epoch, kind = ?event.kind, "failover manager"),
+        }
+        self.shared.meter.count(event);
+        self.shared.remember(event);
+        if let Some(hooks) = &self.hooks
+            && hooks.try_send(event.clone()).is_err()
+        {
+            tracing::warn!(%cluster, "a hook is so slow that an event passed it by");
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = Option<Input>> + Send + 'static) {
+        let inputs = self.shared.inputs.clone();
+        let work = async move {
+            if let Some(input) = work.await {
+                // The manager has ended: nobody waits for it.
+                let _ = inputs.send(input).await;
+            }
+        };
+        self.shared.tasks.spawn(self.shared.stop.clone().run_until_cancelled_owned(work));
+    }
+}
+
+async fn obey(
+    backend: &dyn RegionBackend,
+    verb: Verb,
+    order: &Pledge,
+    heir: Option<Arc<dyn RegionBackend>>,
+    peer: Option<RegionTarget>,
+) -> Result<Done, Error> {
+    let missing = || Error::new(ErrorKind::Failed, "order", "the other region is not known here");
+    match verb {
+        Verb::Demote => {
+            let heir = heir.ok_or_else(missing)?;
+            let (reach, proof) = backend.demote(order, &*heir).await?;
+            Ok(Done::Demoted(reach, proof))
+        }
+        Verb::Fence => backend.fence(order).await.map(Done::Fenced),
+        Verb::Freeze => backend.freeze(order).await.map(Done::Frozen),
+        Verb::Promote => backend.promote(order).await.map(Done::Promoted),
+        Verb::Repoint => {
+            backend.repoint(order, &peer.ok_or_else(missing)?).await.map(|()| Done::Ok)
+        }
+        Verb::Confirm => backend.confirm(order).await.map(|()| Done::Ok),
+        Verb::Rejoin => backend.rejoin(order, &peer.ok_or_else(missing)?).await.map(Done::Rejoined),
+    }
+}
+
+fn balk(error: Error) -> Balk {
+    match error.kind() {
+        ErrorKind::Fenced => {
+            let source = std::error::Error::source(&error);
+            let pledge = source.and_then(|source| source.downcast_ref::<PledgedTo>());
+            Balk::Pledged(pledge.map(|pledged| pledged.0.clone()).unwrap_or_default())
+        }
+        ErrorKind::Unsupported => Balk::Unsupported,
+        ErrorKind::Unavailable | ErrorKind::TimedOut => Balk::Unreachable(error.to_string()),
+        _ => Balk::Failed(error.to_string()),
+    }
+}
