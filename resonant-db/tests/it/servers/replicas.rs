@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use resonant_db::{Database, ErrorKind, PoolConfig, ReadStrategy, params};
+use resonant_db::{Database, ErrorKind, PoolConfig, ReadStrategy, RoutingConfig, params};
 use resonant_testkit::{FaultProxy, PgNode, PostgresCluster};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
@@ -181,6 +181,8 @@ async fn the_check_how_far_a_replica_is_costs_no_round_trip() {
         .primary(cluster.primary().url_for("trips"))
         .replicas([through])
         .pool(small().max_size(1))
+        // Or else what it asks in the background would be counted.
+        .routing(RoutingConfig::default().probe_interval(LIMIT * 4))
         .connect()
         .await
         .expect("connect");

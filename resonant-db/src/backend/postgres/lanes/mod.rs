@@ -19,6 +19,7 @@ mod known;
 mod lane;
 mod plain;
 mod standing;
+mod words;
 
 use std::fmt;
 use std::pin::pin;

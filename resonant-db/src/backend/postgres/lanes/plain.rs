@@ -5,6 +5,8 @@
 //! know is refused, which is always right. What text cannot tell (a view, a function or an operator of the user's own
 //! behind an innocent name) the catalogue is asked about afterwards, by the names found here.
 
+use super::words::{BEFORE_PARENTHESES, FIRST, FUNCTIONS, NEVER};
+
 /// The longest statement that is looked at.
 const MAX_BYTES: usize = 16 << 10;
 
@@ -168,10 +170,11 @@ impl<'a> Scanner<'a> {
         let length = rest.bytes().take_while(|byte| in_word(*byte)).count();
         let word = &rest[..length];
         self.at += length;
-        if self.last == Last::Nothing && !is_any(word, &FIRST) {
+        if self.last == Last::Nothing && !is_any(word, FIRST) {
             return None;
         }
-        if is_any(word, &NEVER) {
+        // How other letters fold depends on the server.
+        if is_any(word, NEVER) || !word.is_ascii() {
             return None;
         }
         self.name(word, true)?;
@@ -180,7 +183,7 @@ impl<'a> Scanner<'a> {
 
     fn open(&mut self) -> Option<Last<'a>> {
         let known = match self.last {
-            Last::Word(word) => is_any(word, &BEFORE_PARENTHESES) || is_any(word, &FUNCTIONS),
+            Last::Word(word) => is_any(word, BEFORE_PARENTHESES) || is_any(word, FUNCTIONS),
             Last::Name | Last::Dot => false,
             _ => true,
         };
@@ -216,192 +219,11 @@ fn in_word(byte: u8) -> bool {
     starts_word(byte) || byte.is_ascii_digit() || byte == b'$' || !byte.is_ascii()
 }
 
-fn is_any(word: &str, list: &[&str]) -> bool {
-    list.iter().any(|known| word.eq_ignore_ascii_case(known))
+fn is_any(word: &str, list: &str) -> bool {
+    list.split(' ').any(|known| word.eq_ignore_ascii_case(known))
 }
 
 const OPERATORS: &[u8] = b"+-*/<>=~!@#%^&|?:";
-
-/// What a statement that reads begins with.
-const FIRST: [&str; 4] = ["select", "with", "values", "table"];
-
-/// Words that a statement which writes, locks or leaves something behind cannot do without.
-const NEVER: [&str; 10] =
-    ["insert", "update", "delete", "merge", "into", "for", "lock", "call", "copy", "tablesample"];
-
-/// Words before a parenthesis that are no functions.
-const BEFORE_PARENTHESES: [&str; 48] = [
-    "all",
-    "and",
-    "any",
-    "array",
-    "as",
-    "between",
-    "by",
-    "case",
-    "char",
-    "character",
-    "decimal",
-    "distinct",
-    "else",
-    "except",
-    "exists",
-    "filter",
-    "from",
-    "group",
-    "having",
-    "ilike",
-    "in",
-    "intersect",
-    "interval",
-    "is",
-    "join",
-    "lateral",
-    "like",
-    "limit",
-    "materialized",
-    "not",
-    "numeric",
-    "offset",
-    "on",
-    "or",
-    "over",
-    "row",
-    "select",
-    "some",
-    "then",
-    "time",
-    "timestamp",
-    "timestamptz",
-    "union",
-    "using",
-    "values",
-    "varchar",
-    "when",
-    "where",
-];
-
-/// Functions and aggregates that depend on nothing but their arguments and the clock.
-const FUNCTIONS: [&str; 118] = [
-    "abs",
-    "age",
-    "array_agg",
-    "array_length",
-    "array_position",
-    "array_to_string",
-    "avg",
-    "bit_and",
-    "bit_or",
-    "bool_and",
-    "bool_or",
-    "btrim",
-    "cardinality",
-    "cast",
-    "ceil",
-    "ceiling",
-    "char_length",
-    "clock_timestamp",
-    "coalesce",
-    "concat",
-    "concat_ws",
-    "count",
-    "date",
-    "date_part",
-    "date_trunc",
-    "decode",
-    "dense_rank",
-    "div",
-    "encode",
-    "every",
-    "exp",
-    "extract",
-    "first_value",
-    "floor",
-    "format",
-    "greatest",
-    "initcap",
-    "json_agg",
-    "json_array_length",
-    "json_build_array",
-    "json_build_object",
-    "json_object_agg",
-    "jsonb_agg",
-    "jsonb_array_elements",
-    "jsonb_array_elements_text",
-    "jsonb_array_length",
-    "jsonb_build_array",
-    "jsonb_build_object",
-    "jsonb_each",
-    "jsonb_each_text",
-    "jsonb_extract_path",
-    "jsonb_extract_path_text",
-    "jsonb_object_agg",
-    "jsonb_object_keys",
-    "jsonb_strip_nulls",
-    "jsonb_typeof",
-    "lag",
-    "last_value",
-    "lead",
-    "least",
-    "left",
-    "length",
-    "ln",
-    "log",
-    "lower",
-    "lpad",
-    "ltrim",
-    "make_date",
-    "make_interval",
-    "make_timestamptz",
-    "max",
-    "md5",
-    "min",
-    "mod",
-    "now",
-    "ntile",
-    "nullif",
-    "num_nonnulls",
-    "num_nulls",
-    "octet_length",
-    "overlay",
-    "percent_rank",
-    "position",
-    "power",
-    "rank",
-    "replace",
-    "reverse",
-    "right",
-    "round",
-    "row_number",
-    "row_to_json",
-    "rpad",
-    "rtrim",
-    "sha256",
-    "sign",
-    "split_part",
-    "sqrt",
-    "starts_with",
-    "statement_timestamp",
-    "string_agg",
-    "string_to_array",
-    "strpos",
-    "substr",
-    "substring",
-    "sum",
-    "to_char",
-    "to_date",
-    "to_json",
-    "to_jsonb",
-    "to_number",
-    "to_timestamp",
-    "translate",
-    "trim",
-    "trunc",
-    "unnest",
-    "upper",
-    "variance",
-    "width_bucket",
-];
 
 #[cfg(test)]
 mod tests {
