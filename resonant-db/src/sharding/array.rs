@@ -1,92 +1,10 @@
-//! Arrays of keys in one parameter: `org_id = ANY($1)`.
+//! Arrays of keys written as text: `org_id = ANY($1)` with `{org_1,org_2}`.
 //!
-//! An array travels as text in PostgreSQL's notation, which the server reads by the type it declared. The router reads it too,
-//! so it takes the strict part of that notation only, which leaves no room for two readings: one dimension, no blanks around
-//! elements, quotes around everything that is not plain. What a server writes is of that kind, and so is [`KeyArray`].
+//! The server reads such a text by the type it declared. The router reads it too, so it takes the strict part of PostgreSQL's
+//! notation only, which leaves no room for two readings: one dimension, no blanks around elements, quotes around everything
+//! that is not plain. What a server writes is of that kind.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
-
-use crate::{Param, ToParam};
-
-/// A list as one parameter, for `= ANY($1)` on PostgreSQL: `params![KeyArray::from_iter(["org_1", "org_2"])]`.
-///
-/// It is given like a text and works with a [`Database`](crate::Database) as well. NULLs match nothing. Give UUIDs as text.
-/// `Debug` shows how many bytes it has, never a value.
-///
-/// ```
-/// use resonant_db::sharding::KeyArray;
-/// use resonant_db::{Param, params};
-/// let orgs = KeyArray::from_iter(["org_1", "with \"quotes\""]);
-/// assert_eq!(params![orgs], [Param::Text(r#"{"org_1","with \"quotes\""}"#)]);
-/// assert_eq!(params![KeyArray::from_iter([1, 2])], [Param::Text("{1,2}")]);
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeyArray(String);
-
-impl KeyArray {
-    /// The text, as the server reads it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<T: ToParam> FromIterator<T> for KeyArray {
-    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
-        let mut text = String::from("{");
-        for element in elements {
-            if text.len() > 1 {
-                text.push(',');
-            }
-            // Writing to a string does not fail.
-            let _ = match element.to_param() {
-                Param::Null => write!(text, "NULL"),
-                Param::Bool(value) => write!(text, "{value}"),
-                Param::Int(value) => write!(text, "{value}"),
-                Param::Float(value) => write!(text, "{value}"),
-                Param::Text(value) => {
-                    quote(&mut text, value);
-                    Ok(())
-                }
-                Param::Bytes(value) => {
-                    text.push_str("\"\\\\x");
-                    value.iter().for_each(|byte| {
-                        let _ = write!(text, "{byte:02x}");
-                    });
-                    text.push('"');
-                    Ok(())
-                }
-                #[allow(unreachable_patterns, reason = "parameters may gain kinds")]
-                _ => write!(text, "NULL"),
-            };
-        }
-        text.push('}');
-        Self(text)
-    }
-}
-
-impl ToParam for KeyArray {
-    fn to_param(&self) -> Param<'_> {
-        Param::Text(&self.0)
-    }
-}
-
-impl fmt::Debug for KeyArray {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyArray({} bytes)", self.0.len())
-    }
-}
-
-fn quote(out: &mut String, text: &str) {
-    out.push('"');
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(character);
-    }
-    out.push('"');
-}
 
 /// The text is no array in the notation the router takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +97,14 @@ mod tests {
 
     use super::*;
 
+    /// As a server writes it.
+    fn written(texts: &[Option<String>]) -> String {
+        let quoted =
+            |text: &String| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        let elements = texts.iter().map(|text| text.as_ref().map_or("NULL".to_owned(), quoted));
+        format!("{{{}}}", elements.collect::<Vec<_>>().join(","))
+    }
+
     fn read(text: &str) -> Result<Vec<Option<String>>, NoArray> {
         elements(text)?.map(|element| Ok(element?.text.map(Cow::into_owned))).collect()
     }
@@ -224,8 +150,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(texts: Vec<Option<String>>) {
-            let array = KeyArray::from_iter(texts.iter().map(Option::as_deref));
-            prop_assert_eq!(read(array.as_str()), Ok(texts));
+            prop_assert_eq!(read(&written(&texts)), Ok(texts));
         }
 
         #[test]

@@ -261,12 +261,12 @@ impl ShardedDatabase {
     }
 
     /// A statement that is cut up by its keys: who owns which, and the parameters that stand in the key list alone.
-    pub(super) fn cut<'c>(
+    pub(super) fn cut<'c, 'a>(
         &self,
         program: &'c Program,
-        params: &[Param<'_>],
+        params: &[Param<'a>],
         operation: &'static str,
-    ) -> Result<(Cut, &'c [usize])> {
+    ) -> Result<(Cut<'a>, &'c [usize])> {
         match &program.split {
             Split::Keys { alone } => {
                 Ok((self.inner.router.cut(program, params, operation)?, alone))

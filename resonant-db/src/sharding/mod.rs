@@ -33,7 +33,6 @@ mod sql;
 mod stream;
 mod transaction;
 
-pub use self::array::KeyArray;
 pub use self::builder::ShardedDatabaseBuilder;
 pub use self::config::{FunctionName, ShardConfig, ShardedConfig, TableConfig};
 pub use self::copy::CopyReport;

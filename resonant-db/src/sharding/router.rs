@@ -304,12 +304,12 @@ impl ShardRouter {
     }
 
     /// The keys of a statement by the shards that own them.
-    pub(crate) fn cut(
+    pub(crate) fn cut<'a>(
         &self,
         program: &Program,
-        params: &[Param<'_>],
+        params: &[Param<'a>],
         operation: &'static str,
-    ) -> Result<Cut> {
+    ) -> Result<Cut<'a>> {
         let cut = Cut::of(program, &*self.function, self.count(), params);
         cut.map_err(|refusal| refusal.error(operation))
     }

@@ -2,55 +2,65 @@
 
 use std::collections::BTreeMap;
 
-use super::program::{KeySource, Program};
+use super::program::{Found, KeySource, Program};
 use crate::Param;
 use crate::sharding::function::ShardBy;
 use crate::sharding::refusal::Checked;
 
 /// Which shard owns which of the keys. Built first, as what is sent to a shard borrows from it.
 #[derive(Debug, Default)]
-pub(crate) struct Cut {
+pub(crate) struct Cut<'a> {
     /// The shards that own any key, with the parameters that hold one key of theirs.
     owners: BTreeMap<u32, Vec<usize>>,
     /// The parameters that hold one key.
     singles: Vec<usize>,
     /// The parameters that hold a list: what each shard owns of it.
-    lists: BTreeMap<usize, BTreeMap<u32, String>>,
+    lists: BTreeMap<usize, BTreeMap<u32, List<'a>>>,
 }
 
-impl Cut {
+/// What a shard owns of a list, in the form the list has.
+#[derive(Debug)]
+enum List<'a> {
+    Text(String),
+    Values(Vec<Param<'a>>),
+}
+
+impl<'a> Cut<'a> {
     pub(crate) fn of(
         program: &Program,
         function: &dyn ShardBy,
         shards: u32,
-        params: &[Param<'_>],
+        params: &[Param<'a>],
     ) -> Checked<Self> {
         let mut cut = Self::default();
         for key in &program.keys {
-            let source = match key.source {
-                KeySource::Literal(_) => None,
-                KeySource::Param(index) => {
-                    cut.singles.push(index);
-                    Some(index)
-                }
-                KeySource::Elements(index) => {
-                    cut.lists.entry(index).or_default();
-                    None
-                }
-            };
+            match key.source {
+                KeySource::Literal(_) => {}
+                KeySource::Param(index) => cut.singles.push(index),
+                KeySource::Elements(index) => drop(cut.lists.entry(index).or_default()),
+            }
             let (owners, lists) = (&mut cut.owners, &mut cut.lists);
-            key.each(function, shards, params, &mut |shard, raw| {
+            key.each(function, shards, params, &mut |shard, found| {
                 let singles = owners.entry(shard).or_default();
-                singles.extend(source);
-                if let (KeySource::Elements(index), Some(raw)) = (&key.source, raw) {
-                    let list = lists.entry(*index).or_default().entry(shard).or_default();
-                    list.push(if list.is_empty() { '{' } else { ',' });
-                    list.push_str(raw);
+                let list = match key.source {
+                    KeySource::Literal(_) => return,
+                    KeySource::Param(index) => return singles.push(index),
+                    KeySource::Elements(index) => lists.entry(index).or_default().entry(shard),
+                };
+                match (list.or_insert_with(|| List::of(found)), found) {
+                    (List::Text(text), Found::Written(element)) => {
+                        text.push(if text.is_empty() { '{' } else { ',' });
+                        text.push_str(element);
+                    }
+                    (List::Values(values), Found::Value(value)) => values.push(value),
+                    _ => {}
                 }
             })?;
         }
         for list in cut.lists.values_mut().flat_map(BTreeMap::values_mut) {
-            list.push('}');
+            if let List::Text(text) = list {
+                text.push('}');
+            }
         }
         Ok(cut)
     }
@@ -74,11 +84,25 @@ impl Cut {
                 params[*index] = Param::Null;
             }
             for (index, list) in self.lists.iter().filter(|(index, _)| alone(index)) {
-                params[*index] = Param::Text(list.get(shard).map_or("{}", String::as_str));
+                // NULL is equal to no key, as a list without one.
+                params[*index] = match list.get(shard) {
+                    Some(List::Text(text)) => Param::Text(text),
+                    Some(List::Values(values)) => Param::Array(values),
+                    None => Param::Null,
+                };
             }
             (*shard, params)
         });
         parts.collect()
+    }
+}
+
+impl List<'_> {
+    fn of(found: Found<'_, '_>) -> Self {
+        match found {
+            Found::Value(_) => List::Values(Vec::new()),
+            Found::Alone | Found::Written(_) => List::Text(String::new()),
+        }
     }
 }
 
@@ -118,6 +142,24 @@ mod tests {
         sent.sort();
         seen.sort();
         assert_eq!(seen, sent);
+
+        let list: Vec<Option<String>> = seen.iter().cloned().map(Some).chain([None]).collect();
+        let params = [Param::from(&list), Param::Int(1)];
+        let cut = Cut::of(&program, &*function, 3, &params).expect("cut");
+        let parts = cut.parts(alone, &params);
+        let sizes: Vec<usize> = parts
+            .iter()
+            .map(|(shard, params)| {
+                let Param::Array(own) = params[0] else { panic!("{params:?}") };
+                for value in own.values() {
+                    let Param::Text(text) = value else { panic!("{value:?}") };
+                    let owner = function.shard(&crate::sharding::ShardKey::Text(text));
+                    assert_eq!(owner, Some(*shard), "{text}");
+                }
+                own.len()
+            })
+            .collect();
+        assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (3, list.len() - 1));
 
         let target = |list| program.target(&*function, 3, &[Param::Text(list), Param::Int(1)]);
         assert_eq!(target("{}"), Ok(Target::Any));

@@ -6,7 +6,7 @@ use super::rows::RowSplit;
 use crate::Param;
 use crate::sharding::array::{NoArray, elements};
 use crate::sharding::function::ShardBy;
-use crate::sharding::key::{KeyType, OwnedKey, ShardKey};
+use crate::sharding::key::{KeyFault, KeyType, OwnedKey, ShardKey};
 use crate::sharding::refusal::{Checked, Refusal, refuse};
 
 /// Whether a statement changes anything.
@@ -127,6 +127,17 @@ pub(crate) enum KeySource {
     Elements(usize),
 }
 
+/// What a key was found as.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Found<'t, 'a> {
+    /// Not in a list.
+    Alone,
+    /// An element of a list, as it is written there.
+    Written(&'t str),
+    /// An element of a list.
+    Value(Param<'a>),
+}
+
 /// How a statement whose keys live on several shards can be cut up.
 #[derive(Debug, Clone)]
 pub(crate) enum Split {
@@ -240,43 +251,48 @@ impl KeyUse {
         place(function, shards, &key)
     }
 
-    /// Hands on the shard of each key there is, and how it is written where it is an element of a list. NULLs in a list are
-    /// equal to no key.
-    pub(crate) fn each(
+    /// Hands on the shard of each key there is, and what it is an element of. NULLs in a list are equal to no key.
+    pub(crate) fn each<'a>(
         &self,
         function: &dyn ShardBy,
         shards: u32,
-        params: &[Param<'_>],
-        visit: &mut dyn FnMut(u32, Option<&str>),
+        params: &[Param<'a>],
+        visit: &mut dyn FnMut(u32, Found<'_, 'a>),
     ) -> Checked {
         let KeySource::Elements(index) = self.source else {
-            visit(self.shard(function, shards, params)?, None);
+            visit(self.shard(function, shards, params)?, Found::Alone);
             return Ok(());
         };
         let no_array = || {
             Refusal::new(
                 format!("parameter ${} is no array of keys of {}", index + 1, self.label),
-                "give it as text in PostgreSQL's notation, such as {1,2}: a KeyArray is that",
+                "give a vector, or text in PostgreSQL's notation, such as {1,2}",
             )
         };
         let text = match self.given(index, params)? {
             Param::Null => return Ok(()),
             Param::Text(text) => text,
+            Param::Array(values) => {
+                for value in values.values().filter(|value| *value != Param::Null) {
+                    let key = self.key_type.key(value).map_err(|fault| self.odd(index, fault))?;
+                    visit(place(function, shards, &key)?, Found::Value(value));
+                }
+                return Ok(());
+            }
             _ => return Err(no_array()),
         };
         for element in elements(text).map_err(|NoArray| no_array())? {
             let element = element.map_err(|NoArray| no_array())?;
             let Some(text) = &element.text else { continue };
             let shard = self.key_type.read(text, |key| place(function, shards, &key));
-            let shard = shard.map_err(|fault| {
-                Refusal::new(
-                    format!("an element of parameter ${} is no key of {}", index + 1, self.label),
-                    fault.to_string(),
-                )
-            })??;
-            visit(shard, Some(element.raw));
+            visit(shard.map_err(|fault| self.odd(index, fault))??, Found::Written(element.raw));
         }
         Ok(())
+    }
+
+    fn odd(&self, index: usize, fault: KeyFault) -> Refusal {
+        let reason = format!("an element of parameter ${} is no key of {}", index + 1, self.label);
+        Refusal::new(reason, fault.to_string())
     }
 
     fn given<'p>(&self, index: usize, params: &[Param<'p>]) -> Checked<Param<'p>> {

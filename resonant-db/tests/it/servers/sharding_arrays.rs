@@ -1,7 +1,9 @@
 //! Lists of keys in one parameter: by every type of key, in reads and in writes, as one database would answer.
 
-use resonant_db::sharding::{KeyArray, RouteKind};
-use resonant_db::{Database, ErrorKind, KeyType, Param, Result, Row, ShardedDatabase, params};
+use resonant_db::sharding::RouteKind;
+use resonant_db::{
+    Database, ErrorKind, KeyType, Param, Result, Row, ShardedDatabase, ToParam, params,
+};
 
 use super::sharding::{databases, small};
 
@@ -29,14 +31,48 @@ fn uuid(n: i64) -> String {
     format!("{n:08x}-0000-4000-8000-{:012x}", n * 7919)
 }
 
-/// Lists of these keys, in the form of each table.
-fn array(table: &str, keys: &[Option<i64>]) -> KeyArray {
+/// Lists of these keys, in the form of each table: a vector, or text in PostgreSQL's notation.
+enum List {
+    Texts(Vec<Option<String>>),
+    Numbers(Vec<Option<i64>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+    Written(String),
+}
+
+impl ToParam for List {
+    fn to_param(&self) -> Param<'_> {
+        match self {
+            List::Texts(list) => list.to_param(),
+            List::Numbers(list) => list.to_param(),
+            List::Bytes(list) => list.to_param(),
+            List::Written(text) => text.to_param(),
+        }
+    }
+}
+
+fn array(table: &str, keys: &[Option<i64>], written: bool) -> List {
+    let quoted = |text: String| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let raw = |n: i64| vec![n as u8, 0, b'\\', 0xff];
+    if written {
+        let element = |key: &Option<i64>| match (*key, table) {
+            (None, _) => "NULL".to_owned(),
+            (Some(n), "texts") => quoted(text(n)),
+            (Some(n), "tags") => uuid(n),
+            (Some(n), "raws") => {
+                let hex: String = raw(n).iter().map(|byte| format!("{byte:02x}")).collect();
+                quoted(format!("\\x{hex}"))
+            }
+            (Some(n), _) => n.to_string(),
+        };
+        let elements: Vec<_> = keys.iter().map(element).collect();
+        return List::Written(format!("{{{}}}", elements.join(",")));
+    }
     let keys = keys.iter();
     match table {
-        "texts" => keys.map(|key| key.map(text)).collect(),
-        "tags" => keys.map(|key| key.map(uuid)).collect(),
-        "raws" => keys.map(|key| key.map(|n| vec![n as u8, 0, b'\\', 0xff])).collect(),
-        _ => keys.copied().collect(),
+        "texts" => List::Texts(keys.map(|key| key.map(text)).collect()),
+        "tags" => List::Texts(keys.map(|key| key.map(uuid)).collect()),
+        "raws" => List::Bytes(keys.map(|key| key.map(raw)).collect()),
+        _ => List::Numbers(keys.copied().collect()),
     }
 }
 
@@ -86,20 +122,21 @@ async fn lists_of_every_type_of_key_are_read_and_written_as_on_one_database() {
         ];
         let sql = format!("SELECT n FROM {table} WHERE k = ANY($1) AND n >= $2");
         for keys in lists {
-            let list = array(table, keys);
-            // Twice: prepared, and prepared before.
-            for _ in 0..2 {
+            // Prepared, and prepared before.
+            for written in [true, false, true] {
+                let list = array(table, keys, written);
                 let ours = sorted(db.query(&sql, params![list, 0]).await);
                 let alone = sorted(one.read().query(&sql, params![list, 0]).await);
                 assert_eq!(ours, alone, "{table} {keys:?}");
             }
+            let list = array(table, keys, false);
             let count = format!("SELECT count(*), max(n) FROM {table} WHERE k = ANY($1)");
             let ours: (i64, Option<i64>) =
                 db.query_one_as(&count, params![list]).await.expect("counted");
             let alone = one.read().query_one_as(&count, params![list]).await.expect("counted");
             assert_eq!(ours, alone, "{table} {keys:?}");
         }
-        let all = array(table, &(0..40).map(Some).collect::<Vec<_>>());
+        let all = array(table, &(0..40).map(Some).collect::<Vec<_>>(), false);
         let route = db.explain_route(&sql, params![all, 0]).expect("routed");
         assert_eq!((route.kind, route.shards.len()), (RouteKind::Split, 3), "{table}");
         assert!(route.to_string().contains("ANY($1)"), "{route}");
@@ -107,10 +144,16 @@ async fn lists_of_every_type_of_key_are_read_and_written_as_on_one_database() {
         let update = format!("UPDATE {table} SET n = n + 1000 WHERE k = ANY($1)");
         let refused = db.execute(&update, params![all]).await.expect_err("not atomic");
         assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
-        let some = array(table, &[Some(1), Some(2), None, Some(5), Some(77), Some(2)]);
+        let some = array(table, &[Some(1), Some(2), None, Some(5), Some(77), Some(2)], false);
         assert_eq!(db.execute_split(&update, params![some]).await.expect("updated"), 3);
-        assert_eq!(db.execute_split(&update, params![array(table, &[])]).await.expect("none"), 0);
-        assert_eq!(db.execute(&update, params![array(table, &[None])]).await.expect("none"), 0);
+        assert_eq!(
+            db.execute_split(&update, params![array(table, &[], false)]).await.expect("none"),
+            0
+        );
+        assert_eq!(
+            db.execute(&update, params![array(table, &[None], true)]).await.expect("none"),
+            0
+        );
         assert_eq!(db.execute(&update, params![None::<&str>]).await.expect("none"), 0);
         let delete = format!("DELETE FROM {table} WHERE k = ANY($1) RETURNING n");
         let gone = db.execute_split(&delete, params![some]).await.expect("deleted");
@@ -146,11 +189,11 @@ async fn what_is_no_list_is_refused_before_it_is_sent() {
     assert_eq!(other.expect_err("another type").kind(), ErrorKind::Refused);
     // A transaction stays on its shard whatever the list says.
     let keys: Vec<i64> = (0..40).collect();
-    let list: KeyArray = keys.iter().copied().collect();
+    let list = keys.clone();
     let sql = "DELETE FROM wide WHERE k = ANY($1)";
     db.transaction(text(3).as_str(), async |_| Ok(())).await.expect_err("several types of keys");
     let home = db.router().shard_for_table("wide", 7).expect("a shard").to_owned();
-    let own: KeyArray = keys
+    let own: Vec<i64> = keys
         .into_iter()
         .filter(|key| db.router().shard_for_table("wide", *key).is_ok_and(|shard| shard == home))
         .collect();
