@@ -102,9 +102,12 @@ impl Publisher {
                 .map_err(|_| Partly::nothing(Fault::Late("a channel")))?
                 .map_err(Partly::nothing)?;
             let Ok(confirmed) = timeout_at(by, publish(&channel, chunk)).await else {
-                // What was not written yet must not pile up in the driver, nor be written later.
                 self.drop_channel(&channel).await;
-                self.link.reset().await;
+                // One that is blocked is kept: the driver holds it and what it has not written until the broker reads again,
+                // and each new one would take in as much before it is blocked, too.
+                if !self.link.blocked().await {
+                    self.link.reset().await;
+                }
                 return Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true });
             };
             let Err(partly) = confirmed else { return Ok(()) };

@@ -97,8 +97,30 @@ async fn a_worker_goes_on_whatever_the_broker_does_to_it() {
     for refused in [first, second].into_iter().filter_map(Result::err) {
         assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
     }
+    // Crowds of publishers are held, then refused, and nothing of them piles up.
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        let crowd: Vec<_> = (0..2000)
+            .map(|number| {
+                let queue = queue.clone();
+                tokio::spawn(async move { queue.publish(&(10_000 + number)).await })
+            })
+            .collect();
+        let mut refused = 0;
+        for publish in crowd {
+            if let Err(error) = timeout(LIMIT, publish).await.unwrap().unwrap() {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 1900, "{refused} refused");
+        after.push((status("VmRSS:"), status("Threads:")));
+    }
+    println!(
+        "FIGURE KiB and threads after each of three crowds of 2000 refused publishers: {after:?}"
+    );
     node.clear_memory_alarm().await.unwrap();
-    gate.add_permits(1000);
+    gate.add_permits(10_000);
     until("publishing goes on", async || queue.publish(&1020).await.is_ok()).await;
     until("reading after the alarm", async || seen.all().contains(&1020)).await;
 
@@ -112,6 +134,13 @@ async fn a_worker_goes_on_whatever_the_broker_does_to_it() {
     until("publishing goes on", async || queue.publish(&2010).await.is_ok()).await;
     until("reading after the thaw", async || seen.all().contains(&2010)).await;
     timeout(LIMIT, worker.drain()).await.unwrap().unwrap();
+}
+
+/// A number the system knows of this process.
+fn status(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Two processes: once the second opened a partition at a higher epoch the first one is refused, its channel is closed,
