@@ -212,7 +212,17 @@ impl FailoverManager {
             }
             _ => None,
         });
-        done.await
+        let epoch = done.await?;
+        // The event comes before the write that makes it so.
+        let mut topologies = self.subscribe();
+        let told = topologies.wait_for(|topology| topology.epoch >= epoch);
+        match timeout(limit, told).await {
+            Ok(Ok(_)) => Ok(epoch),
+            _ => {
+                let message = "the new primary takes writes, but clients are not told yet";
+                Err(Error::new(ErrorKind::TimedOut, OPERATION, message).with_may_have_applied())
+            }
+        }
     }
 
     /// Holds new operations back, for all managers, until [`resume`](FailoverManager::resume). One under way is finished.

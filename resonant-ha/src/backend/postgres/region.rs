@@ -87,26 +87,27 @@ impl PostgresRegion {
             client.query_one(sql::OBSERVE, &[&recent.as_secs_f64()]).await.map_err(failed)?;
         let pledge = row(client, "probe", sql::PLEDGE).await?;
         let system: String = seen.get(1);
-        let offset: String = seen.get(3);
+        let offset: String = seen.get(2);
         let role = if seen.get(0) { Role::Standby } else { Role::Primary };
         let sick = match role {
             Role::Primary => heartbeat(client).await?,
             _ => None,
         };
-        let (names, commit): (String, String) = (seen.get(5), seen.get(6));
+        let (names, commit): (String, String) = (seen.get(4), seen.get(5));
         Ok(Observation {
             role,
             sick,
-            read_only: role == Role::Primary && seen.get(7),
+            read_only: role == Role::Primary && seen.get(6),
             system: system.parse().unwrap_or(0),
             reach: Reach {
                 lineage: lineage(client).await?,
-                timeline: u32::try_from(seen.get::<_, i32>(2)).unwrap_or(0),
+                // A standby knows its own only as of its last restart point; the epoch row tells branches apart.
+                timeline: 0,
                 offset: offset.parse().unwrap_or(0),
             },
             pledge: sql::read_pledge(pledge.get(0)),
-            started: u64::try_from(seen.get::<_, i64>(8)).unwrap_or(0),
-            hears_primary: role == Role::Standby && seen.get(4),
+            started: u64::try_from(seen.get::<_, i64>(7)).unwrap_or(0),
+            hears_primary: role == Role::Standby && seen.get(3),
             synchronous: sql::waits(&names, &commit),
         })
     }
@@ -263,7 +264,8 @@ impl RegionBackend for PostgresRegion {
             "SELECT pg_reload_conf()",
         ];
         run(&client, "promote", &open).await?;
-        Ok(self.observe(&client, Duration::ZERO).await?.reach.timeline)
+        let timeline: i32 = row(&client, "promote", sql::TIMELINE).await?.get(0);
+        Ok(u32::try_from(timeline).unwrap_or(0))
     }
 
     async fn repoint(&self, order: &Pledge, primary: &RegionTarget) -> Result<()> {

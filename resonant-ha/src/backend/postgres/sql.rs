@@ -10,9 +10,6 @@ pub(super) const PLEDGE: &str = "SELECT coalesce((SELECT setting FROM pg_file_se
 
 pub(super) const OBSERVE: &str = "SELECT pg_is_in_recovery(), \
      (SELECT system_identifier::text FROM pg_control_system()), \
-     CASE WHEN pg_is_in_recovery() \
-       THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint())) \
-       ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END, \
      pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() \
        THEN greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), coalesce(pg_last_wal_replay_lsn(), '0/0')) \
        ELSE pg_current_wal_lsn() END, '0/0')::text, \
@@ -23,6 +20,9 @@ pub(super) const OBSERVE: &str = "SELECT pg_is_in_recovery(), \
      current_setting('synchronous_standby_names'), current_setting('synchronous_commit'), \
      current_setting('default_transaction_read_only')::bool, \
      (extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint";
+
+pub(super) const TIMELINE: &str =
+    "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int";
 
 /// Whether a standby has stopped receiving, and up to where it can be read.
 pub(super) const STANDS: &str = "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver), \
