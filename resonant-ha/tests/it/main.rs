@@ -1,5 +1,12 @@
 //! The one integration test binary of this crate.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod manager;
 mod servers;
 mod simulation;
