@@ -6,6 +6,7 @@ mod db;
 mod hash;
 mod pool;
 mod queue;
+mod rabbitmq;
 mod sharding;
 mod telemetry;
 

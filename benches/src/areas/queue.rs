@@ -16,11 +16,12 @@ use crate::report::Report;
 
 pub(crate) const AREA: Area = Area {
     name: "queue",
-    about: "`PartitionedQueue` on the engines that need no server: 16 partitions, messages of about 256 bytes of JSON, 1,000 keys. No \
-            peer keeps order per key in the process, so these are figures. Publish counts confirmed messages. Consume counts messages \
+    about: "`PartitionedQueue` on the engines that need no server, then on RabbitMQ: 16 partitions, messages of about 256 bytes of JSON, 1,000 keys. No \
+            peer keeps order per key in the process, so those are figures; on RabbitMQ raw lapin does the same work without order per key, \
+            leases and retries. Publish counts confirmed messages. Consume counts messages \
             of a full queue from the start of the worker to the end of its drain: handled by 64 handlers at a time, and settled. \
             SQLite writes to the disk of the machine: normal survives the process, full survives power loss. Five turns each.",
-    peers: &[],
+    peers: &["lapin"],
     run,
 };
 
@@ -30,13 +31,13 @@ const STORED_IN_SQLITE: usize = 20_000;
 const AGENTS: usize = 1000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Task {
-    agent_id: String,
+pub(super) struct Task {
+    pub(super) agent_id: String,
     goal: String,
 }
 
 impl Task {
-    fn new(number: usize) -> Self {
+    pub(super) fn new(number: usize) -> Self {
         Self { agent_id: format!("agent_{}", number % AGENTS), goal: "x".repeat(220) }
     }
 }
@@ -95,12 +96,13 @@ fn run(report: &mut Report) -> Outcome {
         .goal(1_000_000.0)
         .turns(5)
         .run("PartitionedQueue", || bench.through(By::Run))
-        .measure(report)
+        .measure(report)?;
+    super::rabbitmq::run(report)
 }
 
 /// How messages are handled.
 #[derive(Debug, Clone, Copy)]
-enum By {
+pub(super) enum By {
     Message,
     Run,
 }
@@ -200,7 +202,7 @@ impl Bench {
 }
 
 /// Publishes `count` messages by hundreds.
-async fn fill(queue: &PartitionedQueue<Task>, first: usize, count: usize) -> Outcome {
+pub(super) async fn fill(queue: &PartitionedQueue<Task>, first: usize, count: usize) -> Outcome {
     let messages: Vec<_> = (0..AGENTS).map(|number| Task::new(first + number)).collect();
     for hundred in messages.chunks(100).cycle().take(count / 100) {
         queue.publish_many(hundred).await?;
@@ -209,7 +211,7 @@ async fn fill(queue: &PartitionedQueue<Task>, first: usize, count: usize) -> Out
 }
 
 /// Handles `count` messages, those that `publish` adds included, and settles them.
-async fn drain(
+pub(super) async fn drain(
     queue: &PartitionedQueue<Task>,
     count: usize,
     by: By,

@@ -3,10 +3,10 @@
 mod access;
 mod conformance;
 mod faults;
-mod postgres;
 mod fleet;
 mod losses;
 mod other_programs;
+mod postgres;
 mod reconnect;
 mod support;
 mod takeover;
