@@ -105,8 +105,7 @@ pub struct Vote {
 /// - Expiry is judged by the voter's own clock; no stamp of another machine is compared.
 /// - A dropped future leaves the ballot cast or not, never half.
 ///
-/// [`voter_suite`](crate::testing::voter_suite) checks it, and
-/// [the suite of leases](resonant_common::join::LeaseStore) what a [`Quorum`] makes of it.
+/// The suite of [leases](resonant_common::join::LeaseStore) checks what a [`Quorum`] makes of it.
 #[async_trait]
 pub trait Voter: fmt::Debug + Send + Sync + 'static {
     /// Casts a ballot about the lease `name`.
