@@ -112,6 +112,24 @@ async fn health() -> Result {
     Ok(())
 }
 
+#[tokio::test]
+async fn failover() -> Result {
+    use resonant_ha::FailoverManager;
+    use resonant_ha::backend::ServiceRegion;
+
+    let failover = FailoverManager::builder()
+        .primary_region("us-east-1")
+        .secondary_regions(["us-west-2", "eu-west-1"])
+        .region("us-east-1", ServiceRegion::tcp("http://east.internal", "127.0.0.1:1"))
+        .region("us-west-2", ServiceRegion::tcp("http://west.internal", "127.0.0.1:1"))
+        .region("eu-west-1", ServiceRegion::tcp("http://europe.internal", "127.0.0.1:1"))
+        .build()?;
+    failover.start().await?;
+    let topologies = failover.subscribe(); // db.follow(topologies) makes a Database go along
+    assert_eq!(topologies.borrow().epoch, 0); // nobody has answered yet
+    Ok(())
+}
+
 /// Not run: a test binary may install one recorder only, and other tests bring their own.
 #[expect(dead_code, reason = "compiled, not run")]
 fn telemetry() -> Result {
