@@ -105,6 +105,7 @@ impl Core {
         let announces = self.gate.store().capabilities().announces != Announces::Never;
         self.metrics.announced.set(f64::from(u8::from(announces)));
         self.metrics.evictions.increment(l1.take_evictions());
+        self.note_journal();
     }
 }
 

@@ -56,6 +56,7 @@ impl Visit for Seen {
 
 /// Runs `test` on a paused clock and returns the spans of batches.
 fn watched(test: impl AsyncFnOnce()) -> Vec<Seen> {
+    resonant_common::telemetry::keep_attention();
     let watch = Watch::default();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(watch.clone()), || {
         let mut builder = tokio::runtime::Builder::new_current_thread();

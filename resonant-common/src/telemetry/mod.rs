@@ -10,6 +10,8 @@
 //! Series are bounded: a label whose values are names given in code takes 64 of them (checks 256, endpoints 128), and what
 //! comes after is `other`, counted by `resonant_telemetry_overflow_total`.
 
+#[cfg(feature = "testing")]
+mod attention;
 mod handle;
 pub mod names;
 #[cfg(feature = "process")]
@@ -20,6 +22,8 @@ mod requests;
 mod series;
 pub mod trace;
 
+#[cfg(feature = "testing")]
+pub use self::attention::keep_attention;
 pub use self::handle::{Counter, Gauge, Histogram};
 pub use self::names::{Instrument, Metric};
 pub use self::requests::Requests;

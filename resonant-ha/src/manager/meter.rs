@@ -1,7 +1,6 @@
 //! The metrics of a manager, from the family's table.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use resonant_common::telemetry::names::{
     HA_DETECTION, HA_EPOCH, HA_EVENTS, HA_LEASE_REMAINING, HA_PRIMARIES, HA_PROMOTION, HA_REFUSALS,
@@ -22,7 +21,6 @@ pub(crate) struct Meter {
     primaries: Gauge,
     detection: Histogram,
     regions: BTreeMap<RegionName, Gauge>,
-    counters: Mutex<BTreeMap<(bool, &'static str), Counter>>,
 }
 
 impl Meter {
@@ -43,7 +41,6 @@ impl Meter {
                     (region.clone(), Gauge::new(&HA_REGION_UP, &labels))
                 })
                 .collect(),
-            counters: Mutex::default(),
             cluster: cluster.to_owned(),
         }
     }
@@ -78,12 +75,9 @@ impl Meter {
     }
 
     fn counter(&self, refusal: bool, code: &'static str) -> Counter {
-        let mut known = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let (metric, label) =
             if refusal { (&HA_REFUSALS, "reason") } else { (&HA_EVENTS, "event") };
         let labels = [("cluster", self.cluster.as_str()), (label, code)];
-        // Made once, so that a rate sees it from zero on.
-        known.entry((refusal, code)).or_insert_with(|| Counter::new(metric, &labels));
         Counter::new(metric, &labels)
     }
 }

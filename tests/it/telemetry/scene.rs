@@ -12,6 +12,9 @@ use resonant_db::pool::testing::{Answer, Scripted};
 use resonant_db::{
     ConnectionPool, Database, KeyType, PoolConfig, ShardFunction, ShardedDatabase, params,
 };
+use resonant_ha::backend::ServiceRegion;
+use resonant_ha::voter::{MemoryVoter, Quorum};
+use resonant_ha::{EventKind, FailoverConfig, FailoverManager};
 use resonant_health::{Check, HealthChecker, HealthConfig, Watchdog};
 use resonant_queue::{
     Delivery, HandlerError, Memory, PartitionedQueue, RetryConfig, SequenceCheck,
@@ -40,12 +43,46 @@ impl Scene {
         let _installed = metrics::set_default_local_recorder(&recorder);
         let stage = Stage::set().await;
         stage.work().await;
+        fail_over().await;
         let calm = metrics.render();
         stage.trouble().await;
         let troubled = metrics.render();
         stage.trouble().await;
         Self { calm, troubled, later: metrics.render() }
     }
+}
+
+/// Regions without data: the first is lost and the second takes over; it is lost too, and there is nowhere to go.
+async fn fail_over() {
+    let listen = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (lost, heir) = (listen().await, listen().await);
+    let address = |it: &tokio::net::TcpListener| it.local_addr().unwrap().to_string();
+    let failover = FailoverManager::builder()
+        .name("regions")
+        .primary_region("east")
+        .secondary_regions(["west"])
+        .config(FailoverConfig::fast())
+        .allow_promotion(true)
+        .lease_store(Quorum::of(MemoryVoter::new()))
+        .region("east", ServiceRegion::tcp("http://east.internal", address(&lost)))
+        .region("west", ServiceRegion::tcp("http://west.internal", address(&heir)))
+        .build()
+        .unwrap();
+    failover.start().await.unwrap();
+    let mut topologies = failover.subscribe();
+    topologies.wait_for(|topology| topology.epoch > 0).await.unwrap();
+    let before = topologies.borrow().epoch;
+    drop(lost);
+    topologies.wait_for(|topology| topology.epoch > before).await.unwrap();
+    drop(heir);
+    let refused = || {
+        let history = failover.history();
+        history.iter().any(|event| matches!(event.kind, EventKind::Refused { .. }))
+    };
+    while !refused() {
+        tokio::time::sleep(MOMENT).await;
+    }
+    failover.close().await;
 }
 
 struct Stage {

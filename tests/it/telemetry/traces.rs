@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 /// Runs `service` under a subscriber that exports to memory, and returns the spans that ended.
 fn exported(service: impl AsyncFnOnce()) -> Vec<SpanData> {
+    resonant_common::telemetry::keep_attention();
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));

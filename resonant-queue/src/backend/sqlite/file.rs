@@ -98,7 +98,10 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 fn prepare(conn: &mut Connection, options: &Options) -> Result<()> {
     let fail = |error| failed(&options.path, "open", error);
     // Before anything is written: a file of somebody else's must stay as it is.
-    check(conn, options).map_err(fail)??;
+    // In one transaction, or it may see half of what another process is creating.
+    let look = conn.transaction().map_err(fail)?;
+    check(&look, options).map_err(fail)??;
+    drop(look);
     let mode: String = conn
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         .map_err(fail)?;
