@@ -99,12 +99,9 @@ fn prepare(conn: &mut Connection, options: &Options) -> Result<()> {
     let fail = |error| failed(&options.path, "open", error);
     // Before anything is written: a file of somebody else's must stay as it is.
     // In one transaction, or it may see half of what another process is creating.
-    let look = conn.transaction().map_err(fail)?;
-    check(&look, options).map_err(fail)??;
-    drop(look);
-    let mode: String = conn
-        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-        .map_err(fail)?;
+    patiently(|| check(&*conn.transaction()?, options)).map_err(fail)??;
+    let to_wal = || conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+    let mode: String = patiently(to_wal).map_err(fail)?;
     if !mode.eq_ignore_ascii_case("wal") {
         let message = format!(
             "{} cannot be used with a write-ahead log; a queue needs a local file system",
@@ -139,6 +136,25 @@ fn prepare(conn: &mut Connection, options: &Options) -> Result<()> {
         Ok(Ok(()))
     };
     create().map_err(fail)?
+}
+
+/// Tries again what SQLite refuses at once though it was told to wait: it does so wherever two that wait for each other could
+/// be stuck, as when several processes turn a new file's write-ahead log on.
+fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let pause = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    loop {
+        match attempt() {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && waited < BUSY =>
+            {
+                #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+                std::thread::sleep(pause);
+                waited += pause;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Whether the file holds our tables; an error if it holds anything else.
