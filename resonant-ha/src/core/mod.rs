@@ -307,6 +307,12 @@ impl Core {
         if newest.is_none() {
             self.record = None;
         }
+        // Somebody else's failover is not to be finished by one who may not promote.
+        let begun = self.record.as_ref().is_some_and(|record| record.intent.is_some());
+        if begun && !self.config().allow_promotion {
+            self.election.drop_lease(true, out);
+            return;
+        }
         self.tell(now, EventKind::LeaseTaken { term }, out);
         self.stamp = (term, self.stamp.1);
         match self.record.clone() {
@@ -453,7 +459,10 @@ impl Core {
         match self.record.clone() {
             None => self.bootstrap(now, out),
             Some(record) => match record.intent.clone() {
-                Some(intent) => self.operate(now, &record, &intent, out),
+                Some(intent) if self.config().allow_promotion => {
+                    self.operate(now, &record, &intent, out);
+                }
+                Some(_) => {}
                 None => self.steady(now, &record, out),
             },
         }

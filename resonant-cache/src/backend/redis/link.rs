@@ -171,6 +171,7 @@ impl Link {
             let words = login.user.iter().chain([password]);
             greeting.push(&Command::new("AUTH", words.cloned().map(Bytes::from)));
         }
+        let chosen = (settings.database != 0).then_some(greeting.count);
         if settings.database != 0 {
             let number = Bytes::from(settings.database.to_string());
             greeting.push(&Command::new("SELECT", [number]));
@@ -180,11 +181,11 @@ impl Link {
         }
         // Nobody logs in unseen: who is refused fails here, and not at the first command.
         greeting.push(&Command::new("PING", []));
-        for answer in link.send(greeting).await {
+        for (place, answer) in link.send(greeting).await.into_iter().enumerate() {
             match answer {
-                // Who may not say PING may still do what he is here for.
+                // Who may not say PING may still do what he is here for, but not in another database than he was told.
                 Ok(_) => {}
-                Err(fault) if fault.code() == "NOPERM" => {}
+                Err(fault) if fault.code() == "NOPERM" && chosen != Some(place) => {}
                 Err(fault) => return Err(fault),
             }
         }

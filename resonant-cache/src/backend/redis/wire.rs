@@ -19,6 +19,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 pub(super) async fn open(address: &Address, settings: &Settings) -> io::Result<Box<dyn Stream>> {
     let socket = TcpStream::connect((address.host.as_str(), address.port)).await?;
     socket.set_nodelay(true)?;
+    // An ended connection is reset: what the kernel would still send must not come behind what the next connection says.
+    socket.set_zero_linger()?;
     Ok(match &settings.tls {
         None => Box::new(socket),
         #[cfg(feature = "tls")]

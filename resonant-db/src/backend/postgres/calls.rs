@@ -64,12 +64,12 @@ impl Connection for PostgresConnection {
             let message = "a transaction is open already; use a savepoint inside it";
             return Err(Error::new(ErrorKind::Rejected, "begin", message));
         }
-        let mark = self.enter("begin")?;
+        let mark = self.enter_transaction("begin")?;
         let access = match self.access {
             Access::ReadOnly => Access::ReadOnly,
             Access::ReadWrite => options.access,
         };
-        let mut sql = begin(options.isolation, access, self.writes_by_exception());
+        let mut sql = begin(options.isolation, access);
         if let (Some(limit), true) = (self.session.limit, self.session.facts.is_pooled()) {
             sql.push_str(&format!("; SET LOCAL statement_timeout = {}", login::millis(limit)));
         }
@@ -240,7 +240,7 @@ impl PostgresConnection {
     }
 }
 
-fn begin(isolation: Isolation, access: Access, by_exception: bool) -> String {
+fn begin(isolation: Isolation, access: Access) -> String {
     let isolation = match isolation {
         Isolation::Engine => "",
         Isolation::ReadCommitted => " ISOLATION LEVEL READ COMMITTED",
@@ -249,7 +249,6 @@ fn begin(isolation: Isolation, access: Access, by_exception: bool) -> String {
     };
     let access = match access {
         Access::ReadOnly => " READ ONLY",
-        Access::ReadWrite if by_exception => " READ WRITE",
         // As the server has it by default.
         Access::ReadWrite => "",
     };

@@ -131,7 +131,8 @@ impl PostgresConnection {
         {
             let sql = match self.access {
                 Access::ReadOnly => "SET default_transaction_read_only = on",
-                Access::ReadWrite => "SET default_transaction_read_only = off",
+                // As the server has it, not `off`: a value of the session's own would outlast the server being closed for writes.
+                Access::ReadWrite => "SET default_transaction_read_only TO DEFAULT",
             };
             self.session.facts.expect_setting();
             // It goes out ahead of the call; `leave` looks whether it was taken.
@@ -149,9 +150,12 @@ impl PostgresConnection {
         };
     }
 
-    /// Whether a transaction has to say that it writes.
-    pub(super) fn writes_by_exception(&self) -> bool {
-        self.access == Access::ReadWrite && self.mode != Some(Access::ReadWrite)
+    /// Begins a call that begins a transaction: one that only reads says so itself, one that may write is as the session is.
+    pub(super) fn enter_transaction(&mut self, operation: &'static str) -> Result<u64> {
+        match self.access {
+            Access::ReadOnly => self.enter(operation),
+            Access::ReadWrite => self.enter_guarded(operation),
+        }
     }
 
     /// The session's settings are those it was opened with.

@@ -43,9 +43,6 @@ impl PostgresConnection {
         }
         let begin = match self.access {
             Access::ReadOnly => "BEGIN READ ONLY; SET LOCAL statement_timeout = 0",
-            Access::ReadWrite if self.writes_by_exception() => {
-                "BEGIN READ WRITE; SET LOCAL statement_timeout = 0"
-            }
             Access::ReadWrite => "BEGIN; SET LOCAL statement_timeout = 0",
         };
         self.session.within(self.session.client.batch_execute(begin)).await

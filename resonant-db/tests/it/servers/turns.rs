@@ -77,7 +77,12 @@ async fn a_25006_never_sticks() {
     primary.sql("CREATE TABLE t (n int)").await.expect("create");
     let db =
         Database::builder().primary(primary.url()).pool(small()).connect().await.expect("connect");
-    let insert = || db.write().execute("INSERT INTO t VALUES (1)", params![]);
+    let insert = async || {
+        // A read in between: what a session is told for it must not outlast the server's own switch.
+        let one: i64 = db.read().query_one_as("SELECT 1", params![]).await?;
+        assert_eq!(one, 1);
+        db.write().execute("INSERT INTO t VALUES (1)", params![]).await
+    };
     insert().await.expect("a write");
     for _ in 0..3 {
         primary.set("default_transaction_read_only", "on").await.expect("set");

@@ -282,8 +282,9 @@ impl RegionBackend for PostgresRegion {
 
     async fn confirm(&self, order: &Pledge) -> Result<()> {
         let client = self.obey("confirm", order).await?;
-        // The commit may wait for standbys that are only coming: the lock must not keep them from it.
-        run(&client, "confirm", &["SELECT pg_advisory_unlock_all()", &sql::confirm(order)]).await
+        // The commit may wait for standbys that are only coming, so the lock is let go before it, but not before the row is
+        // written: an order that comes late must find the newer one there, and leaves it as it is.
+        run(&client, "confirm", &[&sql::confirm(order)]).await
     }
 
     async fn rejoin(&self, order: &Pledge, primary: &RegionTarget) -> Result<Option<u64>> {

@@ -45,7 +45,8 @@ pub(super) fn confirm(order: &Pledge) -> String {
         "BEGIN; SET TRANSACTION READ WRITE; SET LOCAL synchronous_commit = on; \
          INSERT INTO resonant_ha (epoch, operation) VALUES ({epoch}, {operation}) \
          ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, operation = excluded.operation, \
-         heartbeat = resonant_ha.heartbeat + 1; COMMIT",
+         heartbeat = resonant_ha.heartbeat + 1 WHERE resonant_ha.epoch <= excluded.epoch; \
+         SELECT pg_advisory_unlock_all(); COMMIT",
         epoch = order.epoch,
         operation = quote(&order.operation)
     )

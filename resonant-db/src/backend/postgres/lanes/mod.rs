@@ -46,6 +46,8 @@ use self::lane::{Lane, Place};
 
 /// How many lanes a node has at most. Few: the more there are, the less comes along with each answer.
 const LANES: usize = 4;
+/// Statements that may wait for the catalogue to be asked.
+const DOUBTS: usize = 64;
 
 /// The lanes of a node.
 pub(super) struct PostgresLanes {
@@ -120,6 +122,9 @@ impl Sharing for PostgresLanes {
         if self.inner.node.pooler.load(Ordering::Acquire) {
             return Fitness::Own;
         }
+        if sql.len() > plain::MAX_BYTES {
+            return Fitness::Own;
+        }
         let known = self.inner.statements.meet(sql);
         match known.names {
             None => Fitness::Own,
@@ -134,6 +139,9 @@ impl Sharing for PostgresLanes {
         params: &'a [Param<'a>],
     ) -> Option<BoxFuture<'a, Option<Rows>>> {
         let inner = &*self.inner;
+        if sql.len() > plain::MAX_BYTES {
+            return None;
+        }
         let known = inner.statements.meet(sql);
         known.names.as_ref()?;
         let place = if known.is_trusted() { inner.place(Instant::now()) } else { None };
@@ -147,14 +155,20 @@ impl Sharing for PostgresLanes {
     }
 
     fn ran(&self, sql: &str, took: Duration) {
+        if sql.len() > plain::MAX_BYTES {
+            return;
+        }
         let known = self.inner.statements.meet(sql);
         if known.names.is_none() {
             return;
         }
         let (now, way) = (Instant::now(), self.inner.way());
         if known.judge(|standing| standing.ran(took, way, now)) {
-            self.inner.doubt(known);
-            self.nudge();
+            if self.inner.doubt(&known) {
+                self.nudge();
+            } else {
+                known.judge(|standing| standing.checked(None, now));
+            }
         }
     }
 
@@ -234,8 +248,14 @@ impl Inner {
         self.lanes().iter().map(|lane| lane.way).min().unwrap_or_default()
     }
 
-    fn doubt(&self, known: Arc<Known>) {
-        lock(&self.doubts).push(known);
+    /// Has the catalogue asked about a statement; false where too many wait for that already, as when no lane is open.
+    fn doubt(&self, known: &Arc<Known>) -> bool {
+        let mut doubts = lock(&self.doubts);
+        let room = doubts.len() < DOUBTS;
+        if room {
+            doubts.push(Arc::clone(known));
+        }
+        room
     }
 
     /// A place on the lane with the fewest reads.

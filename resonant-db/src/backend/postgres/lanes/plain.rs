@@ -8,7 +8,7 @@
 use super::words::{BEFORE_PARENTHESES, FIRST, FUNCTIONS, NEVER};
 
 /// The longest statement that is looked at.
-const MAX_BYTES: usize = 16 << 10;
+pub(super) const MAX_BYTES: usize = 16 << 10;
 
 /// The words a statement names, in lower case and with commas between them; `None` when it is not plainly a read.
 pub(super) fn names(sql: &str) -> Option<String> {
