@@ -39,7 +39,7 @@ async fn a_recovery_conflict_moves_the_read_to_another_node() {
     let victim = cluster.replica(0);
     cluster.replica(1).pause_replay().await.expect("paused");
     let mut conflicts = 0;
-    for round in 0..20 {
+    for round in 0..40 {
         // A snapshot that is held, while the primary removes what it sees.
         let read = "SELECT count(*), inet_server_port(), pg_sleep(0.4)::text FROM t WHERE n > 0";
         let reads = [0, 1].map(|_| db.read().query_one_as::<(i64, i64, String)>(read, params![]));
