@@ -71,6 +71,7 @@
 //!
 //! # What it does not do
 //!
+//! - Promote PostgreSQL where data matters: that is on trial, and the README says what is not proven yet.
 //! - It cannot fence an asynchronous primary that it cannot reach without an agent.
 //! - It cannot act without a majority of the voters, or where a voter shares the fate of the primary.
 //! - It does not stop stale reads on a primary that is cut off; clients that follow the epochs do not read there.
