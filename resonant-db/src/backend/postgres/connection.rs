@@ -367,6 +367,7 @@ impl PostgresConnection {
         if self.session.facts.is_pooled() {
             return self.pooled_after(after, sql, params).await;
         }
+        let mut arrived = false;
         loop {
             let Some((system, place)) = self.compass().await? else { return Ok(None) };
             let (known, fresh) = match self.known(sql).await {
@@ -375,10 +376,15 @@ impl PostgresConnection {
                 // What it names may not have come here yet.
                 Err(trouble) => {
                     self.session.settle().await?;
-                    return match reached(locate(&self.session, system, &place).await?) {
-                        true => Err(trouble),
-                        false => Ok(None),
-                    };
+                    match reached(locate(&self.session, system, &place).await?) {
+                        // It came meanwhile: only what is said from now on counts.
+                        true if !arrived => {
+                            arrived = true;
+                            continue;
+                        }
+                        true => return Err(trouble),
+                        false => return Ok(None),
+                    }
                 }
             };
             if known.suspicious {
