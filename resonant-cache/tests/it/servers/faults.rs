@@ -9,7 +9,7 @@ use resonant_cache::{CacheConfig, DistributedCache, Loaded, Namespace, Namespace
 use resonant_testkit::{Redis, RedisCluster};
 use tokio::time::Instant;
 
-use super::{builder, cache, config, started, until};
+use super::{builder, cache, config, started, until, until_held};
 
 pub(super) fn quick(nodes: Vec<String>, cluster: bool) -> CacheConfig {
     let mut config =
@@ -277,8 +277,8 @@ async fn a_store_that_is_gone_or_hangs_costs_no_call_more_than_its_deadline() ->
     users.get_or_load_with("kept", source(false)).await?;
     // The echo of the fill may drop what was just put into the process.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    users.get("kept").await?;
-    until("the process holds it", || cache.usage().entries > 0).await;
+    let hold = async || drop(users.get("kept").await);
+    until_held(&cache, hold).await;
     for how in ["killed", "frozen"] {
         match how {
             "killed" => started(redis.kill().await),
@@ -323,7 +323,7 @@ async fn a_store_that_is_gone_or_hangs_costs_no_call_more_than_its_deadline() ->
         println!("FIGURE {how}: wrote again {:?} after it was back", back.elapsed());
         users.set("kept", &1).await?;
         tokio::time::sleep(Duration::from_millis(200)).await;
-        users.get("kept").await?;
+        until_held(&cache, hold).await;
     }
     Ok(())
 }

@@ -86,6 +86,19 @@ pub(crate) fn builder(config: CacheConfig) -> DistributedCacheBuilder {
     DistributedCache::builder().config(config)
 }
 
+/// Reads until the process holds what it read: a late word of an earlier write may drop the copy once more.
+pub(crate) async fn until_held(cache: &DistributedCache, read: impl AsyncFn()) {
+    let begun = Instant::now();
+    loop {
+        read().await;
+        if cache.usage().entries > 0 {
+            return;
+        }
+        assert!(begun.elapsed() < SOON, "the process never held what it read");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits for a state.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

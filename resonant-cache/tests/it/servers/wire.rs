@@ -10,7 +10,7 @@ use resonant_cache::{
 use resonant_testkit::redis::Reply;
 use serde::{Deserialize, Serialize};
 
-use super::{cache, cluster, config, server, started, until};
+use super::{cache, cluster, config, server, started, until_held};
 
 fn own_prefix(nodes: Vec<String>, cluster: bool) -> resonant_cache::CacheConfig {
     let mut config = config(nodes, cluster);
@@ -49,7 +49,11 @@ async fn plain_values_are_shared_with_any_program() -> Result<()> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
-    until("the process holds it", || cache.usage().entries > 0).await;
+    let read = async || {
+        let read = started(users.get("7").await);
+        assert_eq!(read.as_deref().map(String::as_str), Some("Hedy"));
+    };
+    until_held(&cache, read).await;
     started(node.command(["SET", &stored("8"), "no JSON"]).await);
     assert_eq!(users.get("8").await?, None, "what does not decode is a miss");
     let loaded =
