@@ -227,7 +227,8 @@ impl DistributedCache {
     /// What the cache says of its own health, without asking anybody: `cache.ok`, `cache.closed`,
     /// `cache.store.unreachable` (it still serves from this process and from loaders), `cache.store.unannounced` (changes
     /// by others are not announced, now or ever, so values stay in this process for `unannounced_max_age` at most),
-    /// `cache.loads.saturated`, `cache.journal.pending` (the store has not heard of all changes yet), `cache.bypassed`,
+    /// `cache.loads.saturated`, `cache.journal.pending` (the store has not heard of all changes yet), `cache.journal.lost`
+    /// (it will never hear of some: what was deleted may be read again until its time to live is over), `cache.bypassed`,
     /// `cache.local.bypassed` and `cache.loads.capped` (by a [switch](DistributedCache::switch)).
     pub fn findings(&self) -> Vec<Finding> {
         let core = &self.shell.core;
@@ -249,6 +250,9 @@ impl DistributedCache {
         }
         if core.journal.len() > 0 {
             findings.push(finding(Severity::Warn, "cache.journal.pending"));
+        }
+        if core.journal.lost() > 0 {
+            findings.push(finding(Severity::Warn, "cache.journal.lost"));
         }
         let Switches { bypass_local, bypass, max_loads } = core.local.panel.get();
         for (on, code) in [

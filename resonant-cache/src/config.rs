@@ -47,8 +47,9 @@ pub struct CacheConfig {
     /// or because it fell silent. A Redis server is asked for a sign of life in a quarter of it. Default 1 s.
     #[serde(with = "resonant_common::duration")]
     pub unannounced_max_age: Duration,
-    /// The most changes remembered that the store did not hear of; more clear their namespace as a whole instead. Zero
-    /// remembers none. Default 65,536.
+    /// The most changes remembered that the store did not hear of; more clear their namespace as a whole instead. Where a
+    /// clear cannot stand for them (removals at a position, and all removals of plain namespaces) the oldest are lost, which
+    /// is logged and found as `cache.journal.lost`. Zero remembers none. Default 65,536.
     pub max_journal: usize,
     /// How long a value loaded while the store is down is kept in the process. Default 1 s.
     #[serde(with = "resonant_common::duration")]

@@ -25,7 +25,8 @@ impl Core {
     ) {
         if error.is_transient() {
             for key in keys {
-                let noted = self.journal.remove(key, fence);
+                let plain = self.is_plain(key.namespace());
+                let noted = self.journal.remove(key, fence, plain);
                 self.see_to(noted);
             }
         }
@@ -44,8 +45,21 @@ impl Core {
         }
     }
 
+    fn is_plain(&self, namespace: &Arc<str>) -> bool {
+        let namespaces = self.local.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        namespaces.get(namespace).is_some_and(|namespace| namespace.config.plain)
+    }
+
     fn see_to(self: &Arc<Self>, noted: Noted) {
         self.note_journal();
+        if self.journal.begins_to_lose() {
+            tracing::warn!(
+                cache = %self.config.name,
+                max_journal = self.config.max_journal,
+                "the store has not answered for so long that removals are forgotten which no clear can stand for: values that \
+                 were deleted may be read again until their time to live is over; raise max_journal"
+            );
+        }
         if noted == Noted::Begin {
             // That the store does not answer is logged by who noticed it; this is a finding and a gauge.
             tracing::debug!(

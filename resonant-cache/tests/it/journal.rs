@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use resonant_cache::backend::{MemoryStore, Store};
+use resonant_cache::backend::{Key, MemoryStore, ReadFrom, Store};
 use resonant_cache::testing::{Fault, Faulty};
-use resonant_cache::{DistributedCache, ErrorKind, Result, SetOptions};
+use resonant_cache::{DistributedCache, ErrorKind, Loaded, Namespace, Result, SetOptions};
+use resonant_common::join::Position;
 
 use crate::support::{cache_on, exact, secs, settle};
 
@@ -59,16 +60,81 @@ async fn no_value_survives_an_outage_it_was_removed_in() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(start_paused = true)]
-async fn more_than_the_journal_holds_clears_the_namespace() -> Result<()> {
+/// The same with a journal of ten entries.
+fn outage_of_ten() -> Outage {
     let inner = Arc::new(MemoryStore::new(64 << 20));
     let store = Arc::new(Faulty::new(Arc::clone(&inner) as _, Fault::None));
     let config = resonant_cache::CacheConfig { max_journal: 10, ..Default::default() };
-    let cache =
-        match DistributedCache::builder().config(config).store(Arc::clone(&store) as _).build() {
-            Ok(cache) => cache,
-            Err(error) => panic!("{error}"),
-        };
+    match DistributedCache::builder().config(config).store(Arc::clone(&store) as _).build() {
+        Ok(cache) => Outage { inner, store, cache },
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_clear_of_a_full_journal_stands_for_a_plain_removal_or_a_fence() -> Result<()> {
+    let Outage { inner, store, cache } = outage_of_ten();
+    let plain: Namespace<u64> = cache.namespace_builder("plain").plain().open()?;
+    let users = cache.namespace::<u64>("user");
+    let at = |offset| Position { system: 1, timeline: 1, offset };
+    for n in 0..50u64 {
+        plain.set(&n.to_string(), &n).await?;
+        users.set(&n.to_string(), &n).await?;
+    }
+    store.set(Fault::Down);
+    for n in 0..4u64 {
+        assert!(plain.delete(&n.to_string()).await.is_err());
+        assert!(users.invalidate_at(&n.to_string(), at(100)).await.is_err());
+    }
+    for n in 10..50u64 {
+        assert!(users.delete(&n.to_string()).await.is_err());
+    }
+    assert!(cache.findings().iter().all(|finding| finding.code != "cache.journal.lost"));
+    store.set(Fault::None);
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(cache.usage().journalled, 0);
+    for n in 0..4u64 {
+        let key = Key::new("plain", n.to_string());
+        let held = inner.read(&[key], ReadFrom::Primary).await.remove(0)?;
+        assert_eq!(held, None, "{n} was removed");
+        let read = Loaded::new(n).at(at(99));
+        let old = async move || Ok::<_, std::io::Error>(read);
+        users.get_or_load_with(&n.to_string(), old).await?;
+        let key = Key::new("user", n.to_string());
+        let held = inner.read(&[key], ReadFrom::Primary).await.remove(0)?;
+        let kept = users.get(&n.to_string()).await?;
+        assert!(kept.is_none(), "{n} was read before its invalidation: {held:?}");
+    }
+    assert_eq!(plain.get("20").await?.as_deref(), Some(&20), "nobody removed it");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_for_want_of_room_is_found() -> Result<()> {
+    let Outage { inner, store, cache } = outage_of_ten();
+    let plain: Namespace<u64> = cache.namespace_builder("plain").plain().open()?;
+    for n in 0..50u64 {
+        plain.set(&n.to_string(), &n).await?;
+    }
+    store.set(Fault::Down);
+    for n in 0..50u64 {
+        assert!(plain.delete(&n.to_string()).await.is_err());
+        assert!(cache.usage().journalled <= 10);
+    }
+    assert!(cache.findings().iter().any(|finding| finding.code == "cache.journal.lost"));
+    store.set(Fault::None);
+    tokio::time::sleep(secs(1)).await;
+    let keys: Vec<_> = (0..50).map(|n: u64| Key::new("plain", n.to_string())).collect();
+    let left = inner.read(&keys, ReadFrom::Primary).await;
+    let left = left.into_iter().filter(|value| matches!(value, Ok(Some(_)))).count();
+    assert_eq!(left, 40, "the newest ten were made up for");
+    assert_eq!(cache.findings()[0].code, "cache.ok");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_the_journal_holds_clears_the_namespace() -> Result<()> {
+    let Outage { store, cache, .. } = outage_of_ten();
     let (many, few) = (cache.namespace::<u64>("many"), cache.namespace::<u64>("few"));
     for n in 0..100u64 {
         many.set(&n.to_string(), &n).await?;
