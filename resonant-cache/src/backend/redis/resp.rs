@@ -8,8 +8,14 @@ use super::link::{Fault, Reply};
 
 /// Arrays within arrays; no answer we ask for has more than three.
 const MAX_DEPTH: usize = 8;
-/// The longest string a server may send: its own limit.
+/// The longest string a server may send: its own limit. No whole answer is longer.
 const MAX_LENGTH: usize = 512 << 20;
+/// The longest line: a simple string, an error, a number.
+const MAX_LINE: usize = 64 << 10;
+/// Parts of one array; no answer we ask for has more than a few thousand.
+const MAX_PARTS: usize = 1 << 20;
+/// Room that is made at once for what a server says it will send; more is made when that has come.
+const MAX_ROOM: usize = 1 << 20;
 
 /// A command: its name and its arguments.
 #[derive(Clone)]
@@ -93,8 +99,12 @@ pub(super) fn next(buffer: &mut BytesMut) -> io::Result<Option<Result<Reply, Fau
             buffer.advance(length);
             Ok(Some(answer))
         }
+        Err(Stop::Short(_)) if buffer.len() > MAX_LENGTH + MAX_LINE => {
+            let what = "the server's answer is longer than its own limit";
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
         Err(Stop::Short(more)) => {
-            buffer.reserve(more);
+            buffer.reserve(more.min(MAX_ROOM));
             Ok(None)
         }
         Err(Stop::Broken(what)) => Err(io::Error::new(io::ErrorKind::InvalidData, what)),
@@ -128,6 +138,9 @@ impl<'a> Reader<'a> {
                 None => Reply::Nil,
             },
             b'*' => match length(rest)? {
+                Some(length) if length > MAX_PARTS => {
+                    return Err(Stop::Broken("the server's answer has too many parts"));
+                }
                 Some(length) => {
                     // What a server says it will send takes room when it comes.
                     let mut parts = Vec::with_capacity(length.min(64));
@@ -146,7 +159,11 @@ impl<'a> Reader<'a> {
     /// Up to the end of the line, without it.
     fn line(&mut self) -> Result<&'a [u8], Stop> {
         let rest: &'a [u8] = &self.bytes[self.at..];
-        let end = rest.iter().position(|byte| *byte == b'\r').ok_or(Stop::Short(1))?;
+        let end = match rest.iter().take(MAX_LINE).position(|byte| *byte == b'\r') {
+            Some(end) => end,
+            None if rest.len() < MAX_LINE => return Err(Stop::Short(1)),
+            None => return Err(Stop::Broken("a line of the server's answer has no end")),
+        };
         match rest.get(end + 1) {
             None => Err(Stop::Short(1)),
             Some(b'\n') => {
@@ -237,10 +254,28 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_an_error() {
         let deep = "*1\r\n".repeat(100);
-        for wire in ["?\r\n", "\r\n", ":x\r\n", "$-2\r\n", "$999999999999\r\n", "$1\r\nabc", &deep]
-        {
+        let endless = "+".repeat(MAX_LINE + 1);
+        for wire in [
+            "*1048577\r\n",
+            &endless,
+            "?\r\n",
+            "\r\n",
+            ":x\r\n",
+            "$-2\r\n",
+            "$999999999999\r\n",
+            "$1\r\nabc",
+            &deep,
+        ] {
             assert!(next(&mut BytesMut::from(wire)).is_err(), "{wire:?}");
         }
+    }
+
+    #[test]
+    fn room_is_made_for_what_has_come_and_not_for_what_is_said() -> io::Result<()> {
+        let mut buffer = BytesMut::from("$500000000\r\nabc");
+        assert!(next(&mut buffer)?.is_none());
+        assert!(buffer.capacity() < 4 << 20, "{}", buffer.capacity());
+        Ok(())
     }
 
     proptest! {

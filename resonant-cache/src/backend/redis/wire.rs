@@ -88,24 +88,30 @@ impl Wire {
     }
 }
 
-/// Finds the end of a frame, going on where it stopped: a frame of a hundred thousand keys arrives in many pieces.
+/// Frames within frames; no announcement has more than two.
+const MAX_DEPTH: usize = 8;
+/// The longest line, and the longest string: what a server sends has its limits too.
+const MAX_LINE: usize = 64 << 10;
+const MAX_LENGTH: usize = 512 << 20;
+
+/// Finds the end of a frame, going on where it stopped: a frame of a hundred thousand keys arrives in many pieces. What it lets
+/// pass is nested little enough to be decoded.
 #[derive(Debug, Default)]
 struct Scan {
     at: usize,
-    /// Parts still to come; none before the frame has begun.
-    open: Option<usize>,
+    /// Parts still to come, of the frame and of what lies open in it; none before the frame has begun.
+    open: Vec<usize>,
 }
 
 impl Scan {
     fn frame(&mut self, buffer: &[u8]) -> io::Result<Option<usize>> {
         loop {
-            if self.open == Some(0) {
-                self.open = None;
-                return Ok(Some(std::mem::take(&mut self.at)));
-            }
             let rest = &buffer[self.at..];
-            let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
-                return Ok(None);
+            let Some(end) = rest.windows(2).take(MAX_LINE).position(|pair| pair == b"\r\n") else {
+                return match rest.len() > MAX_LINE {
+                    true => Err(io::Error::other("a line without an end")),
+                    false => Ok(None),
+                };
             };
             let (kind, line) = match rest[..end].split_first() {
                 Some((kind, line)) => (*kind, line),
@@ -116,11 +122,13 @@ impl Scan {
             match kind {
                 b'*' | b'>' | b'~' => parts = length(line)?.unwrap_or(0),
                 b'%' | b'|' => parts = length(line)?.unwrap_or(0).saturating_mul(2),
-                b'$' | b'=' | b'!' => {
-                    if let Some(length) = length(line)? {
-                        next = next.saturating_add(length).saturating_add(2);
+                b'$' | b'=' | b'!' => match length(line)? {
+                    Some(length) if length > MAX_LENGTH => {
+                        return Err(io::Error::other("a string that is too long"));
                     }
-                }
+                    Some(length) => next = next + length + 2,
+                    None => {}
+                },
                 _ => {}
             }
             if buffer.len() < next {
@@ -128,7 +136,21 @@ impl Scan {
             }
             self.at = next;
             // An attribute is no part by itself; we never ask for any.
-            self.open = Some(self.open.unwrap_or(1).saturating_sub(1).saturating_add(parts));
+            if let Some(open) = self.open.last_mut() {
+                *open -= 1;
+            }
+            if parts > 0 {
+                self.open.push(parts);
+            }
+            while self.open.last() == Some(&0) {
+                self.open.pop();
+            }
+            if self.open.is_empty() {
+                return Ok(Some(std::mem::take(&mut self.at)));
+            }
+            if self.open.len() > MAX_DEPTH {
+                return Err(io::Error::other("frames are nested too deeply"));
+            }
         }
     }
 }
@@ -175,7 +197,11 @@ mod tests {
             }
             assert_eq!(found, frames, "in steps of {step}");
         }
-        assert!(Scan::default().frame(b"$x\r\n").is_err());
+        let deep = "*1\r\n".repeat(100_000);
+        let endless = "+".repeat(MAX_LINE + 2);
+        for broken in ["$x\r\n", "$999999999999\r\n", &deep, &endless] {
+            assert!(Scan::default().frame(broken.as_bytes()).is_err(), "{broken:.20}");
+        }
         Ok(())
     }
 }
