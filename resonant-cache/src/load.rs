@@ -132,7 +132,8 @@ impl<V: Send + Sync + 'static> Load<V> {
             chosen.extend(seats.into_iter().map(|seat| Chosen { seat, hold: Hold::None }));
             return (chosen, held);
         }
-        let ask = LeaseAsk { token: self.token, cleared: self.kit.ns.cleared(), ttl };
+        let (cleared, plain) = (self.kit.ns.cleared(), self.kit.ns.config.plain);
+        let ask = LeaseAsk { token: self.token, cleared, ttl, plain };
         let leases = self.kit.core.gate.lease(&self.names(&seats), ask).await;
         for (seat, lease) in seats.into_iter().zip(leases) {
             match lease {

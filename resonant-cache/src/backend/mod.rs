@@ -204,6 +204,9 @@ pub struct LeaseAsk {
     pub cleared: u64,
     /// How long the lease lasts.
     pub ttl: Duration,
+    /// Whether the key's values are [plain](crate::NamespaceBuilder::plain). A store that tells by the stored bytes whether
+    /// somebody wrote during a lease must not look for a version in them.
+    pub plain: bool,
 }
 
 /// What became of asking for a lease.

@@ -57,6 +57,20 @@ pub(super) async fn an_older_position_does_not_lower_the_fence(bench: Bench) {
     assert_eq!(bench.put_at(&key, &value("x"), AT).await, REFUSED);
 }
 
+pub(super) async fn neither_of_two_fences_is_cut_short(bench: Bench) {
+    for (n, order) in [[(AT, LONG), (AFTER, bench.short)], [(AFTER, bench.short), (AT, LONG)]]
+        .into_iter()
+        .enumerate()
+    {
+        let key = bench.key(&n.to_string());
+        for (position, ttl) in order {
+            bench.remove(&key, Some(FenceAt { position, ttl })).await;
+        }
+        bench.pass().await;
+        assert_eq!(bench.put_at(&key, &value("x"), BEFORE).await, REFUSED, "of {order:?}");
+    }
+}
+
 pub(super) async fn other_histories_are_told_apart(bench: Bench) {
     let cases = [
         (Position { timeline: 3, offset: 1, ..AT }, STORED, "a later timeline has replayed it"),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Bench, Guard, LONG, LeaseAsk, LeaseToken, Leased, REFUSED, STORED, ok, one, value};
 
 const A: LeaseToken = LeaseToken(0xA);
@@ -78,6 +80,25 @@ pub(super) async fn a_write_ends_the_lease(bench: Bench) {
     assert_eq!(bench.read(&key).await, Some(newer));
 }
 
+/// Plain bytes may look like ours, with one version.
+pub(super) async fn a_plain_write_ends_the_lease_whatever_its_bytes(bench: Bench) {
+    let key = bench.key("a");
+    let looks_like_ours = |last: u8| {
+        let mut bytes = value("7").to_vec();
+        bytes[6..12].fill(0);
+        bytes.push(last);
+        Bytes::from(bytes)
+    };
+    assert_eq!(bench.put(&key, &looks_like_ours(1), Guard::Always).await, STORED);
+    let ask = LeaseAsk { token: A, cleared: 0, ttl: LONG, plain: true };
+    let leased = bench.store.lease(std::slice::from_ref(&key), ask).await;
+    assert_eq!(ok(one(leased), "lease"), Leased::Granted);
+    assert_eq!(bench.put(&key, &looks_like_ours(2), Guard::Always).await, STORED);
+    let outcome = bench.put(&key, &looks_like_ours(0), Guard::Lease(A)).await;
+    assert_eq!(outcome, REFUSED, "a load from before the write must not store");
+    assert_eq!(bench.read(&key).await, Some(looks_like_ours(2)));
+}
+
 pub(super) async fn a_removal_ends_the_lease(bench: Bench) {
     let key = bench.key("a");
     assert_eq!(bench.lease(&key, A, LONG).await, Leased::Granted);
@@ -111,7 +132,7 @@ pub(super) async fn only_the_holder_releases(bench: Bench) {
 pub(super) async fn a_lease_from_before_a_clear_gives_way(bench: Bench) {
     let key = bench.key("a");
     let ask = async |token, cleared| {
-        let ask = LeaseAsk { token, cleared, ttl: LONG };
+        let ask = LeaseAsk { token, cleared, ttl: LONG, plain: false };
         ok(one(bench.store.lease(std::slice::from_ref(&key), ask).await), "lease")
     };
     assert_eq!(ask(A, 3).await, Leased::Granted);

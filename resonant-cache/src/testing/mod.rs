@@ -123,6 +123,7 @@ cases! { $
         a_lapsed_lease_stores_nothing,
         somebody_elses_lease_stores_nothing,
         a_write_ends_the_lease,
+        a_plain_write_ends_the_lease_whatever_its_bytes,
         a_removal_ends_the_lease,
         a_refused_write_leaves_value_and_lease,
         only_the_holder_releases,
@@ -134,6 +135,7 @@ cases! { $
         a_fence_lapses,
         a_stored_position_keeps_older_ones_out,
         an_older_position_does_not_lower_the_fence,
+        neither_of_two_fences_is_cut_short,
         other_histories_are_told_apart,
         a_fence_holds_for_its_key_only,
     }
@@ -224,7 +226,7 @@ impl Bench {
     }
 
     async fn lease(&self, key: &Key, token: LeaseToken, ttl: Duration) -> Leased {
-        let ask = LeaseAsk { token, cleared: 0, ttl };
+        let ask = LeaseAsk { token, cleared: 0, ttl, plain: false };
         ok(one(self.store.lease(std::slice::from_ref(key), ask).await), "lease")
     }
 

@@ -161,7 +161,7 @@ impl Shard {
             None if self.leases.len() >= self.max_side => self.drop_leases(now),
             _ => {}
         }
-        let LeaseAsk { token, cleared, ttl } = ask;
+        let LeaseAsk { token, cleared, ttl, .. } = ask;
         self.leases.insert(key.clone(), Lease { token, cleared, until: after(now, ttl) });
         Leased::Granted
     }

@@ -146,6 +146,9 @@ impl Conn {
                 Poll::Ready(Some(Request { batch, answers: done })) => {
                     self.output.extend_from_slice(&batch.bytes);
                     let answers = Vec::with_capacity(batch.count);
+                    if self.waiting.is_empty() {
+                        self.signs.heard();
+                    }
                     self.waiting.push_back(Waiter { left: batch.count, answers, done });
                 }
                 Poll::Ready(None) => return true,

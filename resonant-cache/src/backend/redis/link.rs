@@ -54,6 +54,8 @@ pub(super) type Answer = Result<Reply, Fault>;
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
+    /// How long a server may owe an answer and say nothing at all before its connection is taken for dead.
+    pub(super) silence: Duration,
     pub(super) database: u8,
     pub(super) tls: Option<Tls>,
     /// Commands that may be on their way.
@@ -67,23 +69,26 @@ pub(super) type SharedSettings = Arc<Settings>;
 #[derive(Debug)]
 pub(super) struct Signs {
     born: Instant,
-    /// Milliseconds after `born` at which something was last heard.
-    heard: AtomicU64,
+    /// Microseconds after `born` since which the server owes an answer and has said nothing.
+    silent: AtomicU64,
     end: Mutex<Option<String>>,
 }
 
 impl Signs {
+    /// The server said something, or begins to owe an answer.
     pub(super) fn heard(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard.store(now, Ordering::Relaxed);
+        let now = u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.silent.store(now, Ordering::Relaxed);
     }
 
     pub(super) fn broke(&self, error: &io::Error) {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
     }
 
-    fn last_heard(&self) -> Instant {
-        self.born + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    /// For how long the server has said nothing, while somebody waits.
+    fn silence(&self) -> Duration {
+        let since = Duration::from_micros(self.silent.load(Ordering::Relaxed));
+        self.born.elapsed().saturating_sub(since)
     }
 
     fn fault(&self) -> Fault {
@@ -97,6 +102,7 @@ pub(super) struct Link {
     queue: mpsc::Sender<Request>,
     on_their_way: AtomicUsize,
     most: usize,
+    silence: Duration,
     signs: Arc<Signs>,
     task: tokio::sync::Mutex<JoinHandle<()>>,
     abort: tokio::task::AbortHandle,
@@ -155,13 +161,15 @@ impl Link {
         let stream = wire::open(address, settings).await;
         let stream = stream.map_err(|error| Fault::Broken(error.to_string()))?;
         let (queue, queued) = mpsc::channel(settings.max_queued);
-        let (heard, end) = (AtomicU64::new(0), Mutex::default());
-        let signs = Arc::new(Signs { born: Instant::now(), heard, end });
+        let (silent, end) = (AtomicU64::new(0), Mutex::default());
+        let signs = Arc::new(Signs { born: Instant::now(), silent, end });
         let task = tokio::spawn(Conn::new(stream, queued, Arc::clone(&signs)).run());
         let link = Self {
             queue,
             on_their_way: AtomicUsize::new(0),
             most: settings.max_queued,
+            // A replica is given up sooner: there are others to ask.
+            silence: if readonly { settings.silence / 5 } else { settings.silence },
             signs,
             abort: task.abort_handle(),
             task: tokio::sync::Mutex::new(task),
@@ -192,14 +200,14 @@ impl Link {
         Ok(link)
     }
 
-    /// Sends commands one after another, without waiting in between, and answers for each. On a timeout with no answer
-    /// to anybody in all that time the connection is taken for dead, and ended.
+    /// Sends commands one after another, without waiting in between, and answers for each. A timeout ends the connection if
+    /// the server has owed an answer for long and said nothing to anybody; a caller with little time left proves nothing.
     pub(super) async fn exchange(&self, batch: Batch, limit: Duration) -> Vec<Answer> {
-        let (count, sent) = (batch.count, Instant::now());
+        let count = batch.count;
         match tokio::time::timeout(limit, self.send(batch)).await {
             Ok(answers) => answers,
             Err(_) => {
-                if self.signs.last_heard() < sent {
+                if self.signs.silence() >= self.silence {
                     self.end();
                 }
                 vec![Err(Fault::TimedOut(limit)); count]
@@ -253,5 +261,82 @@ struct Leave<'a> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.counter.fetch_sub(self.count, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connect(address: &Address, silence: Duration) -> Link {
+        let Ok(targets) = Targets::parse(&[format!("redis://{address}")], false) else {
+            panic!("it is a node's URL")
+        };
+        let connect_timeout = Duration::from_secs(10);
+        let settings =
+            Settings { connect_timeout, silence, database: 0, tls: None, max_queued: 4096 };
+        match Link::connect(address, &targets, false, &settings).await {
+            Ok(link) => link,
+            Err(fault) => panic!("the server greets: {fault:?}"),
+        }
+    }
+
+    /// A server that greets, and then answers each read when it is told to.
+    async fn slow_server() -> io::Result<(Address, mpsc::Sender<()>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let (go, mut may) = mpsc::channel::<()>(1);
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await?;
+            let mut room = [0u8; 1024];
+            let _ = socket.read(&mut room).await?;
+            socket.write_all(b"+PONG\r\n").await?;
+            while may.recv().await.is_some() {
+                socket.write_all(b"+OK\r\n").await?;
+            }
+            Ok::<_, io::Error>(())
+        });
+        Ok((Address { host: "127.0.0.1".into(), port }, go))
+    }
+
+    fn ping() -> Batch {
+        Batch::of([&Command::new("PING", [])])
+    }
+
+    #[tokio::test]
+    async fn a_caller_with_little_time_left_ends_nobodys_connection() -> io::Result<()> {
+        let (address, go) = slow_server().await?;
+        let link = connect(&address, Duration::from_secs(60)).await;
+        let patient = async {
+            let answers = link.exchange(ping(), Duration::from_secs(30)).await;
+            assert!(matches!(answers[..], [Ok(_)]), "{answers:?}");
+        };
+        let hurried = async {
+            for _ in 0..10 {
+                let answers = link.exchange(ping(), Duration::from_millis(1)).await;
+                assert!(matches!(answers[..], [Err(Fault::TimedOut(_))]), "{answers:?}");
+                assert!(!link.is_ended());
+            }
+            let _ = go.send(()).await;
+        };
+        tokio::join!(patient, hurried);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_server_that_owes_answers_for_long_is_given_up_even_by_short_callers()
+    -> io::Result<()> {
+        let (address, _go) = slow_server().await?;
+        let link = connect(&address, Duration::from_millis(50)).await;
+        let begun = Instant::now();
+        while !link.is_ended() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it is never given up");
+            let _ = link.exchange(ping(), Duration::from_millis(2)).await;
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(50), "{:?}", begun.elapsed());
+        Ok(())
     }
 }

@@ -125,6 +125,7 @@ impl RedisStore {
         }
         let settings = Settings {
             connect_timeout: (config.command_timeout / 2).max(Duration::from_millis(1)),
+            silence: config.command_timeout * 3 / 8,
             database: targets.database,
             tls: tls_for(&targets, config)?,
             max_queued: MAX_QUEUED,
@@ -290,7 +291,8 @@ impl Store for RedisStore {
     }
 
     async fn lease(&self, keys: &[Key], ask: LeaseAsk) -> Vec<Result<Leased>> {
-        let args = [token(ask.token), number(ask.cleared), number(millis(ask.ttl))];
+        let plain = number(u8::from(ask.plain));
+        let args = [token(ask.token), number(ask.cleared), number(millis(ask.ttl)), plain];
         let job = |key| {
             let names = self.names(key);
             Job::script(&LEASE, [names.lease(), names.value], args.clone(), true)

@@ -30,7 +30,8 @@ macro_rules! script {
     };
 }
 
-/// Whether a read includes everything up to a fence; `raise` puts a fence up unless a higher one stands.
+/// Whether a read includes everything up to a fence; `raise` puts a fence up. Of two that compare the higher one stays, for as
+/// long as either would; one that does not compare takes the other's place.
 macro_rules! fences {
     () => {
         r"
@@ -44,9 +45,12 @@ local function reached(read, fence)
 end
 local function raise(key, position, ttl)
   local held = redis.call('GET', key)
-  if not held or #held ~= 20 or held:sub(1, 8) ~= position:sub(1, 8) or reached(position, held) then
-    redis.call('SET', key, position, 'PX', ttl)
+  if held and #held == 20 and held:sub(1, 8) == position:sub(1, 8) then
+    if not reached(position, held) then position = held end
+    local left = redis.call('PTTL', key)
+    if left > tonumber(ttl) then ttl = string.format('%.0f', left) end
   end
+  redis.call('SET', key, position, 'PX', ttl)
 end
 "
     };
@@ -72,26 +76,28 @@ end
 /// Whether what was there when a lease was granted is still there, or has run out: then nobody wrote in between.
 ///
 /// A write without a condition is a plain `SET`, which costs what it costs with any client, and knows nothing of leases. So a
-/// lease remembers what was stored when it was granted: the version of the value, or the digest of what is no value of ours.
+/// lease remembers what was stored when it was granted: the version of the value, or the digest of what is no value of ours,
+/// or plain: of plain values any first byte may be the one that ours begin with.
 /// A plain `SET` lives for [`LEASES_REMEMBER`] at least, so that it cannot have come and gone while a lease is younger than
 /// that. For a lease that may get older a mark that nobody takes for a value is put where there is none.
 macro_rules! stamps {
     () => {
         r"
-local function stamp(key)
+local function stamp(key, plain)
   local head = redis.pcall('GETRANGE', key, 0, 21)
   if type(head) ~= 'string' then return '!' end
   if head == '' then return '-' end
-  if #head == 22 and head:byte(1) == 161 then return head:sub(7, 12) end
+  if not plain and #head == 22 and head:byte(1) == 161 then return head:sub(7, 12) end
   return redis.sha1hex(redis.call('GET', key))
 end
 local function clock()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
-local function untouched(held, stamped)
+local function untouched(held, key)
   local since, was = held:match('^%d+ (%d+) (.*)$', 9)
   if not since then return false end
+  local stamped = stamp(key, #was == 40)
   if stamped == '-' then return clock() - tonumber(since) < 240000 end
   return stamped == was
 end
@@ -117,7 +123,7 @@ script!(
 local guard, wanted, position = ARGV[3], ARGV[4], ARGV[5]
 if guard == 'l' then
   local lease = redis.call('GET', KEYS[2])
-  if not lease or lease:sub(1, 8) ~= wanted or not untouched(lease, stamp(KEYS[1])) then return 0 end
+  if not lease or lease:sub(1, 8) ~= wanted or not untouched(lease, KEYS[1]) then return 0 end
 elseif guard ~= '' then
   local head = redis.pcall('GETRANGE', KEYS[1], 0, 21)
   local version = type(head) == 'string' and #head == 22 and head:byte(1) == 161 and head:sub(7, 12)
@@ -156,19 +162,20 @@ return marked and 0 or removed
 );
 
 script!(
-    /// KEYS: lease, value. ARGV: token, cleared, ttl. Answers -1 when granted, else how long it is held.
+    /// KEYS: lease, value. ARGV: token, cleared, ttl, whether values are plain. Answers -1 when granted, else how long it is held.
     LEASE,
     concat!(
         stamps!(),
         r"
-local held, stamped = redis.call('GET', KEYS[1]), stamp(KEYS[2])
-if held and held:sub(1, 8) ~= ARGV[1] and untouched(held, stamped)
+local plain = ARGV[4] == '1'
+local held, stamped = redis.call('GET', KEYS[1]), stamp(KEYS[2], plain)
+if held and held:sub(1, 8) ~= ARGV[1] and untouched(held, KEYS[2])
   and tonumber(ARGV[2]) <= tonumber(held:match('^%d+', 9)) then
   return math.max(redis.call('PTTL', KEYS[1]), 0)
 end
 if stamped == '-' and tonumber(ARGV[3]) > 240000 then
   redis.call('SET', KEYS[2], '\0lease:' .. ARGV[1], 'PX', ARGV[3])
-  stamped = stamp(KEYS[2])
+  stamped = stamp(KEYS[2], plain)
 end
 local lease = ARGV[1] .. ARGV[2] .. ' ' .. string.format('%.0f', clock()) .. ' ' .. stamped
 redis.call('SET', KEYS[1], lease, 'PX', ARGV[3])
