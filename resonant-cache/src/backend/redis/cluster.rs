@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::clock::Clock;
+use super::driver::{Fault, Reply, SharedSettings};
 use super::ear;
 use super::hub::Hub;
 use super::lag::MAX_LAG;
-use super::link::{Fault, Reply, SharedSettings};
 use super::node::Node;
-use super::resp::{Batch, Command};
+use super::resp::Command;
 use super::slots::{self, Range, SLOTS};
 use super::target::{Address, Targets};
 
@@ -277,13 +277,14 @@ impl Cluster {
 
     async fn ask(&self, nodes: Vec<Arc<Node>>) -> Result<Vec<Range>, Fault> {
         let limit = self.settings.connect_timeout;
-        let mut asking: FuturesUnordered<_> = nodes
-            .iter()
-            .map(|node| async move {
-                let question = Batch::of([&Command::of("CLUSTER", &["SLOTS"])]);
-                (node.exchange(question, limit).await.pop(), node.address())
-            })
-            .collect();
+        let question = &Command::of("CLUSTER", &["SLOTS"]);
+        let mut asking: FuturesUnordered<_> =
+            nodes
+                .iter()
+                .map(|node| async move {
+                    (node.exchange(&[question], limit).await.pop(), node.address())
+                })
+                .collect();
         let mut why = Fault::Down("no server of the cluster can be reached".into());
         while let Some((answer, asked)) = asking.next().await {
             match answer {
@@ -342,9 +343,9 @@ impl Cluster {
             Ok(map) => map?,
             Err(_) => return Err(Fault::TimedOut(limit)),
         };
+        let ping = &Command::new("PING", []);
         let pings = map.primaries().into_iter().map(|address| async move {
-            let ping = Batch::of([&Command::new("PING", [])]);
-            self.node(&address, false).exchange(ping, limit).await
+            self.node(&address, false).exchange(&[ping], limit).await
         });
         let mut answers = futures::future::join_all(pings).await.into_iter().flatten();
         answers.try_for_each(|answer| answer.map(drop))
@@ -380,10 +381,10 @@ impl Cluster {
 
     /// How far a server is in its replication, and whether it hears its primary.
     async fn offset(&self, address: &Address, replica: bool) -> Option<(u64, bool)> {
-        let question = Batch::of([&Command::of("INFO", &["replication"])]);
+        let question = Command::of("INFO", &["replication"]);
         let limit = self.settings.connect_timeout;
         let Some(Ok(Reply::Bytes(text))) =
-            self.node(address, replica).exchange(question, limit).await.pop()
+            self.node(address, replica).exchange(&[&question], limit).await.pop()
         else {
             return None;
         };

@@ -14,7 +14,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::link::{Answer, Fault, Signs};
+use super::driver::{Answer, Fault, Signs};
 use super::resp::{self, Batch};
 use super::wire::Stream;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::link::Fault;
+use super::driver::Fault;
 use crate::error::{Error, ErrorKind};
 
 impl fmt::Display for Fault {

@@ -30,6 +30,7 @@
 mod clock;
 mod cluster;
 mod conn;
+mod driver;
 mod ear;
 mod error;
 mod hub;
@@ -54,8 +55,8 @@ use resonant_common::join::Position;
 use tokio::time::Instant;
 
 use self::cluster::Cluster;
+use self::driver::{Fault, Reply, Settings};
 use self::hub::{Hub, fingerprint};
-use self::link::{Fault, Reply, Settings};
 use self::route::{Job, number};
 use self::scripts::{
     ADD, BUMP, EPOCHS, EPOCHS_THERE, LEASE, LEASES_REMEMBER, RELEASE, REMOVE, WRITE, is_mark,

@@ -7,8 +7,8 @@ use resonant_common::backoff::Backoff;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::link::{Answer, Fault, Link, SharedSettings};
-use super::resp::Batch;
+use super::driver::{Answer, Fault, Link, SharedSettings};
+use super::resp::Command;
 use super::target::{Address, Targets};
 
 const RECONNECT: Backoff =
@@ -80,17 +80,17 @@ impl Node {
     }
 
     /// Sends commands and answers for each.
-    pub(super) async fn exchange(&self, batch: Batch, limit: Duration) -> Vec<Answer> {
-        let count = batch.count;
+    pub(super) async fn exchange(&self, commands: &[&Command], limit: Duration) -> Vec<Answer> {
+        let count = commands.len();
         let up = match &*self.shared.state.borrow() {
             State::Up(link) if !link.is_ended() => Some(Arc::clone(link)),
             _ => None,
         };
         if let Some(link) = up {
-            return link.exchange(batch, limit).await;
+            return link.exchange(commands, limit).await;
         }
         match tokio::time::timeout(limit, self.link()).await {
-            Ok(Ok(link)) => link.exchange(batch, limit).await,
+            Ok(Ok(link)) => link.exchange(commands, limit).await,
             Ok(Err(fault)) => vec![Err(fault); count],
             Err(_) => {
                 vec![Err(Fault::Down(format!("{} does not answer", self.shared.address))); count]

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::link::{Fault, Reply};
+use super::driver::{Fault, Reply};
 
 /// Arrays within arrays; no answer we ask for has more than three.
 const MAX_DEPTH: usize = 8;

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, Map};
+use super::driver::{Answer, Fault, Reply};
 use super::hub::fingerprint;
-use super::link::{Answer, Fault, Reply};
 use super::node::Node;
-use super::resp::{Batch, Command};
+use super::resp::Command;
 use super::scripts::Script;
 use super::slots::{redirection, slot};
 use super::target::Address;
@@ -104,7 +104,7 @@ impl Cluster {
             },
             _ => (0..jobs.len()).map(|index| Pending { index, to: To::Owner }).collect(),
         };
-        let late = Fault::TimedOut(self.command_timeout);
+        let (late, asking) = (Fault::TimedOut(self.command_timeout), Command::new("ASKING", []));
         let mut answers: Vec<_> = jobs.iter().map(|_| Err(late.clone())).collect();
         for round in 0..MAX_ROUNDS {
             let map = match tokio::time::timeout_at(deadline, self.map()).await {
@@ -118,9 +118,9 @@ impl Cluster {
             }
             let limit = deadline.saturating_duration_since(Instant::now());
             let exchanges = groups.into_iter().map(|(node, group)| {
-                let batch = batch(&jobs, &group);
+                let commands = commands(&jobs, &group, &asking);
                 let limit = self.patience(&node).min(limit);
-                async move { (node.exchange(batch, limit).await, node, group) }
+                async move { (node.exchange(&commands, limit).await, node, group) }
             });
             let mut pause = false;
             for (replies, node, group) in futures::future::join_all(exchanges).await {
@@ -164,8 +164,7 @@ impl Cluster {
     async fn once(&self, job: &mut Job) -> Option<Next> {
         let map = self.known_map()?;
         let node = self.pick(&map, job, &To::Owner)?;
-        let batch = Batch::of([&job.command]);
-        let reply = node.exchange(batch, self.patience(&node)).await.pop();
+        let reply = node.exchange(&[&job.command], self.patience(&node)).await.pop();
         let none = || Err(Fault::Broken("the command was not answered".into()));
         Some(self.next(job, &To::Owner, &node, reply.unwrap_or_else(none)))
     }
@@ -184,7 +183,7 @@ impl Cluster {
         command.name = "EVAL";
         command.args[0] = Bytes::from_static(job.script?.text.as_bytes());
         for replica in &map.range(job.slot)?.replicas {
-            let answers = self.node(replica, true).exchange(Batch::of([&command]), limit).await;
+            let answers = self.node(replica, true).exchange(&[&command], limit).await;
             if let Some(Ok(reply)) = answers.into_iter().next() {
                 return Some(reply);
             }
@@ -289,13 +288,13 @@ enum Next {
 }
 
 /// The commands of a group; one that asks goes behind its permission to, with nothing in between.
-fn batch(jobs: &[Job], group: &[Pending]) -> Batch {
-    let mut batch = Batch::default();
+fn commands<'a>(jobs: &'a [Job], group: &[Pending], asking: &'a Command) -> Vec<&'a Command> {
+    let mut commands = Vec::with_capacity(group.len());
     for entry in group {
         if matches!(entry.to, To::Ask(_)) {
-            batch.push(&Command::new("ASKING", []));
+            commands.push(asking);
         }
-        batch.push(&jobs[entry.index].command);
+        commands.push(&jobs[entry.index].command);
     }
-    batch
+    commands
 }

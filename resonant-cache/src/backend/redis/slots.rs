@@ -1,6 +1,6 @@
 //! Which slot a key has, and which servers have it.
 
-use super::link::Reply;
+use super::driver::Reply;
 use super::target::Address;
 
 pub(super) const SLOTS: u16 = 16_384;

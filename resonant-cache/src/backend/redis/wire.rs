@@ -8,7 +8,7 @@ use redis_protocol::resp3::types::BytesFrame;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::link::Settings;
+use super::driver::Settings;
 use super::target::{Address, Login};
 
 /// TCP or TLS.

@@ -1,0 +1,248 @@
+//! The seam: one connection to one server, whoever drives it. What is above it knows of no driver; what is below it knows of
+//! no cache.
+//!
+//! A driver brings four things: it opens a connection, sends commands on it, ends it, and says when it has ended. All that is
+//! a matter of judgement (who logs in, how many may wait, for how long, and when a server is taken for dead) is decided here,
+//! once.
+
+mod signs;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub(super) use self::signs::Signs;
+use super::link;
+use super::resp::Command;
+use super::target::{Address, Login, Targets};
+use super::tls::Tls;
+
+/// What a server answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Reply {
+    Nil,
+    Int(i64),
+    Bytes(Bytes),
+    Array(Vec<Reply>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    /// The server refused; its text. Nothing was done.
+    Refused(String),
+    /// The connection ended before the answer came.
+    Broken(String),
+    /// The answer did not come in time.
+    TimedOut(Duration),
+    /// The server cannot be reached; nothing was sent.
+    Down(String),
+}
+
+/// One command's end.
+pub(super) type Answer = Result<Reply, Fault>;
+
+/// How connections are made.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) connect_timeout: Duration,
+    /// How long a server may owe an answer and say nothing at all before its connection is taken for dead.
+    pub(super) silence: Duration,
+    pub(super) database: u8,
+    pub(super) tls: Option<Tls>,
+    /// Commands that may be on their way.
+    pub(super) max_queued: usize,
+}
+
+/// Shared by everything that connects.
+pub(super) type SharedSettings = Arc<Settings>;
+
+/// A connection to one server, logged in.
+///
+/// # Contract
+///
+/// 1. **One connection.** No topology, no redirection, no retry, no reconnection: a connection that breaks is over, and
+///    another is made with [`connect`](Link::connect). Redirections and refusals come back as the server's own words
+///    ([`Fault::Refused`]).
+/// 2. **In order.** The commands of one [`exchange`](Link::exchange) are carried out in their order, and what follows an
+///    `ASKING` follows it with nothing of others in between. There is an answer for each, in the same order.
+/// 3. **Pipelined.** Any number of callers exchange at a time; none waits for another's answer before its commands are sent.
+/// 4. **Honest ends.** [`Fault::Refused`] and [`Fault::Down`] only for what was certainly not carried out; where that is not
+///    known, [`Fault::Broken`] or [`Fault::TimedOut`].
+/// 5. **Deadlines.** Every exchange ends within its limit. A server that owed an answer for `silence` and said nothing to
+///    anybody is taken for dead then: the connection is [ended](Link::end), so that nobody waits for it again. What a driver
+///    notes in its [`Signs`] decides that.
+/// 6. **No afterlife.** Once [`ended`](Link::ended) has returned, nothing that was given to the connection reaches the server
+///    any more: what the next one sends comes after it. Dropping a link ends it.
+/// 7. **Bounded.** At most `max_queued` commands are on their way, unless one exchange alone has more; further ones fail at
+///    once, as [`Fault::Down`].
+/// 8. **Nothing borrowed.** The bytes of an answer are as long as they say and hold no larger buffer.
+///
+/// Announcements are no part of it: each primary has an [ear](super::ear), on a connection that is always our own, because
+/// none may be lost, merged or reordered there.
+#[derive(Debug)]
+pub(super) struct Link {
+    wire: Wire,
+    on_their_way: AtomicUsize,
+    most: usize,
+    silence: Duration,
+}
+
+/// A connection by one of the drivers.
+#[derive(Debug)]
+enum Wire {
+    Native(link::Link),
+}
+
+/// The same of whichever driver it is.
+macro_rules! either {
+    ($wire:expr, $link:ident => $what:expr) => {
+        match $wire {
+            Wire::Native($link) => $what,
+        }
+    };
+}
+
+impl Link {
+    /// Connects and logs in. `readonly` asks a replica to answer reads.
+    pub(super) async fn connect(
+        address: &Address,
+        targets: &Targets,
+        readonly: bool,
+        settings: &Settings,
+    ) -> Result<Self, Fault> {
+        let limit = settings.connect_timeout;
+        let connecting = async {
+            let login = async || {
+                let login = targets.login(address).await;
+                login.map_err(|error| Fault::Down(format!("there are no credentials: {error}")))
+            };
+            let first = login().await?;
+            let refused = match Self::open(address, &first, readonly, settings).await {
+                Err(fault) if fault.code() == "WRONGPASS" && targets.provider.is_some() => fault,
+                end => return end,
+            };
+            // They may have been changed in between.
+            let second = login().await?;
+            if second == first {
+                return Err(refused);
+            }
+            Self::open(address, &second, readonly, settings).await
+        };
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(link) => link,
+            Err(_) => Err(Fault::TimedOut(limit)),
+        }
+    }
+
+    async fn open(
+        address: &Address,
+        login: &Login,
+        readonly: bool,
+        settings: &Settings,
+    ) -> Result<Self, Fault> {
+        let wire = Wire::Native(link::Link::open(address, settings).await?);
+        let link = Self {
+            wire,
+            on_their_way: AtomicUsize::new(0),
+            most: settings.max_queued,
+            // A replica is given up sooner: there are others to ask.
+            silence: if readonly { settings.silence / 5 } else { settings.silence },
+        };
+        link.greet(login, readonly, settings).await?;
+        Ok(link)
+    }
+
+    /// Logs in, unless the driver did, and chooses what is spoken to.
+    async fn greet(&self, login: &Login, readonly: bool, settings: &Settings) -> Result<(), Fault> {
+        let mut greeting = Vec::new();
+        if let Some(password) = &login.password {
+            let words = login.user.iter().chain([password]);
+            greeting.push(Command::new("AUTH", words.cloned().map(Bytes::from)));
+        }
+        let chosen = (settings.database != 0).then_some(greeting.len());
+        if settings.database != 0 {
+            let number = Bytes::from(settings.database.to_string());
+            greeting.push(Command::new("SELECT", [number]));
+        }
+        if readonly {
+            greeting.push(Command::new("READONLY", []));
+        }
+        // Nobody logs in unseen: who is refused fails here, and not at the first command.
+        greeting.push(Command::new("PING", []));
+        let greeting: Vec<_> = greeting.iter().collect();
+        let answers = self.send(&greeting).await;
+        for (place, answer) in answers.into_iter().enumerate() {
+            match answer {
+                // Who may not say PING may still do what he is here for, but not in another database than he was told.
+                Ok(_) => {}
+                Err(fault) if fault.code() == "NOPERM" && chosen != Some(place) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends commands one after another, without waiting in between, and answers for each. A timeout ends the connection if
+    /// the server has owed an answer for long and said nothing to anybody; a caller with little time left proves nothing.
+    pub(super) async fn exchange(&self, commands: &[&Command], limit: Duration) -> Vec<Answer> {
+        match tokio::time::timeout(limit, self.send(commands)).await {
+            Ok(answers) => answers,
+            Err(_) => {
+                if either!(&self.wire, link => link.signs()).silence() >= self.silence {
+                    self.end();
+                }
+                vec![Err(Fault::TimedOut(limit)); commands.len()]
+            }
+        }
+    }
+
+    async fn send(&self, commands: &[&Command]) -> Vec<Answer> {
+        let count = commands.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let before = self.on_their_way.fetch_add(count, Ordering::Relaxed);
+        let _leave = Leave { counter: &self.on_their_way, count };
+        if before > 0 && before + count > self.most {
+            return all(count, Fault::Down("too many commands wait for the server".into()));
+        }
+        either!(&self.wire, link => link.send(commands).await)
+    }
+
+    /// Ends the connection; what is unanswered fails.
+    pub(super) fn end(&self) {
+        either!(&self.wire, link => link.end());
+    }
+
+    /// Returns when the connection has ended, and another may be made. For one caller.
+    pub(super) async fn ended(&self) {
+        either!(&self.wire, link => link.ended().await);
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(super) fn is_ended(&self) -> bool {
+        either!(&self.wire, link => link.is_ended())
+    }
+}
+
+/// The same for each of so many commands.
+pub(super) fn all(count: usize, fault: Fault) -> Vec<Answer> {
+    vec![Err(fault); count]
+}
+
+/// Commands that are on their way no more when it is dropped.
+struct Leave<'a> {
+    counter: &'a AtomicUsize,
+    count: usize,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(self.count, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,286 @@
+//! The contract of the seam, for each driver, against a server that does what it is told.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(30);
+
+const DRIVERS: [&str; 1] = ["native"];
+
+/// What a server was told, a line for each command, and what it says to each; to some it says nothing.
+#[derive(Debug, Default)]
+struct Server {
+    heard: Mutex<Vec<String>>,
+    ended: tokio::sync::Notify,
+    gate: tokio::sync::Notify,
+}
+
+impl Server {
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn say(command: &str) -> Option<String> {
+        let mut words = command.splitn(2, ' ');
+        Some(match (words.next().unwrap_or_default(), words.next()) {
+            ("ECHO", Some(rest)) => format!("${}\r\n{rest}\r\n", rest.len()),
+            ("REFUSE", Some(rest)) => format!("-{rest}\r\n"),
+            ("WAIT", _) => return None,
+            _ => "+OK\r\n".to_owned(),
+        })
+    }
+
+    async fn talk(&self, socket: TcpStream) -> io::Result<()> {
+        let mut socket = BufReader::new(socket);
+        loop {
+            let mut words = Vec::new();
+            for _ in 0..length(&mut socket).await? {
+                let mut word = vec![0; length(&mut socket).await? + 2];
+                socket.read_exact(&mut word).await?;
+                word.truncate(word.len() - 2);
+                words.push(String::from_utf8_lossy(&word).into_owned());
+            }
+            let command = words.join(" ");
+            let answer = Self::say(&command);
+            let waits = command == "GATE";
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+            if waits {
+                self.gate.notified().await;
+            }
+            if let Some(answer) = answer {
+                socket.write_all(answer.as_bytes()).await?;
+            }
+        }
+    }
+}
+
+/// The number on a line behind its first sign.
+async fn length(socket: &mut BufReader<TcpStream>) -> io::Result<usize> {
+    let mut line = String::new();
+    if socket.read_line(&mut line).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    line.trim().get(1..).and_then(|digits| digits.parse().ok()).ok_or(io::ErrorKind::Other.into())
+}
+
+async fn connected(driver: &str, max_queued: usize) -> io::Result<(Link, Arc<Server>)> {
+    patient(driver, max_queued, SOON).await
+}
+
+async fn patient(
+    driver: &str,
+    max_queued: usize,
+    silence: Duration,
+) -> io::Result<(Link, Arc<Server>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = Address { host: "127.0.0.1".into(), port: listener.local_addr()?.port() };
+    let server = Arc::new(Server::default());
+    let serving = Arc::clone(&server);
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await?;
+        let _ = serving.talk(socket).await;
+        serving.ended.notify_one();
+        Ok::<_, io::Error>(())
+    });
+    let targets =
+        Targets::parse(&[format!("redis://{address}")], false).map_err(io::Error::other)?;
+    let settings = Settings { connect_timeout: SOON, silence, database: 0, tls: None, max_queued };
+    match Link::connect(&address, &targets, false, &settings).await {
+        Ok(link) => Ok((link, server)),
+        Err(fault) => Err(io::Error::other(format!("{driver}: {fault}"))),
+    }
+}
+
+fn command(name: &'static str, word: &str) -> Command {
+    Command::new(name, [Bytes::copy_from_slice(word.as_bytes())])
+}
+
+fn text(answer: &Answer) -> String {
+    match answer {
+        Ok(Reply::Bytes(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_stand_in_order_and_refusals_are_the_servers_own_words() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, _) = connected(driver, 64).await?;
+        let words = [
+            "LOADING Redis is loading",
+            "READONLY You can't write against a read only replica.",
+            "MOVED 1 h:2",
+        ];
+        let refuse = words.map(|word| command("REFUSE", word));
+        let (one, two) = (command("ECHO", "one"), command("ECHO", "two"));
+        let answers = link.exchange(&[&one, &refuse[0], &refuse[1], &refuse[2], &two], SOON).await;
+        assert_eq!([text(&answers[0]), text(&answers[4])], ["one", "two"], "{driver:?}");
+        for (answer, word) in answers[1..4].iter().zip(words) {
+            assert!(matches!(answer, Err(Fault::Refused(text)) if text == word), "{answer:?}");
+        }
+        assert!(!link.is_ended(), "{driver:?}");
+        assert!(link.exchange(&[], SOON).await.is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_asks_is_followed_by_its_command() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, server) = connected(driver, 65_536).await?;
+        let (ask, echo) = (Command::new("ASKING", []), command("ECHO", "mine"));
+        let many: Vec<_> = (0..400).map(|_| [&ask, &echo, &ask, &echo]).collect();
+        let alone = command("ECHO", "theirs");
+        let asking = many.iter().map(|commands| link.exchange(commands, SOON));
+        let others = (0..400).map(|_| [&alone]).collect::<Vec<_>>();
+        let others = others.iter().map(|commands| link.exchange(commands, SOON));
+        let interleaved = asking.zip(others).map(|(one, other)| futures::future::join(one, other));
+        for (answers, _) in futures::future::join_all(interleaved).await {
+            assert_eq!([text(&answers[1]), text(&answers[3])], ["mine", "mine"], "{driver:?}");
+        }
+        let heard = server.heard();
+        let asked = heard.windows(2).filter(|pair| pair[0] == "ASKING");
+        let mut count = 0;
+        for pair in asked {
+            assert_eq!(pair[1], "ECHO mine", "{driver:?}");
+            count += 1;
+        }
+        assert_eq!(count, 800);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_nothing_is_given_up_and_hears_nothing_more() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, server) = patient(driver, 64, Duration::from_millis(200)).await?;
+        let begun = Instant::now();
+        let limit = Duration::from_millis(300);
+        let silent = command("WAIT", "x");
+        let answers = link.exchange(&[&silent, &silent], limit).await;
+        assert!(matches!(&answers[..], [Err(Fault::TimedOut(_)), Err(Fault::TimedOut(_))]));
+        assert!(begun.elapsed() < SOON / 2, "{driver:?}: {:?}", begun.elapsed());
+        assert!(tokio::time::timeout(SOON, link.ended()).await.is_ok(), "{driver:?}");
+        assert!(link.is_ended(), "{driver:?}");
+        let late = command("ECHO", "late");
+        let answers = link.exchange(&[&late], SOON).await;
+        assert!(matches!(&answers[..], [Err(Fault::Down(_))]), "{driver:?}: {answers:?}");
+        assert!(tokio::time::timeout(SOON, server.ended.notified()).await.is_ok(), "{driver:?}");
+        assert!(!server.heard().iter().any(|heard| heard == "ECHO late"), "{driver:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_with_little_time_left_ends_nobodys_connection() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, server) = connected(driver, 64).await?;
+        let (gate, ping) = (Command::new("GATE", []), Command::new("PING", []));
+        let with_time = async {
+            let answers = link.exchange(&[&gate], SOON).await;
+            assert!(matches!(answers[..], [Ok(_)]), "{driver:?}: {answers:?}");
+        };
+        let hurried = async {
+            for _ in 0..10 {
+                let answers = link.exchange(&[&ping], Duration::from_millis(1)).await;
+                assert!(matches!(answers[..], [Err(Fault::TimedOut(_))]), "{answers:?}");
+                assert!(!link.is_ended(), "{driver:?}");
+            }
+            server.gate.notify_one();
+        };
+        tokio::join!(with_time, hurried);
+        // What the hurried ones left behind is owed no more.
+        let answers = link.exchange(&[&ping], SOON).await;
+        assert!(matches!(answers[..], [Ok(_)]), "{driver:?}: {answers:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_owes_answers_for_long_is_given_up_even_by_short_callers() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, _) = patient(driver, 64, Duration::from_millis(50)).await?;
+        // All that is behind it waits as well.
+        let gate = Command::new("GATE", []);
+        let begun = Instant::now();
+        while !link.is_ended() {
+            assert!(begun.elapsed() < SOON, "{driver:?}: it is never given up");
+            let _ = link.exchange(&[&gate], Duration::from_millis(2)).await;
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(50), "{driver:?}: {:?}", begun.elapsed());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answered_those_who_left_owes_nothing() -> io::Result<()> {
+    for driver in DRIVERS {
+        let silence = Duration::from_millis(200);
+        let (link, server) = patient(driver, 64, silence).await?;
+        let (gate, silent) = (Command::new("GATE", []), command("WAIT", "x"));
+        let answers = link.exchange(&[&gate], Duration::from_millis(20)).await;
+        assert!(matches!(answers[..], [Err(Fault::TimedOut(_))]), "{driver:?}: {answers:?}");
+        // It is answered behind its caller's back; then nothing happens for long.
+        server.gate.notify_one();
+        tokio::time::sleep(silence * 2).await;
+        let begun = Instant::now();
+        let answers = link.exchange(&[&silent], Duration::from_millis(10)).await;
+        assert!(matches!(answers[..], [Err(Fault::TimedOut(_))]), "{driver:?}: {answers:?}");
+        // Unless the machine itself was as slow as that.
+        assert!(!link.is_ended() || begun.elapsed() >= silence, "{driver:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_when_a_link_is_ended_or_dropped_is_told_so_at_once() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, server) = connected(driver, 64).await?;
+        let silent = command("WAIT", "x");
+        let waiting = async {
+            let answers = link.exchange(&[&silent], SOON).await;
+            assert!(matches!(&answers[..], [Err(Fault::Broken(_))]), "{driver:?}: {answers:?}");
+        };
+        let ending = async {
+            while !server.heard().iter().any(|heard| heard == "WAIT x") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            link.end();
+        };
+        let begun = Instant::now();
+        tokio::join!(waiting, ending);
+        assert!(begun.elapsed() < SOON / 2, "{driver:?}");
+
+        let (link, server) = connected(driver, 64).await?;
+        drop(link);
+        assert!(tokio::time::timeout(SOON, server.ended.notified()).await.is_ok(), "{driver:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_than_agreed_is_on_its_way() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, server) = connected(driver, 4).await?;
+        let (silent, echo) = (command("WAIT", "x"), command("ECHO", "x"));
+        let four = [&silent; 4];
+        let waiting = link.exchange(&four, SOON);
+        let asking = async {
+            while server.heard().iter().filter(|heard| *heard == "WAIT x").count() < 4 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let answers = link.exchange(&[&echo], SOON).await;
+            assert!(matches!(&answers[..], [Err(Fault::Down(_))]), "{driver:?}: {answers:?}");
+            link.end();
+        };
+        tokio::join!(waiting, asking);
+    }
+    Ok(())
+}
