@@ -7,7 +7,7 @@ use crate::backend::{MemoryStore, Store};
 use crate::cache::DistributedCache;
 use resonant_common::error::BoxError;
 
-use crate::config::{CacheConfig, NamespaceConfig};
+use crate::config::{CacheConfig, NamespaceConfig, RedisDriver};
 use crate::credentials::{Credentials, Provider};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -45,6 +45,13 @@ impl DistributedCacheBuilder {
     #[must_use]
     pub fn read_from_replicas(mut self, on: bool) -> Self {
         self.config.read_from_replicas = on;
+        self
+    }
+
+    /// Which driver speaks to Redis. See [`CacheConfig::driver`].
+    #[must_use]
+    pub fn driver(mut self, driver: RedisDriver) -> Self {
+        self.config.driver = driver;
         self
     }
 

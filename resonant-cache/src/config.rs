@@ -21,6 +21,8 @@ pub struct CacheConfig {
     pub cluster_mode: bool,
     /// Whether reads may be served by replicas. Default `false`; of no effect on the memory store.
     pub read_from_replicas: bool,
+    /// Which driver speaks to Redis: `native` or `fred`, see [`RedisDriver`]. Default `native`; of no effect on the memory store.
+    pub driver: RedisDriver,
     /// The file with the certificates of the authorities that `rediss://` nodes are checked against, in PEM. Default
     /// none: the system's.
     pub tls_ca_file: Option<PathBuf>,
@@ -67,6 +69,7 @@ impl fmt::Debug for CacheConfig {
             nodes,
             cluster_mode,
             read_from_replicas,
+            driver,
             tls_ca_file,
             name,
             key_prefix,
@@ -86,6 +89,7 @@ impl fmt::Debug for CacheConfig {
             .field("nodes", &nodes.len())
             .field("cluster_mode", cluster_mode)
             .field("read_from_replicas", read_from_replicas)
+            .field("driver", driver)
             .field("tls_ca_file", tls_ca_file)
             .field("name", name)
             .field("key_prefix", key_prefix)
@@ -110,6 +114,7 @@ impl Default for CacheConfig {
             nodes: Vec::new(),
             cluster_mode: true,
             read_from_replicas: false,
+            driver: RedisDriver::Native,
             tls_ca_file: None,
             name: "cache".into(),
             key_prefix: "resonant".into(),
@@ -150,12 +155,37 @@ impl CacheConfig {
         rule(self.max_namespaces > 0, "max_namespaces must be above 0")?;
         rule(!self.command_timeout.is_zero(), "command_timeout must be above 0")?;
         rule(!self.unannounced_max_age.is_zero(), "unannounced_max_age must be above 0")?;
+        self.driver.validate(cfg!(feature = "fred"))?;
         self.defaults.validate()?;
         self.namespaces.values().try_for_each(NamespaceConfig::validate)
     }
 }
 
 const MIN_BYTES: u64 = 4096;
+
+/// What carries commands to Redis. Everything the cache promises is made above it, and is the same with each; how a namespace's
+/// values are stored as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RedisDriver {
+    /// Connections of our own.
+    #[default]
+    Native,
+    /// The `fred` crate, as a client of one connection to each server; needs the feature `fred`. What it does worse is said
+    /// in [`backend::redis`](crate::backend::redis#the-driver-fred).
+    Fred,
+}
+
+impl RedisDriver {
+    fn validate(self, has_fred: bool) -> Result<()> {
+        if self == Self::Fred && !has_fred {
+            let message = "driver fred needs the feature `fred` of resonant-cache, which this build does not have";
+            return Err(Error::new(ErrorKind::Unsupported, "build", message));
+        }
+        Ok(())
+    }
+}
 
 /// Settings of one namespace: how long values live and how they are loaded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -340,5 +370,23 @@ mod tests {
             );
         }
         assert!(CacheConfig::default().validate().is_ok());
+    }
+
+    #[test]
+    fn a_driver_is_a_word_and_one_that_is_not_there_names_its_feature() {
+        for (word, driver) in [("native", RedisDriver::Native), ("fred", RedisDriver::Fred)] {
+            let config = serde_json::json!({ "driver": word });
+            let config = serde_json::from_value::<CacheConfig>(config).ok();
+            assert_eq!(config.map(|config| config.driver), Some(driver));
+        }
+        assert_eq!(CacheConfig::default().driver, RedisDriver::Native);
+        let missing = RedisDriver::Fred.validate(false).err();
+        assert!(
+            missing.as_ref().is_some_and(|error| error.kind() == ErrorKind::Unsupported
+                && error.message().contains("feature `fred`")),
+            "{missing:?}"
+        );
+        assert!(RedisDriver::Native.validate(false).is_ok());
+        assert!(RedisDriver::Fred.validate(true).is_ok());
     }
 }

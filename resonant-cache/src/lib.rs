@@ -100,6 +100,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `redis` | yes | the shared tier in Redis, alone or as a Redis Cluster |
+//! | `fred` | no | the crate `fred` as a second driver for Redis, chosen by [`driver`](CacheConfig::driver); what differs: [`backend::redis`](backend::redis#the-driver-fred) |
 //! | `compression` | no | values above `compress_above` are compressed (LZ4, the `lz4_flex` crate); programs without it take such values for misses |
 //! | `postcard` | no | [`Postcard`], a codec smaller and faster than JSON |
 //! | `tls` | no | `rediss://` and `valkeys://`, by rustls with the ring provider |
@@ -152,7 +153,7 @@ pub use self::cache::{DistributedCache, Usage};
 #[cfg(feature = "postcard")]
 pub use self::codec::Postcard;
 pub use self::codec::{Codec, Json, Raw};
-pub use self::config::{CacheConfig, NamespaceConfig};
+pub use self::config::{CacheConfig, NamespaceConfig, RedisDriver};
 pub use self::credentials::Credentials;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::namespace::{Namespace, NamespaceBuilder};

@@ -26,6 +26,24 @@
 //! - A load of a missing key is four round trips: a read, the lease, a second read behind it, and the fill, which ends the lease; and
 //!   one for the epochs of a namespace at its first use.
 //! - Each primary has a second connection, for announcements.
+//!
+//! # The driver fred
+//!
+//! With the feature `fred` and [`driver`](crate::CacheConfig::driver) `fred` commands go through the crate of that name: one
+//! client of one connection for each server, without a policy of reconnection. Slots, redirections, scripts, deadlines, who is
+//! taken for dead, and reconnection are decided above the driver, so that what is promised holds with each, and is tested with
+//! each. What differs:
+//!
+//! - Announcements come on connections of our own with it, too. `fred` tracks one node of a cluster, says nothing of a flush,
+//!   drops announcements in bursts, and forgets to track when it reconnects.
+//! - A server that answers `CLUSTERDOWN` makes `fred` end the connection for everybody on it. Reads are repeated; a write that was
+//!   on its way fails, and says that it may have been applied, where the own driver repeats it until its deadline. The next
+//!   connection is made a tenth of a second later.
+//! - What a caller who went away has not yet sent is still sent; the own driver leaves it out.
+//! - A connection costs two more commands, `CLIENT ID` and `INFO server`. A login that may not say `INFO` works, and `fred` logs
+//!   a warning for each connection, as it does for each that ends, by the crate `log`. Where there is no password, the default
+//!   user must be allowed to `PING`.
+//! - It is slower: a command takes two more turns of tasks, and its answer is copied once more.
 
 mod clock;
 mod cluster;
@@ -33,6 +51,8 @@ mod conn;
 mod driver;
 mod ear;
 mod error;
+#[cfg(feature = "fred")]
+mod fred;
 mod hub;
 mod lag;
 mod link;
@@ -125,6 +145,7 @@ impl RedisStore {
             return Err(Error::new(ErrorKind::Config, "build", message));
         }
         let settings = Settings {
+            driver: config.driver,
             connect_timeout: (config.command_timeout / 2).max(Duration::from_millis(1)),
             silence: config.command_timeout * 3 / 8,
             database: targets.database,

@@ -65,6 +65,12 @@ mod on {
             Ok(Self(TlsConnector::from(Arc::new(config))))
         }
 
+        /// For a driver that connects by itself.
+        #[cfg(feature = "fred")]
+        pub(in super::super) fn connector(&self) -> TlsConnector {
+            self.0.clone()
+        }
+
         pub(in super::super) async fn connect(
             &self,
             host: &str,

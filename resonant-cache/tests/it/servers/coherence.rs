@@ -11,7 +11,7 @@ use resonant_testkit::redis::{RedisConnection, Reply};
 use resonant_testkit::{FaultProxy, RedisCluster};
 use tokio::time::Instant;
 
-use super::{cache, calm_cluster, cluster, config, server, started, until};
+use super::{by_fred, cache, calm_cluster, cluster, config, server, started, until};
 
 fn own_prefix(mut config: CacheConfig) -> CacheConfig {
     config.key_prefix = format!("t{:08x}", rand::random::<u32>());
@@ -111,9 +111,9 @@ async fn what_any_program_changes_on_any_primary_leaves_every_process() -> Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_a_delete_a_tag_and_a_clear_are_seen_by_the_others() -> Result<()> {
-    for (nodes, is_cluster) in [(cluster().await.urls(), true), (vec![server().await.url()], false)]
-    {
-        let config = own_prefix(config(nodes, is_cluster));
+    let configs = [config(cluster().await.urls(), true), config(vec![server().await.url()], false)];
+    for config in configs.into_iter().flat_map(|config| [config.clone(), by_fred(config)]) {
+        let config = own_prefix(config);
         let [one, other] = fleet(&config).await;
         let (here, there) = (one.namespace::<u64>("n"), other.namespace::<u64>("n"));
         let names = ["set", "deleted", "tagged", "cleared"].map(str::to_owned);
@@ -211,8 +211,17 @@ async fn a_flush_empties_the_process_and_a_large_burst_is_heard_whole() -> Resul
 /// program, so that nobody is told. Once it is quiet nothing old is left, and values are kept for long again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_links_leave_nothing_old() -> Result<()> {
+    lost_links(15, |config| config).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_links_leave_nothing_old_by_fred() -> Result<()> {
+    lost_links(6, by_fred).await
+}
+
+async fn lost_links(rounds: usize, driven: impl FnOnce(CacheConfig) -> CacheConfig) -> Result<()> {
     let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
-    let config = own_prefix(config(redis.urls(), true));
+    let config = own_prefix(driven(config(redis.urls(), true)));
     let cache = cache(config.clone()).await;
     let users = cache.namespace::<u64>("n");
     let keys = names(100);
@@ -221,7 +230,7 @@ async fn lost_links_leave_nothing_old() -> Result<()> {
         let stored = Key::new("n", key.as_str()).encode(&config.key_prefix);
         owned[started(redis.owner_of(&stored).await).index()].push(stored);
     }
-    for round in 0..15 {
+    for round in 0..rounds {
         fill_at_last(&users, &keys).await;
         hold_all(&cache, &users, &keys).await;
         let mut program = started(redis.node(round % 3).connection().await);

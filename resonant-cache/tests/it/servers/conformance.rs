@@ -1,31 +1,47 @@
-//! The store's suite on a Redis Cluster, on one server, and with TLS and logins.
+//! The store's suite on a Redis Cluster, on one server, and with TLS and logins; and with the other driver.
 
 use std::time::Duration;
 
 use resonant_cache::testing::Bench;
 
-use super::{cluster, config, guarded_server, server, started, store};
+use super::{by_fred, cluster, config, guarded_server, server, started, store};
 
 async fn on_the_cluster() -> Bench {
     bench(config(cluster().await.urls(), true)).await
 }
 
 async fn on_the_cluster_with_replicas() -> Bench {
+    bench(with_replicas().await).await
+}
+
+async fn with_replicas() -> resonant_cache::CacheConfig {
     let mut config = config(cluster().await.urls(), true);
     config.read_from_replicas = true;
-    bench(config).await
+    config
 }
 
 async fn on_one_server() -> Bench {
     bench(config(vec![server().await.url()], false)).await
 }
 
+async fn on_the_cluster_by_fred() -> Bench {
+    bench(by_fred(with_replicas().await)).await
+}
+
 /// With TLS, and a login that may do no more than the front page says.
 async fn on_one_guarded_server() -> Bench {
+    bench(guarded().await).await
+}
+
+async fn on_one_guarded_server_by_fred() -> Bench {
+    bench(by_fred(guarded().await)).await
+}
+
+async fn guarded() -> resonant_cache::CacheConfig {
     let server = guarded_server().await;
     let mut config = config(vec![started(server.url_as("app"))], false);
     config.tls_ca_file = server.ca_file().map(std::path::Path::to_path_buf);
-    bench(config).await
+    config
 }
 
 async fn bench(config: resonant_cache::CacheConfig) -> Bench {
@@ -43,4 +59,10 @@ resonant_cache::store_conformance! {
 }
 resonant_cache::store_conformance! {
     one_guarded_redis_server, super::on_one_guarded_server()
+}
+resonant_cache::store_conformance! {
+    redis_cluster_by_fred, super::on_the_cluster_by_fred()
+}
+resonant_cache::store_conformance! {
+    one_guarded_redis_server_by_fred, super::on_one_guarded_server_by_fred()
 }

@@ -8,17 +8,26 @@ use resonant_cache::{CacheConfig, Credentials, DistributedCache, ErrorKind, Resu
 use resonant_testkit::Redis;
 use tokio::time::Instant;
 
-use super::{builder, config, started};
+use super::{builder, by_fred, config, started};
 
 const RULES: &str = "~resonant:* +@read +@write +@scripting +@connection +@fast";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotated_password_is_asked_for_and_used() -> Result<()> {
+    rotated(|config| config).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_password_is_asked_for_and_used_by_fred() -> Result<()> {
+    rotated(by_fred).await
+}
+
+async fn rotated(driven: impl FnOnce(CacheConfig) -> CacheConfig) -> Result<()> {
     let redis = started(Redis::builder().login("app", "first", RULES).start().await);
-    let config = CacheConfig {
+    let config = driven(CacheConfig {
         command_timeout: Duration::from_secs(4),
         ..config(vec![started(redis.url_as("app"))], false)
-    };
+    });
     // Whatever password the URL has, the provider's counts.
     let password = Arc::new(Mutex::new("first".to_owned()));
     let held = Arc::clone(&password);

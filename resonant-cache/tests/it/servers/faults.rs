@@ -9,7 +9,7 @@ use resonant_cache::{CacheConfig, DistributedCache, Loaded, Namespace, Namespace
 use resonant_testkit::{Redis, RedisCluster};
 use tokio::time::Instant;
 
-use super::{builder, cache, config, started, until, until_held};
+use super::{builder, by_fred, cache, config, started, until, until_held};
 
 pub(super) fn quick(nodes: Vec<String>, cluster: bool) -> CacheConfig {
     let mut config =
@@ -128,20 +128,36 @@ pub(super) async fn victim(redis: &RedisCluster, config: &CacheConfig) -> usize 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_primary_is_felt_by_its_own_keys_only_and_briefly() -> Result<()> {
-    failover("a primary killed", async |node| started(node.kill().await)).await
+    failover("a primary killed", |config| config, async |node| started(node.kill().await)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_is_felt_the_same_by_fred() -> Result<()> {
+    failover("a primary killed, by fred", by_fred, async |node| started(node.kill().await)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_primary_is_felt_by_its_own_keys_only_and_briefly() -> Result<()> {
-    failover("a primary frozen", async |node| started(node.freeze())).await
+    failover("a primary frozen", |config| config, async |node| started(node.freeze())).await
 }
 
-async fn failover(what: &str, hurt: impl AsyncFnOnce(&resonant_testkit::RedisNode)) -> Result<()> {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_primary_is_felt_the_same_by_fred() -> Result<()> {
+    failover("a primary frozen, by fred", by_fred, async |node| started(node.freeze())).await
+}
+
+async fn failover(
+    what: &str,
+    driven: impl FnOnce(CacheConfig) -> CacheConfig,
+    hurt: impl AsyncFnOnce(&resonant_testkit::RedisNode),
+) -> Result<()> {
     // Slow to suspect, so that a busy machine makes no primary seem dead that is not.
     let redis = RedisCluster::builder().node_timeout(Duration::from_secs(3)).start().await;
     let redis = started(redis);
-    let config =
-        CacheConfig { command_timeout: Duration::from_secs(4), ..quick(redis.urls(), true) };
+    let config = driven(CacheConfig {
+        command_timeout: Duration::from_secs(4),
+        ..quick(redis.urls(), true)
+    });
     let victim = victim(&redis, &config).await;
     let (on, off) = keys_on(&redis, &config, victim).await;
     let probe = Key::new("n", on[0].as_str()).encode(&config.key_prefix);
@@ -198,8 +214,17 @@ async fn failover(what: &str, hurt: impl AsyncFnOnce(&resonant_testkit::RedisNod
 /// A whole cluster that hangs while keys are removed: none of them is there afterwards, for anybody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_removed_while_a_whole_cluster_was_away_is_gone_when_it_is_back() -> Result<()> {
+    a_cluster_away(|config| config).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_removed_while_a_whole_cluster_was_away_is_gone_by_fred_too() -> Result<()> {
+    a_cluster_away(by_fred).await
+}
+
+async fn a_cluster_away(driven: impl FnOnce(CacheConfig) -> CacheConfig) -> Result<()> {
     let redis = super::calm_cluster().await;
-    let mut config = quick(redis.urls(), true);
+    let mut config = driven(quick(redis.urls(), true));
     config.command_timeout = Duration::from_secs(1);
     let (here, there) = (cache(config.clone()).await, cache(config.clone()).await);
     let (users, theirs) = (here.namespace::<u64>("n"), there.namespace::<u64>("n"));
@@ -258,8 +283,17 @@ async fn what_was_removed_while_a_whole_cluster_was_away_is_gone_when_it_is_back
 /// source is not stormed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_gone_or_hangs_costs_no_call_more_than_its_deadline() -> Result<()> {
+    a_store_away(|config| config).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_gone_or_hangs_costs_no_more_by_fred() -> Result<()> {
+    a_store_away(by_fred).await
+}
+
+async fn a_store_away(driven: impl FnOnce(CacheConfig) -> CacheConfig) -> Result<()> {
     let redis = started(Redis::start().await);
-    let mut config = quick(vec![redis.url()], false);
+    let mut config = driven(quick(vec![redis.url()], false));
     config.degraded_ttl = Duration::from_millis(300);
     config.defaults =
         NamespaceConfig { stale_if_error: Duration::from_secs(600), ..config.defaults };
@@ -353,8 +387,17 @@ async fn a_store_that_is_not_there_stops_no_start_and_is_used_when_it_comes() ->
 /// Slots on their way from one server to another, and scripts that a server has forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moving_slots_and_forgotten_scripts_are_not_felt() -> Result<()> {
+    moving_slots(|config| config).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moving_slots_and_forgotten_scripts_are_not_felt_by_fred_either() -> Result<()> {
+    moving_slots(by_fred).await
+}
+
+async fn moving_slots(driven: impl FnOnce(CacheConfig) -> CacheConfig) -> Result<()> {
     let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
-    let config = config(redis.urls(), true);
+    let config = driven(config(redis.urls(), true));
     let cache = cache(config.clone()).await;
     let users = cache.namespace::<u64>("n");
     for n in 0..20u64 {

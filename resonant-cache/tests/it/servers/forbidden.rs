@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use resonant_cache::backend::RedisStore;
-use resonant_cache::{DistributedCache, ErrorKind, Result};
+use resonant_cache::{CacheConfig, DistributedCache, ErrorKind, Result};
 use resonant_testkit::{Redis, RedisCluster};
 
-use super::{cache, cluster, config, server, started, until};
+use super::{by_fred, cache, cluster, config, server, started, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_tracking_values_stay_for_a_moment_and_it_is_said() -> Result<()> {
@@ -36,22 +36,38 @@ async fn without_tracking_values_stay_for_a_moment_and_it_is_said() -> Result<()
 async fn without_resp3_values_are_served_all_the_same() -> Result<()> {
     // A server of the old protocol: it knows no HELLO and no CLIENT.
     let redis = started(Redis::builder().forbid("HELLO").forbid("CLIENT").start().await);
-    let cache =
-        started(DistributedCache::builder().config(config(vec![redis.url()], false)).build());
-    let users = cache.namespace::<u64>("n");
-    users.set("7", &1).await?;
-    assert_eq!(users.get("7").await?.as_deref(), Some(&1));
-    until("it is said", || cache.findings()[0].code == "cache.store.unannounced").await;
+    let config = config(vec![redis.url()], false);
+    for config in [config.clone(), by_fred(config)] {
+        let cache = started(DistributedCache::builder().config(config).build());
+        let users = cache.namespace::<u64>("n");
+        users.set("7", &1).await?;
+        assert_eq!(users.get("7").await?.as_deref(), Some(&1));
+        until("it is said", || cache.findings()[0].code == "cache.store.unannounced").await;
+    }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_and_logins_hold_on_every_node_and_listener() -> Result<()> {
+    let redis = tls_cluster().await;
+    for driven in [|config| config, by_fred] {
+        tls_and_logins(&redis, driven).await?;
+    }
+    Ok(())
+}
+
+async fn tls_cluster() -> RedisCluster {
     let rules = "~resonant:* +@read +@write +@scripting +@connection +@fast +cluster|slots +info";
-    let redis = started(RedisCluster::builder().tls().login("app", "s3:cr/t", rules).start().await);
+    started(RedisCluster::builder().tls().login("app", "s3:cr/t", rules).start().await)
+}
+
+async fn tls_and_logins(
+    redis: &RedisCluster,
+    driven: fn(CacheConfig) -> CacheConfig,
+) -> Result<()> {
     // The first node's login is used where a node was not named.
     let url = started(redis.node(4).url_as("app"));
-    let mut config = config(vec![url.clone()], true);
+    let mut config = driven(config(vec![url.clone()], true));
     let ca = redis.node(0).ca_file().map(std::path::Path::to_path_buf);
     config.tls_ca_file.clone_from(&ca);
     config.read_from_replicas = true;
@@ -87,15 +103,17 @@ async fn the_wrong_mode_is_named() {
     let modes = [(cluster().await.urls(), false), (vec![server().await.url()], true)];
     for (mut nodes, mode) in modes {
         nodes.truncate(1);
-        let cache = started(DistributedCache::builder().config(config(nodes, mode)).build());
-        let users = cache.namespace::<u64>("n");
-        let mut said = String::new();
-        for n in 0..50 {
-            if let Err(error) = users.set(&n.to_string(), &1).await {
-                said = error.to_string();
+        for config in [config(nodes.clone(), mode), by_fred(config(nodes, mode))] {
+            let cache = started(DistributedCache::builder().config(config).build());
+            let users = cache.namespace::<u64>("n");
+            let mut said = String::new();
+            for n in 0..50 {
+                if let Err(error) = users.set(&n.to_string(), &1).await {
+                    said = error.to_string();
+                }
             }
+            assert!(said.contains(&format!("cluster_mode({})", !mode)), "{said}");
         }
-        assert!(said.contains(&format!("cluster_mode({})", !mode)), "{said}");
     }
 }
 

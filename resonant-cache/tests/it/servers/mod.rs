@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use resonant_cache::backend::{RedisStore, Store};
-use resonant_cache::{CacheConfig, DistributedCache, DistributedCacheBuilder};
+use resonant_cache::{CacheConfig, DistributedCache, DistributedCacheBuilder, RedisDriver};
 use resonant_testkit::{Redis, RedisCluster};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -66,6 +66,11 @@ pub(crate) fn config(nodes: Vec<String>, cluster: bool) -> CacheConfig {
         unannounced_max_age: Duration::from_secs(4),
         ..CacheConfig::default()
     }
+}
+
+/// The same, with the driver fred.
+pub(crate) fn by_fred(config: CacheConfig) -> CacheConfig {
+    CacheConfig { driver: RedisDriver::Fred, ..config }
 }
 
 /// A store whose primaries all announce.

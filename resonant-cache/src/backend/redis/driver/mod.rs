@@ -20,6 +20,7 @@ use super::link;
 use super::resp::Command;
 use super::target::{Address, Login, Targets};
 use super::tls::Tls;
+use crate::config::RedisDriver;
 
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,7 @@ pub(super) type Answer = Result<Reply, Fault>;
 /// How connections are made.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
+    pub(super) driver: RedisDriver,
     pub(super) connect_timeout: Duration,
     /// How long a server may owe an answer and say nothing at all before its connection is taken for dead.
     pub(super) silence: Duration,
@@ -96,6 +98,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 enum Wire {
     Native(link::Link),
+    #[cfg(feature = "fred")]
+    Fred(super::fred::Link),
 }
 
 /// The same of whichever driver it is.
@@ -103,6 +107,8 @@ macro_rules! either {
     ($wire:expr, $link:ident => $what:expr) => {
         match $wire {
             Wire::Native($link) => $what,
+            #[cfg(feature = "fred")]
+            Wire::Fred($link) => $what,
         }
     };
 }
@@ -145,7 +151,15 @@ impl Link {
         readonly: bool,
         settings: &Settings,
     ) -> Result<Self, Fault> {
-        let wire = Wire::Native(link::Link::open(address, settings).await?);
+        let wire = match settings.driver {
+            RedisDriver::Native => Wire::Native(link::Link::open(address, settings).await?),
+            #[cfg(feature = "fred")]
+            RedisDriver::Fred => {
+                Wire::Fred(super::fred::Link::open(address, login, settings).await?)
+            }
+            #[cfg(not(feature = "fred"))]
+            RedisDriver::Fred => return Err(Fault::Down("fred is not compiled in".into())),
+        };
         let link = Self {
             wire,
             on_their_way: AtomicUsize::new(0),
@@ -160,7 +174,7 @@ impl Link {
     /// Logs in, unless the driver did, and chooses what is spoken to.
     async fn greet(&self, login: &Login, readonly: bool, settings: &Settings) -> Result<(), Fault> {
         let mut greeting = Vec::new();
-        if let Some(password) = &login.password {
+        if let (Some(password), Wire::Native(_)) = (&login.password, &self.wire) {
             let words = login.user.iter().chain([password]);
             greeting.push(Command::new("AUTH", words.cloned().map(Bytes::from)));
         }

@@ -12,7 +12,10 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(30);
 
-const DRIVERS: [&str; 1] = ["native"];
+#[cfg(feature = "fred")]
+const DRIVERS: [RedisDriver; 2] = [RedisDriver::Native, RedisDriver::Fred];
+#[cfg(not(feature = "fred"))]
+const DRIVERS: [RedisDriver; 1] = [RedisDriver::Native];
 
 /// What a server was told, a line for each command, and what it says to each; to some it says nothing.
 #[derive(Debug, Default)]
@@ -70,12 +73,12 @@ async fn length(socket: &mut BufReader<TcpStream>) -> io::Result<usize> {
     line.trim().get(1..).and_then(|digits| digits.parse().ok()).ok_or(io::ErrorKind::Other.into())
 }
 
-async fn connected(driver: &str, max_queued: usize) -> io::Result<(Link, Arc<Server>)> {
+async fn connected(driver: RedisDriver, max_queued: usize) -> io::Result<(Link, Arc<Server>)> {
     patient(driver, max_queued, SOON).await
 }
 
 async fn patient(
-    driver: &str,
+    driver: RedisDriver,
     max_queued: usize,
     silence: Duration,
 ) -> io::Result<(Link, Arc<Server>)> {
@@ -91,10 +94,11 @@ async fn patient(
     });
     let targets =
         Targets::parse(&[format!("redis://{address}")], false).map_err(io::Error::other)?;
-    let settings = Settings { connect_timeout: SOON, silence, database: 0, tls: None, max_queued };
+    let settings =
+        Settings { driver, connect_timeout: SOON, silence, database: 0, tls: None, max_queued };
     match Link::connect(&address, &targets, false, &settings).await {
         Ok(link) => Ok((link, server)),
-        Err(fault) => Err(io::Error::other(format!("{driver}: {fault}"))),
+        Err(fault) => Err(io::Error::other(fault.to_string())),
     }
 }
 
@@ -282,5 +286,25 @@ async fn no_more_than_agreed_is_on_its_way() -> io::Result<()> {
         };
         tokio::join!(waiting, asking);
     }
+    Ok(())
+}
+
+/// The driver fred ends a connection at it; nobody is told that nothing was done, and the next one is not made at once.
+#[cfg(feature = "fred")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_down_is_refused_or_leaves_open_what_was_done() -> io::Result<()> {
+    let down = command("REFUSE", "CLUSTERDOWN Hash slot not served");
+    let (silent, echo) = (command("WAIT", "x"), command("ECHO", "x"));
+    let (link, _) = connected(RedisDriver::Native, 64).await?;
+    let answers = link.exchange(&[&down, &echo], SOON).await;
+    assert!(matches!(&answers[..], [Err(Fault::Refused(_)), Ok(_)]), "{answers:?}");
+
+    let (link, _) = connected(RedisDriver::Fred, 64).await?;
+    let begun = Instant::now();
+    let answers = link.exchange(&[&echo, &down, &silent], SOON).await;
+    let broken = matches!(&answers[..], [Ok(_), Err(Fault::Broken(_)), Err(Fault::Broken(_))]);
+    assert!(broken, "{answers:?}");
+    assert!(tokio::time::timeout(SOON, link.ended()).await.is_ok());
+    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
     Ok(())
 }
