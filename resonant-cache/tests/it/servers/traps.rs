@@ -1,5 +1,6 @@
-//! What the driver fred does by itself, on real servers: the reasons why the store has connections of its own, and why `benches`
-//! and the control run have it as a peer only. A test that fails after an update of the driver says that a reason is gone.
+//! What the driver fred does by itself, on real servers: the reasons why the store has connections of its own, and why it uses
+//! the driver, where it is asked to, as a client of one connection and for nothing else. A test that fails after an update of the
+//! driver says that a reason is gone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -243,5 +244,33 @@ async fn a_pipeline_is_sent_after_its_caller_was_told_that_it_timed_out() {
     while started(redis.command(["GET", "b"]).await).text().as_deref() != Some("late") {
         assert!(begun.elapsed() < SOON, "it was not sent");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_ended_takes_commands_that_nobody_answers() {
+    let redis = started(Redis::start().await);
+    let config = one(&redis);
+    let client = started(Builder::from_config(config).build());
+    let task = started(client.init().await);
+    started(redis.kill().await);
+    assert!(tokio::time::timeout(SOON, task).await.is_ok(), "without a policy it ends");
+    let asked = client.get::<Option<String>, _>("k");
+    assert!(tokio::time::timeout(Duration::from_millis(300), asked).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_outlives_its_handle() {
+    let redis = started(Redis::start().await);
+    let mut other = started(redis.connection().await);
+    let clients = async |other: &mut resonant_testkit::redis::RedisConnection| {
+        let list = started(other.command(["CLIENT", "LIST"]).await).text();
+        list.unwrap_or_default().lines().count()
+    };
+    let before = clients(&mut other).await;
+    drop(connect(one(&redis), |_| ()).await);
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(clients(&mut other).await, before + 1, "its connection stays");
     }
 }
