@@ -173,7 +173,8 @@ mod types;
 
 pub use self::database::{
     CopyOut, Database, DatabaseBuilder, DatabaseConfig, DatabaseStatus, Event, Listener,
-    NodeStatus, Read, RowStream, Session, Transaction, TransactionOptions, TransactionRows, Write,
+    NodeStatus, Read, RowStream, Session, Transaction, TransactionCopy, TransactionOptions,
+    TransactionRows, Write,
 };
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::param::{ArrayParam, DecimalParam, Param, ToParam};

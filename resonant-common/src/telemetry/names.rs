@@ -103,6 +103,7 @@ table! {
     DB_ROUTED = Counter "resonant_db_routed_total" {"database", "role"} "Statements by the role of the node they went to.";
     DB_RETRIES = Counter "resonant_db_retries_total" {"database", "reason"} "Attempts after the first.";
     DB_EJECTIONS = Counter "resonant_db_ejections_total" {"database"} "Replicas taken out of rotation.";
+    DB_REPLICA_LAG = Gauge "resonant_db_replica_lag_seconds" ["seconds"] {"database", "node"} "How far a node is behind the primary at most, when it was last asked; NaN while that is not known.";
     DB_ROUTES = Counter "resonant_db_shard_routes_total" {"database", "route"} "Sharded statements by kind of route.";
     DB_SHARD_COMPILED = Counter "resonant_db_shard_routes_compiled_total" {"database"} "Routes that were not in the cache.";
     DB_SHARD_DOWN = Gauge "resonant_db_shard_down" {"database", "shard"} "1 while a shard keeps failing and is left alone, else 0.";

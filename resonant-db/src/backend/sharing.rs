@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::{Param, Rows};
+use crate::{Param, Role, Rows};
 
 /// Whether plain reads may share connections ("lanes") when there are more of them than connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -55,16 +55,18 @@ pub enum Fitness {
 ///   engine refuses a write on these connections, whatever the statement turns out to be.
 /// - Whatever goes wrong on them is no answer: the caller then runs the statement on a connection of its own, which says
 ///   what is wrong.
+/// - Who does not take his answer holds up nobody for longer than a moment.
 /// - Nothing is opened before there is a need, and [`empty`](Sharing::empty) closes all.
 #[async_trait]
 pub trait Sharing: fmt::Debug + Send + Sync + 'static {
     /// What is known of a statement. Cheap: it is asked for every read.
     fn fitness(&self, sql: &str) -> Fitness;
 
-    /// Runs a statement on a shared connection; `None` when it does not go there now. The future answers `None` when the
-    /// statement has to be run elsewhere.
+    /// Runs a statement on a shared connection to the node as what it is taken for: a primary's reads are not answered by a
+    /// standby. `None` when it does not go there now. The future answers `None` when the statement has to be run elsewhere.
     fn read<'a>(
         &'a self,
+        role: Role,
         sql: &'a str,
         params: &'a [Param<'a>],
     ) -> Option<BoxFuture<'a, Option<Rows>>>;
@@ -83,6 +85,9 @@ pub trait Sharing: fmt::Debug + Send + Sync + 'static {
 
     /// Lets go of all connections: reads under way answer `None`. They are opened again when there is a need.
     fn empty(&self);
+
+    /// Off: lets go of all connections and opens none, until it is on again. It is on at first.
+    fn switch(&self, on: bool);
 
     /// Opens none any more, and waits until those there are have been closed.
     async fn close(&self);

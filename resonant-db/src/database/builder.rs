@@ -10,7 +10,7 @@ use resonant_common::error::BoxError;
 use crate::backend::target::{name_of, scheme_of};
 use crate::backend::{Access, Backend, Credentials, CredentialsProvider, Lanes, Target};
 use crate::pool::PoolConfig;
-use crate::replica_set::{Candidate, ReadStrategy, ReplicaSet, Role, RoutingConfig};
+use crate::replica_set::{Candidate, Node, ReadStrategy, ReplicaSet, Role, RoutingConfig};
 use crate::{Error, ErrorKind, Result};
 
 use super::config::DatabaseConfig;
@@ -186,7 +186,9 @@ impl DatabaseBuilder {
         let mut set = ReplicaSet::builder()
             .name(config.name.clone())
             .read_strategy(config.read_strategy)
-            .routing(config.routing.clone());
+            .routing(config.routing.clone())
+            // The name of a host may not be shown to everybody.
+            .label(|node: &Node<Handle>| node.handle.label.clone());
         if let Some(choose) = choose {
             set = set.choose_with(move |field| choose(field));
         }

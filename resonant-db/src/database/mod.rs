@@ -45,7 +45,7 @@ pub use self::builder::DatabaseBuilder;
 pub use self::config::DatabaseConfig;
 pub use self::listen::{Event, Listener};
 pub use self::read::Read;
-pub use self::rows::TransactionRows;
+pub use self::rows::{TransactionCopy, TransactionRows};
 pub use self::session::Session;
 pub use self::status::{DatabaseStatus, NodeStatus};
 pub use self::stream::{CopyOut, RowStream};

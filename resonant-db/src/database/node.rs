@@ -138,6 +138,13 @@ impl Pools {
         }
     }
 
+    /// Closes the connections that reads share for good, or allows them again.
+    pub(super) fn switch_lanes(&self, on: bool) {
+        if let Some(shared) = &self.shared {
+            shared.switch(on);
+        }
+    }
+
     /// The connections that reads share.
     pub(super) fn lanes(&self) -> LanesStatus {
         self.shared.as_ref().map(Shared::status).unwrap_or_default()

@@ -206,7 +206,7 @@ fn offer<'a>(
     params: &'a [Param<'a>],
 ) -> Option<BoxFuture<'a, Option<Rows>>> {
     let shared = pick.shared()?;
-    let read = shared.sharing().read(sql, params)?;
+    let read = shared.sharing().read(pick.role(), sql, params)?;
     shared.crowd(|| pick.pool(pick.role()).map_or(0, |pool| pool.status().open()));
     Some(read)
 }

@@ -1,4 +1,4 @@
-//! Rows piece by piece in a transaction.
+//! Rows and bulk data piece by piece in a transaction.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -52,6 +52,48 @@ impl fmt::Debug for TransactionRows<'_, '_> {
     }
 }
 
+/// What a `COPY … TO STDOUT` in a transaction sends; made by [`Transaction::copy_out`].
+pub struct TransactionCopy<'t, 'c> {
+    transaction: &'t mut Transaction<'c>,
+    ended: bool,
+}
+
+impl TransactionCopy<'_, '_> {
+    /// The next data, not cut along rows; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::query`](crate::Transaction::query). The transaction has failed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future ends the transaction: it rolls back.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        if self.ended {
+            return Ok(None);
+        }
+        // Unless it comes through.
+        self.ended = true;
+        let data = match streaming(&mut *self.transaction.connection) {
+            Ok(flow) => flow.next_copy().await,
+            Err(error) => Err(error),
+        };
+        match data {
+            Ok(Some(data)) => {
+                self.ended = false;
+                Ok(Some(data))
+            }
+            end => self.transaction.leave(end),
+        }
+    }
+}
+
+impl fmt::Debug for TransactionCopy<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionCopy").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
 impl<'c> Transaction<'c> {
     /// Runs a statement and answers its rows as they come, in bounded memory, however many there are. They show the
     /// transaction's own writes.
@@ -76,5 +118,24 @@ impl<'c> Transaction<'c> {
             self.leave(opened)?;
         }
         Ok(TransactionRows { transaction: self, here: VecDeque::new(), ended: false })
+    }
+
+    /// Runs a `COPY … TO STDOUT` and answers its data as they come. They show the transaction's own writes.
+    ///
+    /// Take them to their end, as those of a [`stream`](Transaction::stream).
+    ///
+    /// # Errors
+    ///
+    /// As [`stream`](Transaction::stream); `Rejected` for any other statement.
+    pub async fn copy_out<'t>(&'t mut self, sql: &str) -> Result<TransactionCopy<'t, 'c>> {
+        self.enter("copy_out")?;
+        let opened = match streaming(&mut *self.connection) {
+            Ok(flow) => flow.open_copy_out(sql).await,
+            Err(error) => Err(error),
+        };
+        if opened.is_err() {
+            self.leave(opened)?;
+        }
+        Ok(TransactionCopy { transaction: self, ended: false })
     }
 }

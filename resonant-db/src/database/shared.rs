@@ -84,6 +84,11 @@ impl Shared {
         self.sharing.empty();
     }
 
+    /// Turns sharing off at this node, or on again.
+    pub(super) fn switch(&self, on: bool) {
+        self.sharing.switch(on);
+    }
+
     pub(super) async fn close(&self) {
         self.sharing.close().await;
     }

@@ -112,10 +112,8 @@ impl Database {
     /// ```
     pub fn set_lanes(&self, lanes: Lanes) {
         self.inner.lanes.set(lanes);
-        if lanes == Lanes::Off {
-            for node in self.inner.set.nodes() {
-                node.handle.empty_lanes();
-            }
+        for node in self.inner.set.nodes() {
+            node.handle.switch_lanes(lanes != Lanes::Off);
         }
     }
 

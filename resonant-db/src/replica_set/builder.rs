@@ -40,6 +40,7 @@ impl<P: Clone + Send + Sync + 'static> ReplicaSetBuilder<P> {
             probe: None,
             open: None,
             on_role: None,
+            label: Arc::new(|node| node.name.to_string()),
         };
         Self { nodes: Vec::new(), parts }
     }
@@ -119,6 +120,15 @@ impl<P: Clone + Send + Sync + 'static> ReplicaSetBuilder<P> {
         F: Fn(&P, Role) + Send + Sync + 'static,
     {
         self.parts.on_role = Some(Arc::new(on_role));
+        self
+    }
+
+    /// What the nodes are called in metrics. Default: their names.
+    pub(crate) fn label(
+        mut self,
+        label: impl Fn(&Node<P>) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.label = Arc::new(label);
         self
     }
 

@@ -118,6 +118,7 @@ pub(super) fn apply<P: Clone + Send + Sync + 'static>(
     let kept = |node: &Node<P>| nodes.iter().any(|other| other.id == node.id);
     for node in view.nodes.iter().filter(|node| !kept(node)) {
         node.gone.store(true, Ordering::Release);
+        shared.publish_lag(node, None);
         tracing::warn!(database = %shared.name, node = %node.name, "the node has left the topology");
     }
     let wanted = authority.forced.or(told);

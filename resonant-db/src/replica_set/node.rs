@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use resonant_common::join::Position;
+use resonant_common::telemetry::Gauge;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -99,6 +100,8 @@ pub(crate) struct Node<P> {
     /// It claims to be the primary and is not: its history has parted from the primary's.
     pub(super) parted: AtomicBool,
     role: AtomicU8,
+    /// Made with the first answer.
+    pub(super) lag: OnceLock<Gauge>,
     latency: Mutex<PeakEwma>,
     seen: Mutex<Seen>,
 }
@@ -126,6 +129,7 @@ impl<P> Node<P> {
             asked: AtomicBool::new(false),
             parted: AtomicBool::new(false),
             role: AtomicU8::new(0),
+            lag: OnceLock::new(),
             latency: Mutex::default(),
             seen: Mutex::default(),
         };

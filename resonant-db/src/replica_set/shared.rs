@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use resonant_common::budget::RetryBudget;
 use resonant_common::error::BoxError;
 use resonant_common::join;
-use resonant_common::telemetry::{Counter, names};
+use resonant_common::telemetry::{Counter, Gauge, names};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ pub(super) type Probe<P> =
     Arc<dyn Fn(P) -> BoxFuture<'static, Result<Observation, BoxError>> + Send + Sync>;
 pub(super) type Open<P> = Arc<dyn Fn(&join::Node) -> Result<P> + Send + Sync>;
 pub(super) type OnRole<P> = Arc<dyn Fn(&P, Role) + Send + Sync>;
+pub(super) type Label<P> = Arc<dyn Fn(&Node<P>) -> String + Send + Sync>;
 pub(super) type Custom = Arc<dyn Fn(&[Candidate<'_>]) -> Option<usize> + Send + Sync>;
 
 /// The nodes at one moment.
@@ -69,6 +71,7 @@ pub(crate) struct Shared<P> {
     pub(super) probe: Option<Probe<P>>,
     pub(super) open: Option<Open<P>>,
     pub(super) on_role: Option<OnRole<P>>,
+    pub(super) label: Label<P>,
     pub(super) turn: AtomicUsize,
     pub(super) budget: RetryBudget,
     pub(super) meters: Meters,
@@ -97,11 +100,12 @@ pub(super) struct Parts<P> {
     pub(super) probe: Option<Probe<P>>,
     pub(super) open: Option<Open<P>>,
     pub(super) on_role: Option<OnRole<P>>,
+    pub(super) label: Label<P>,
 }
 
 impl<P> Shared<P> {
     pub(super) fn new(parts: Parts<P>, nodes: Vec<Arc<Node<P>>>) -> Self {
-        let Parts { name, config, strategy, custom, probe, open, on_role } = parts;
+        let Parts { name, config, strategy, custom, probe, open, on_role, label } = parts;
         let routed = |role: Role| {
             Counter::new(&names::DB_ROUTED, &[("database", &name), ("role", role.as_str())])
         };
@@ -123,6 +127,7 @@ impl<P> Shared<P> {
             probe,
             open,
             on_role,
+            label,
             turn: AtomicUsize::new(0),
             // So that an outage does not make a tenth more attempts of the calls, what is saved up included.
             budget: RetryBudget::new(0.08, 20, 100),
@@ -183,6 +188,8 @@ impl<P> Shared<P> {
             seen.behind = fresh.map(|fresh| asked.saturating_duration_since(fresh));
         }
         drop(authority);
+        let behind = if is_primary { Some(Duration::ZERO) } else { node.seen().behind };
+        self.publish_lag(node, behind);
         node.asked.store(true, Ordering::Release);
         self.announce(change);
         if is_primary {
@@ -205,8 +212,20 @@ impl<P> Shared<P> {
             drop(authority);
             self.announce(change);
         }
+        // It falls further behind as long as it does not say otherwise. The primary has nobody to be behind.
+        let behind = node.staleness(Instant::now()).filter(|_| node.role() == Role::Replica);
+        self.publish_lag(node, behind);
         node.asked.store(true, Ordering::Release);
         self.probed.send_modify(|probed| *probed += 1);
+    }
+
+    /// Says how far a node is behind, where that is known.
+    pub(super) fn publish_lag(&self, node: &Node<P>, behind: Option<Duration>) {
+        let gauge = node.lag.get_or_init(|| {
+            let labels = [("database", self.name.as_str()), ("node", &(self.label)(node))];
+            Gauge::new(&names::DB_REPLICA_LAG, &labels)
+        });
+        gauge.set(behind.map_or(f64::NAN, |behind| behind.as_secs_f64()));
     }
 
     /// A node answered.

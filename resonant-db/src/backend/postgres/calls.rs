@@ -178,7 +178,8 @@ impl Connection for PostgresConnection {
     fn verdict(&self) -> Verdict {
         let facts = &self.session.facts;
         let spoilt = matches!(self.flow, Some(Flow::In(_)));
-        if self.broken || self.session.is_closed() || facts.is_undermined() || spoilt {
+        let gone = self.session.is_closed() || self.session.was_left_behind();
+        if self.broken || gone || facts.is_undermined() || spoilt {
             Verdict::Discard
         } else if self.busy
             || self.work != Work::None
@@ -220,6 +221,7 @@ impl PostgresConnection {
             self.was_cut_off();
         }
         let session = &self.session;
+        session.adopt().await?;
         if session.facts.status() != Status::Idle {
             session.within(session.client.batch_execute("ROLLBACK")).await?;
         }

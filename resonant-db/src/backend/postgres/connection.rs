@@ -5,21 +5,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
-use resonant_common::join::Position;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{SimpleQueryStream, Statement};
 
-use crate::backend::{Access, Target};
-use crate::{Error, ErrorKind, Param, Result, Rows};
+use crate::backend::{Access, ErrorExt, Target};
+use crate::{Error, ErrorKind, Param, Result};
 
 use super::error::{Place, Trouble, translate};
 use super::facts::Status;
 use super::flow::Flow;
 use super::login::Login;
-use super::run::{Ask, changed, fetch, fetch_typed, no_nul};
+use super::run::{Ask, changed, no_nul};
 use super::session::Session;
 use super::statements::{Known, Recent};
-use super::{Node, hygiene, position};
+use super::{Node, hygiene};
 
 pub(super) const NO_COPY: &str =
     "COPY from or to the client answers no rows: use copy_in or copy_out";
@@ -48,10 +46,10 @@ pub(super) struct PostgresConnection {
     pub(super) busy: bool,
     pub(super) used: bool,
     pub(super) broken: bool,
-    system: Option<u64>,
-    place: Option<Statement>,
+    pub(super) system: Option<u64>,
+    pub(super) place: Option<Statement>,
     /// The server does not say how far it is.
-    blind: bool,
+    pub(super) blind: bool,
 }
 
 /// The transaction the caller has begun.
@@ -186,7 +184,8 @@ impl PostgresConnection {
         result
     }
 
-    /// Whether the server has taken what it was told ahead of the call, as far as it has answered.
+    /// Whether the server has taken what it was told ahead of the call, as far as it has answered. If not, the call went out
+    /// with it all the same: what it did, it did with the access of before.
     fn confirm_mode<T>(&mut self, operation: &'static str, result: Result<T>) -> Result<T> {
         loop {
             match self.told.as_mut().and_then(|told| told.next().now_or_never()) {
@@ -201,11 +200,22 @@ impl PostgresConnection {
             }
         }
         self.broken = true;
-        result.and_then(|_| {
-            let message =
-                format!("{}: the session did not take its access; it is closed", self.node);
-            Err(Error::new(ErrorKind::Unavailable, operation, message))
-        })
+        match result {
+            // A transaction that was begun is not committed.
+            Ok(_) if operation == "begin" => Err(self.without_access(operation)),
+            Ok(_) => Err(self.without_access(operation).with_may_have_applied()),
+            Err(refused) if refused.sqlstate().is_some() => Err(refused),
+            // Nobody knows what became of it.
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Unavailable) => {
+                Err(error.with_may_have_applied())
+            }
+            refused => refused,
+        }
+    }
+
+    fn without_access(&self, operation: &'static str) -> Error {
+        let message = format!("{}: the session did not take its access; it is closed", self.node);
+        Error::new(ErrorKind::Unavailable, operation, message)
     }
 
     async fn failed(&mut self, operation: &'static str, mark: u64, trouble: &Trouble) -> Error {
@@ -312,158 +322,4 @@ impl PostgresConnection {
         }
         Ok(())
     }
-
-    /// The question how far the node is, ready to be asked; `None` where it cannot be answered.
-    pub(super) async fn compass(
-        &mut self,
-    ) -> std::result::Result<Option<(u64, Statement)>, Trouble> {
-        if let (Some(system), Some(place)) = (self.system, &self.place) {
-            return Ok(Some((system, place.clone())));
-        }
-        if self.blind {
-            return Ok(None);
-        }
-        let session = &self.session;
-        let both = async {
-            futures::try_join!(
-                session.client.query_typed(position::SYSTEM, &[]),
-                session.client.prepare(position::PLACE),
-            )
-        };
-        match session.within(both).await {
-            Ok((rows, place)) => {
-                let system = rows.first().and_then(position::system);
-                self.system = system;
-                self.place = Some(place.clone());
-                Ok(system.map(|system| (system, place)))
-            }
-            // Not allowed, or not a server that keeps a log of this kind.
-            Err(trouble)
-                if trouble.code().is_some_and(|code| matches!(&code[..2], "42" | "0A" | "55")) =>
-            {
-                session.settle().await?;
-                self.blind = true;
-                Ok(None)
-            }
-            Err(trouble) => Err(trouble),
-        }
-    }
-
-    pub(super) async fn how_far(&mut self) -> std::result::Result<Option<Position>, Trouble> {
-        let Some((system, place)) = self.compass().await? else { return Ok(None) };
-        locate(&self.session, system, &place).await
-    }
-
-    /// Runs a statement right behind the question how far the node is, and drops its answer where that is not far enough.
-    pub(super) async fn rows_after(
-        &mut self,
-        after: &Position,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> std::result::Result<Option<Rows>, Trouble> {
-        let reached = |place: Option<Position>| {
-            place.is_some_and(|place| place.has_reached(after) == Some(true))
-        };
-        if self.session.facts.is_pooled() {
-            return self.pooled_after(after, sql, params).await;
-        }
-        let mut arrived = false;
-        loop {
-            let Some((system, place)) = self.compass().await? else { return Ok(None) };
-            let (known, fresh) = match self.known(sql).await {
-                Ok(known) => known,
-                Err(trouble) if trouble.said().is_none() => return Err(trouble),
-                // What it names may not have come here yet.
-                Err(trouble) => {
-                    self.session.settle().await?;
-                    match reached(locate(&self.session, system, &place).await?) {
-                        // It came meanwhile: only what is said from now on counts.
-                        true if !arrived => {
-                            arrived = true;
-                            continue;
-                        }
-                        true => return Err(trouble),
-                        false => return Ok(None),
-                    }
-                }
-            };
-            if known.suspicious {
-                self.session.facts.touch();
-            }
-            let session = &self.session;
-            // The first to be polled is the first to be sent.
-            let (place, rows) =
-                futures::join!(locate(session, system, &place), fetch(session, &known, params),);
-            let reached = reached(place?);
-            match rows {
-                Err(trouble) if trouble.said().is_none() => return Err(trouble),
-                _ if !reached => {
-                    session.settle().await?;
-                    return Ok(None);
-                }
-                Err(trouble) if !fresh && trouble.is_stale() && self.work == Work::None => {
-                    session.settle().await?;
-                    self.statements.forget(sql);
-                }
-                rows => return rows.map(Some),
-            }
-        }
-    }
-
-    /// The same through a pooler. In one transaction, so that both are asked of the same server.
-    async fn pooled_after(
-        &mut self,
-        after: &Position,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> std::result::Result<Option<Rows>, Trouble> {
-        let Some((system, place)) = self.compass().await? else { return Ok(None) };
-        let far = |place: Option<Position>| {
-            place.is_some_and(|place| place.has_reached(after) == Some(true))
-        };
-        let learned = self.learned(sql).await;
-        let session = &self.session;
-        let lesson = match learned {
-            Ok((lesson, _)) => lesson,
-            Err(trouble) if trouble.said().is_none() => return Err(trouble),
-            Err(trouble) => {
-                session.settle().await?;
-                return match far(locate(session, system, &place).await?) {
-                    true => Err(trouble),
-                    false => Ok(None),
-                };
-            }
-        };
-        let mut reached = false;
-        let both = async {
-            let (place, rows) = futures::join!(
-                locate(session, system, &place),
-                fetch_typed(session, sql, &lesson, params),
-            );
-            reached = far(place?);
-            rows
-        };
-        let rows = match self.opening() {
-            Some(_) => self.enclosed(both).await,
-            None => both.await,
-        };
-        match rows {
-            Err(trouble) if trouble.said().is_none() => Err(trouble),
-            _ if !reached => {
-                self.session.settle().await?;
-                Ok(None)
-            }
-            rows => rows.map(Some),
-        }
-    }
-}
-
-async fn locate(
-    session: &Session,
-    system: u64,
-    place: &Statement,
-) -> std::result::Result<Option<Position>, Trouble> {
-    let none: [&(dyn ToSql + Sync); 0] = [];
-    let rows = session.within(session.client.query(place, &none)).await?;
-    Ok(rows.first().and_then(|row| position::place(system, row)))
 }

@@ -50,7 +50,8 @@ pub(super) struct Facts {
     standby: AtomicU8,
     /// It is the server that says so.
     reports: AtomicBool,
-    /// When the session was opened and, in nanoseconds since then, when something last came, where that is noted.
+    /// When the session was opened and, in nanoseconds since then, when something last came, or was asked for after
+    /// everything had come; where that is noted.
     clock: OnceLock<Instant>,
     heard: AtomicU64,
     ended: AtomicBool,
@@ -167,6 +168,10 @@ impl Facts {
     }
 
     pub(super) fn count_asked(&self) {
+        if self.pending() == 0 {
+            // Until now there was nothing to be heard.
+            self.note_time();
+        }
         self.asked.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -182,6 +187,10 @@ impl Facts {
 
     pub(super) fn count_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::AcqRel);
+        self.note_time();
+    }
+
+    fn note_time(&self) {
         if let Some(clock) = self.clock.get() {
             let heard = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.heard.store(heard, Ordering::Release);
@@ -193,7 +202,7 @@ impl Facts {
         let _ = self.clock.set(Instant::now());
     }
 
-    /// For how long nothing has come; nothing where that is not noted.
+    /// For how long nothing has come that was asked for; nothing where that is not noted.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         let Some(clock) = self.clock.get() else { return Duration::ZERO };
         let heard = Duration::from_nanos(self.heard.load(Ordering::Acquire));
@@ -258,5 +267,27 @@ impl Facts {
 
     pub(super) fn cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_the_question_where_none_was_open() {
+        let facts = Facts::default();
+        facts.note_times();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(facts.silence(Instant::now()), Duration::from_secs(10));
+        facts.count_asked();
+        assert_eq!(facts.silence(Instant::now()), Duration::ZERO, "it was asked just now");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        facts.count_asked();
+        let silence = facts.silence(Instant::now());
+        assert_eq!(silence, Duration::from_secs(1), "the first question is still open");
+        facts.count_received(5);
+        facts.ready(b'I');
+        assert_eq!(facts.silence(Instant::now()), Duration::ZERO);
     }
 }

@@ -88,7 +88,7 @@ impl PostgresConnection {
         super::run::no_nul(sql)?;
         self.surround().await?;
         let session = &self.session;
-        let statement = session.within(session.client.prepare(sql)).await?;
+        let statement = session.within(session.prepare(sql)).await?;
         if !inwards {
             let stream = session.within(session.client.copy_out(&statement)).await?;
             return Ok(Flow::Out(Box::pin(stream)));

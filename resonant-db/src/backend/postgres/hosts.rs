@@ -1,7 +1,6 @@
 //! The hosts of a URL and their addresses.
 
-use std::net::SocketAddr;
-use std::sync::PoisonError;
+use std::net::{IpAddr, SocketAddr};
 
 use rand::seq::SliceRandom;
 use tokio_postgres::config::{Host, LoadBalanceHosts};
@@ -57,17 +56,27 @@ pub(super) async fn candidates(node: &Node, name: &str) -> Result<Vec<(String, A
     match (candidates.is_empty(), fault) {
         (true, Some(fault)) => Err(fault),
         _ => {
-            let good = node.good.lock().unwrap_or_else(PoisonError::into_inner);
             // Whoever was good last is asked first; the sort keeps the order of the others.
-            if let (false, Some(good)) = (random, good.as_ref()) {
-                candidates.sort_by_key(|(_, address)| address != good);
+            if let (false, Some(good)) = (random, node.whereabouts.present()) {
+                candidates.sort_by_key(|(_, address)| *address != good);
             }
             Ok(candidates)
         }
     }
 }
 
-/// Remembers who was good.
-pub(super) fn remember(node: &Node, address: Address) {
-    *node.good.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+/// Whether a name that may move leads to the node.
+pub(super) fn has_a_name(node: &Node) -> bool {
+    let config = &node.settings.config;
+    let is_name = |host: &Host| match host {
+        Host::Tcp(host) => host.parse::<IpAddr>().is_err(),
+        #[cfg(unix)]
+        Host::Unix(_) => false,
+    };
+    config.get_hostaddrs().is_empty() && config.get_hosts().iter().any(is_name)
+}
+
+/// Whether all connections go to the same address as long as the name leads there.
+pub(super) fn is_steady(node: &Node) -> bool {
+    node.settings.config.get_load_balance_hosts() != LoadBalanceHosts::Random
 }

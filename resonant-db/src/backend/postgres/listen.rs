@@ -1,5 +1,6 @@
 //! A session that only listens.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,12 +24,16 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) struct Ears {
     session: Session,
     heard: mpsc::Receiver<Notification>,
-    node: std::sync::Arc<str>,
+    node: Arc<str>,
     asked: Instant,
 }
 
 impl Ears {
-    pub(super) async fn open(node: &Node, target: &Target, channels: &[String]) -> Result<Self> {
+    pub(super) async fn open(
+        node: &Arc<Node>,
+        target: &Target,
+        channels: &[String],
+    ) -> Result<Self> {
         let (tell, heard) = mpsc::channel(HEARD);
         let login = Login { heard: Some(&tell), ..Login::default() };
         let session = Session::open(node, target, login).await?;

@@ -13,13 +13,13 @@ use tokio_postgres::{AsyncMessage, Config};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backend::{Access, Credentials, ErrorExt, Notification, Target};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Role};
 
 use super::Node;
 use super::error::{refused_login, words};
 use super::facts::Facts;
 use super::hosts;
-use super::session::Session;
+use super::session::{Orphans, Session};
 use super::settings::{SessionAttrs, Settings, SslMode};
 use super::tap::Tap;
 use super::wire::{Address, Cover, Ready, Route, WireFault};
@@ -42,8 +42,8 @@ pub(super) struct Login<'a> {
     pub(super) credentials: Option<&'a Credentials>,
     /// Where notifications go.
     pub(super) heard: Option<&'a mpsc::Sender<Notification>>,
-    /// Many will share the session.
-    pub(super) shared: bool,
+    /// Many will share the session; what the node is to them.
+    pub(super) shared: Option<Role>,
 }
 
 /// How long a statement may run on a session that many share, and how long it may wait for a lock there.
@@ -52,7 +52,7 @@ const SHARED_LOCK_LIMIT: Duration = Duration::from_millis(50);
 
 impl Session {
     /// Opens a session with the first host that will do.
-    pub(super) async fn open(node: &Node, target: &Target, login: Login<'_>) -> Result<Self> {
+    pub(super) async fn open(node: &Arc<Node>, target: &Target, login: Login<'_>) -> Result<Self> {
         let Some(provider) = &target.credentials else {
             return Self::open_as(node, target, login).await;
         };
@@ -70,7 +70,7 @@ impl Session {
         Self::open_as(node, target, Login { credentials: Some(&second), ..login }).await
     }
 
-    async fn open_as(node: &Node, target: &Target, login: Login<'_>) -> Result<Self> {
+    async fn open_as(node: &Arc<Node>, target: &Target, login: Login<'_>) -> Result<Self> {
         let settings = &node.settings;
         let passes: &[bool] = match settings.attrs {
             // Any node will do once no standby was found.
@@ -95,7 +95,9 @@ impl Session {
                 };
                 match attempt {
                     Ok(session) => {
-                        hosts::remember(node, address);
+                        if login.shared.is_none() {
+                            node.whereabouts.found(address);
+                        }
                         return Ok(session);
                     }
                     // Another host would be asked with the same wrong password.
@@ -115,7 +117,7 @@ impl Session {
     }
 
     async fn attempt(
-        node: &Node,
+        node: &Arc<Node>,
         target: &Target,
         login: Login<'_>,
         host: String,
@@ -148,7 +150,7 @@ impl Session {
             match outcome {
                 Ok(session) => {
                     session.check_options(node, target).await?;
-                    session.check_role(node, target, only_standby).await?;
+                    session.check_role(target, login, only_standby).await?;
                     return Ok(session);
                 }
                 Err(fault) => {
@@ -167,7 +169,7 @@ impl Session {
     }
 
     async fn log_in(
-        node: &Node,
+        node: &Arc<Node>,
         target: &Target,
         login: Login<'_>,
         route: &Route,
@@ -178,7 +180,8 @@ impl Session {
         let (stream, encrypted) = route.open(settings, cover).await.map_err(LoginFault::Wire)?;
         let facts = Arc::new(Facts::default());
         let ready = Ready::of(&stream);
-        let mut config = session_config(settings, target, encrypted, options, login.shared);
+        let mut config =
+            session_config(settings, target, encrypted, options, login.shared.is_some());
         if let Some(credentials) = login.credentials {
             config.password(credentials.secret());
             if let Some(user) = credentials.user_name() {
@@ -215,10 +218,12 @@ impl Session {
         #[cfg(feature = "tls")]
         let cover = if encrypted { Cover::Required } else { Cover::None };
         Ok(Self {
-            client,
+            client: Arc::new(client),
             facts,
             driver: AbortOnDropHandle::new(driver),
-            settings: Arc::clone(settings),
+            node: Arc::clone(node),
+            name: Arc::clone(&target.name),
+            orphans: Orphans::default(),
             route: route.clone(),
             cover,
             silence: target.statement_timeout.map(silence),
@@ -228,9 +233,15 @@ impl Session {
     }
 
     /// Whether the node is what the URL and the caller want.
-    async fn check_role(&self, node: &Node, target: &Target, only_standby: bool) -> Result<()> {
-        let attrs = node.settings.attrs;
-        let writes = target.access == Access::ReadWrite;
+    async fn check_role(
+        &self,
+        target: &Target,
+        login: Login<'_>,
+        only_standby: bool,
+    ) -> Result<()> {
+        let attrs = self.node.settings.attrs;
+        // What reads at a primary is to see what was written there.
+        let writes = target.access == Access::ReadWrite || login.shared == Some(Role::Primary);
         let standby = match self.facts.standby() {
             Some(standby) => standby,
             // Before version 14 the server does not say.

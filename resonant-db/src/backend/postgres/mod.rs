@@ -16,8 +16,9 @@
 //! # URL
 //!
 //! `postgresql://user:password@host:5432/database?key=value&…`, as libpq reads it; `%2F` and the like are decoded. Several
-//! hosts, separated by commas, are tried in their order, beginning with the one that was good last. The usual variables (`PGUSER`, `PGPASSWORD`, `PGSSLMODE`, …) say
-//! what the URL leaves out.
+//! hosts, separated by commas, are tried in their order, beginning with the one that was good last. libpq's variables (`PGUSER`,
+//! `PGPASSWORD`, `PGSSLMODE`, …) say what the URL leaves out; `PGHOST` and `PGHOSTADDR` only where it names no host at all. Those
+//! that mean nothing here (`PGSERVICE`, `PGPASSFILE`, `PGSSLCRL`, `PGTZ`, …) are named in the log when they are set.
 //!
 //! | key | default | meaning |
 //! |---|---|---|
@@ -54,8 +55,10 @@
 //!
 //! # A primary whose name moves
 //!
-//! Every new connection asks for the addresses behind the name anew, of the system or of a [`Resolver`]. [`Names`] follows
-//! the name also while a primary hangs that it has left.
+//! Every new connection asks for the addresses behind the name anew, of the system or of a [`Resolver`]. A server that hangs
+//! while its name moves on is left as well: a statement that has been silent for half a second looks where the name leads,
+//! and if that is elsewhere and nobody answers at the old address within another half a second, all connections there are given
+//! up. [`Names`] follows the name from outside, also while nothing is asked of the primary.
 //!
 //! # What is promised
 //!
@@ -108,8 +111,12 @@
 //! - **Nothing is ever cancelled on a lane**, so no request to cancel hits a neighbour. A read that was dropped ends by itself, after 200 ms at most.
 //! - **What fails on a lane is no answer.** Any error, a lane that is lost or that says nothing for half a second: the read
 //!   runs again on a connection of its own, and that is where errors come from.
-//! - **A failover empties the lanes** of the node, and so does
-//!   [`set_lanes(Lanes::Off)`](crate::Database::set_lanes), in one call and without a restart. [`lanes`](crate::DatabaseBuilder::lanes) turns them off from the start.
+//! - **Who does not take his answer holds up nobody** for longer than a moment: he is cut off, and reads again on a connection
+//!   of his own when he comes back.
+//! - **A lane is at the server the other connections are at.** One of a primary's is not opened to a standby or to another
+//!   system, and leaves an address that connections have left.
+//! - **A failover empties the lanes** of the node. [`set_lanes(Lanes::Off)`](crate::Database::set_lanes) closes them and keeps
+//!   them closed, in one call and without a restart. [`lanes`](crate::DatabaseBuilder::lanes) turns them off from the start.
 //!
 //! There are none behind a pooler, with `statements=0`, or where the URL names several hosts.
 //!
@@ -129,9 +136,11 @@
 //!
 //! - A commit whose answer was lost is not looked up afterwards: the error says that its outcome is unknown.
 
+mod after;
 mod bulk;
 mod calls;
 mod connection;
+mod environment;
 mod error;
 mod facts;
 mod flow;
@@ -157,6 +166,7 @@ mod survey;
 mod tap;
 #[cfg(feature = "tls")]
 mod tls;
+mod whereabouts;
 mod wire;
 
 use std::collections::HashMap;
@@ -192,8 +202,7 @@ pub struct Postgres {
 /// A node's settings, with what is made of them once.
 struct Node {
     settings: Arc<Settings>,
-    /// The address that was found good last.
-    good: Mutex<Option<wire::Address>>,
+    whereabouts: whereabouts::Whereabouts,
     /// A pooler stands in front of it.
     pooler: AtomicBool,
     lessons: Lessons,
@@ -238,8 +247,12 @@ impl Postgres {
             let node = super::target::name_of(url);
             tracing::warn!(node, keys = ?settings.unknown, "the URL has keys that mean nothing here");
         }
+        if !settings.unheeded.is_empty() {
+            let node = super::target::name_of(url);
+            tracing::warn!(node, variables = ?settings.unheeded, "variables of libpq are set that mean nothing here");
+        }
         let node = Arc::new(Node {
-            good: Mutex::new(None),
+            whereabouts: whereabouts::Whereabouts::default(),
             pooler: AtomicBool::new(false),
             lessons: Lessons::new(LESSONS),
             settings: Arc::new(settings),

@@ -59,7 +59,7 @@ impl PostgresConnection {
             return Ok((known, false));
         }
         refuse(sql)?;
-        let statement = self.session.within(self.session.client.prepare(sql)).await?;
+        let statement = self.session.within(self.session.prepare(sql)).await?;
         Ok((self.keep(sql, statement), true))
     }
 
@@ -86,7 +86,7 @@ impl PostgresConnection {
             return Ok((lesson, false));
         }
         refuse(sql)?;
-        let statement = self.session.within(self.session.client.prepare(sql)).await?;
+        let statement = self.session.within(self.session.prepare(sql)).await?;
         Ok((self.origin.lessons.learn(sql, &statement, &mut self.met), true))
     }
 
@@ -135,7 +135,7 @@ impl PostgresConnection {
         }
     }
 
-    fn forget(&mut self, sql: &str) {
+    pub(super) fn forget(&mut self, sql: &str) {
         self.statements.forget(sql);
         self.origin.lessons.forget(sql);
     }
@@ -156,10 +156,8 @@ impl PostgresConnection {
         }
         let session = &self.session;
         // The first to be polled is the first to be sent.
-        let (prepared, answer) = futures::join!(
-            session.within(session.client.prepare(sql)),
-            typed(session, sql, lesson, ask),
-        );
+        let (prepared, answer) =
+            futures::join!(session.within(session.prepare(sql)), typed(session, sql, lesson, ask),);
         match (prepared, answer) {
             (Ok(statement), Ok(answer)) => {
                 self.keep(sql, statement);
@@ -234,7 +232,16 @@ impl PostgresConnection {
 
     /// Does some work in a transaction of its own where a pooler makes that necessary. All of it leaves at once.
     pub(super) async fn enclosed<T>(&self, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-        let Some(opening) = self.opening() else { return work.await };
+        self.enclosed_by(self.opening(), work).await
+    }
+
+    /// The same, with what the transaction begins with, if there is to be one.
+    pub(super) async fn enclosed_by<T>(
+        &self,
+        opening: Option<String>,
+        work: impl Future<Output = Outcome<T>>,
+    ) -> Outcome<T> {
+        let Some(opening) = opening else { return work.await };
         let session = &self.session;
         let (begun, answer, ended) = futures::join!(
             session.within(session.client.batch_execute(&opening)),

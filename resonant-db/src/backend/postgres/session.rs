@@ -1,18 +1,20 @@
 //! A session with a server while it lasts: deadlines, stopping what runs, the end.
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::timeout;
-use tokio_postgres::Client;
+use futures::future::{Either, select};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{Client, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::Trouble;
 use super::facts::Facts;
-use super::settings::Settings;
 use super::wire::{self, Cover, Route};
+use super::{Node, whereabouts};
 
 /// How long a dropped statement may take to be answered anyway before it is cancelled.
 const PATIENCE: Duration = Duration::from_millis(2);
@@ -20,12 +22,17 @@ const PATIENCE: Duration = Duration::from_millis(2);
 const CANCEL: Duration = Duration::from_secs(2);
 const EFFECT: Duration = Duration::from_millis(50);
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long nothing may come before somebody looks whether the node is still where it was: first, and at most.
+const DOUBT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
 pub(super) struct Session {
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
     pub(super) facts: Arc<Facts>,
     pub(super) driver: AbortOnDropHandle<()>,
-    pub(super) settings: Arc<Settings>,
+    pub(super) node: Arc<Node>,
+    /// The node's name in messages.
+    pub(super) name: Arc<str>,
+    pub(super) orphans: Orphans,
     pub(super) route: Route,
     pub(super) cover: Cover,
     /// How long nothing at all may come.
@@ -42,16 +49,66 @@ impl Session {
         &self,
         answer: impl Future<Output = std::result::Result<T, E>>,
     ) -> std::result::Result<T, Trouble> {
-        let Some(limit) = self.silence else { return answer.await.map_err(Into::into) };
         let mut answer = pin!(answer);
+        let (mut received, mut heard) = (self.facts.received(), Instant::now());
+        let (mut doubt, longest) = DOUBT;
         loop {
-            let received = self.facts.received();
-            match timeout(limit, &mut answer).await {
-                Ok(answer) => return answer.map_err(Into::into),
-                Err(_) if self.facts.received() != received => {}
-                Err(_) => return Err(Trouble::Silent(limit)),
+            let left = self.silence.map(|limit| limit.saturating_sub(heard.elapsed()));
+            let wait = left.map_or(doubt, |left| left.min(doubt));
+            if let Ok(answer) = timeout(wait, &mut answer).await {
+                return answer.map_err(Into::into);
+            }
+            if self.facts.received() != received {
+                (received, heard) = (self.facts.received(), Instant::now());
+                doubt = DOUBT.0;
+                continue;
+            }
+            if let Some(limit) = self.silence.filter(|limit| heard.elapsed() >= *limit) {
+                return Err(Trouble::Silent(limit));
+            }
+            let left_behind = pin!(self.is_left_behind());
+            match select(answer.as_mut(), left_behind).await {
+                Either::Left((answer, _)) => return answer.map_err(Into::into),
+                Either::Right((true, _)) => return Err(Trouble::Silent(heard.elapsed())),
+                Either::Right((false, _)) => doubt = (doubt * 2).min(longest),
             }
         }
+    }
+
+    /// Whether the node has left the address of this session. Gives up on asking when something comes.
+    async fn is_left_behind(&self) -> bool {
+        let received = self.facts.received();
+        let asked = pin!(whereabouts::is_left_behind(&self.node, &self.name, &self.route.address));
+        let heard = pin!(async {
+            while self.facts.received() == received {
+                sleep(EFFECT).await;
+            }
+        });
+        matches!(select(asked, heard).await, Either::Left((true, _)))
+    }
+
+    /// Whether it is known that the node is elsewhere. Free.
+    pub(super) fn was_left_behind(&self) -> bool {
+        self.node.whereabouts.has_left(&self.route.address)
+    }
+
+    /// Prepares a statement. Whoever does not wait for that leaves it to [`adopt`](Session::adopt): what has been sent makes
+    /// the server keep a statement, which nobody would ever close.
+    pub(super) fn prepare(&self, sql: &str) -> Preparing<'_> {
+        let (client, sql) = (Arc::clone(&self.client), sql.to_owned());
+        let work: Preparation = Box::pin(async move { client.prepare(&sql).await });
+        Preparing { orphans: &self.orphans, work: Some(work), begun: false }
+    }
+
+    /// Ends what was left half prepared. The statements are closed.
+    pub(super) async fn adopt(&self) -> std::result::Result<(), Trouble> {
+        for orphan in self.orphans.take() {
+            match self.within(orphan).await {
+                Err(trouble) if trouble.said().is_none() => return Err(trouble),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Waits until what was sent has been answered.
@@ -90,7 +147,7 @@ impl Session {
 
     pub(super) async fn cancel(&self) {
         let token = self.client.cancel_token();
-        let request = wire::cancel(&token, &self.route, &self.settings, self.cover);
+        let request = wire::cancel(&token, &self.route, &self.node.settings, self.cover);
         match timeout(CANCEL, request).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => {
@@ -107,9 +164,55 @@ impl Session {
         if busy && !self.is_closed() {
             self.cancel().await;
         }
-        let Self { client, driver, .. } = self;
-        drop(client);
+        let Self { client, driver, orphans, .. } = self;
+        drop((orphans, client));
         // What does not end by then is ended by the handle.
         let _ = timeout(GOODBYE, driver).await;
+    }
+}
+
+type Preparation = Pin<Box<dyn Future<Output = Result<Statement, tokio_postgres::Error>> + Send>>;
+
+/// What was half prepared when its caller went.
+#[derive(Default)]
+pub(super) struct Orphans(Mutex<Vec<Preparation>>);
+
+impl Orphans {
+    pub(super) fn take(&self) -> Vec<Preparation> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep(&self, work: Preparation) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+    }
+}
+
+/// A statement that is being prepared.
+pub(super) struct Preparing<'a> {
+    orphans: &'a Orphans,
+    work: Option<Preparation>,
+    /// It may have been sent.
+    begun: bool,
+}
+
+impl Future for Preparing<'_> {
+    type Output = Result<Statement, tokio_postgres::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.begun = true;
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let prepared = work.as_mut().poll(cx);
+        if prepared.is_ready() {
+            self.work = None;
+        }
+        prepared
+    }
+}
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take().filter(|_| self.begun) {
+            self.orphans.keep(work);
+        }
     }
 }

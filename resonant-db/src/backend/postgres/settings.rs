@@ -10,6 +10,8 @@ use tokio_postgres::config::{ChannelBinding, Host, SslMode as DriverMode};
 use crate::backend::target::name_of;
 use crate::{Error, ErrorKind, Result};
 
+use super::environment;
+
 /// What `sslmode` asks for, in libpq's meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SslMode {
@@ -57,6 +59,8 @@ pub(super) struct Settings {
     pub(super) always_reset: bool,
     /// Parameters of the URL that nobody knows.
     pub(super) unknown: Vec<String>,
+    /// Variables of the environment that mean something to libpq and nothing here.
+    pub(super) unheeded: Vec<&'static str>,
 }
 
 /// What an idle connection sends to see whether the other side is still there, unless the URL says otherwise.
@@ -97,6 +101,7 @@ impl Settings {
             statements: STATEMENTS,
             always_reset: false,
             unknown: Vec::new(),
+            unheeded: Vec::new(),
         };
         let (idle, interval, retries) = KEEPALIVE;
         settings
@@ -114,15 +119,38 @@ impl Settings {
             given.push(canonical(key));
             settings.apply(name, canonical(key), value)?;
         }
-        for (variable, key) in ENVIRONMENT {
-            if let Some(value) = env(variable)
-                && !given.contains(&key)
-                && !settings.has(key)
-            {
-                settings.apply(name, key, &value)?;
+        settings.fill_in(name, &given, env)?;
+        settings.finish(name)
+    }
+
+    /// Takes from the environment what the URL leaves out.
+    fn fill_in(
+        &mut self,
+        name: &str,
+        given: &[&str],
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<()> {
+        let env = |variable: &str| env(variable).filter(|value| !value.is_empty());
+        self.unheeded = environment::unheeded(env);
+        let placed = !self.config.get_hosts().is_empty() || !self.config.get_hostaddrs().is_empty();
+        let place = environment::PLACE.iter().filter(|_| !placed);
+        for (variable, key) in place.chain(&environment::HEEDED) {
+            let Some(value) = env(variable) else { continue };
+            if given.contains(key) || self.has(key) {
+                continue;
+            }
+            // Meant for other programs: what travels is UTF-8 all the same.
+            if *key == "client_encoding" && !environment::is_our_encoding(&value) {
+                self.unheeded.push(variable);
+            } else if *key != "client_encoding" {
+                self.apply(name, key, &value)?;
             }
         }
-        settings.finish(name)
+        let is_given = given.contains(&"sslmode") || env("PGSSLMODE").is_some();
+        if !is_given && env(environment::REQUIRE_SSL).as_deref() == Some("1") {
+            self.ssl_mode = SslMode::Require;
+        }
+        Ok(())
     }
 
     /// Whether the address part of the URL has already said it.
@@ -358,23 +386,6 @@ impl fmt::Debug for Settings {
             .finish_non_exhaustive()
     }
 }
-
-/// The environment's word for a parameter. A host and its port belong together.
-const ENVIRONMENT: [(&str, &str); 13] = [
-    ("PGUSER", "user"),
-    ("PGPASSWORD", "password"),
-    ("PGDATABASE", "dbname"),
-    ("PGPORT", "port"),
-    ("PGAPPNAME", "application_name"),
-    ("PGOPTIONS", "options"),
-    ("PGSSLMODE", "sslmode"),
-    ("PGSSLROOTCERT", "sslrootcert"),
-    ("PGSSLCERT", "sslcert"),
-    ("PGSSLKEY", "sslkey"),
-    ("PGCONNECT_TIMEOUT", "connect_timeout"),
-    ("PGCHANNELBINDING", "channel_binding"),
-    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
-];
 
 /// The one name of parameters that others spell differently.
 fn canonical(key: &str) -> &str {

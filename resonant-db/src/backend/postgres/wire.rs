@@ -10,19 +10,22 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-#[cfg(feature = "tls")]
-use tokio::io::AsyncWriteExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::settings::Settings;
 #[cfg(feature = "tls")]
 use super::tls;
+
+/// The request for TLS: its length and the number that stands for it.
+const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 /// Where one server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +131,7 @@ impl Route {
             (Some(connector), _) => connector,
         };
         if !settings.ssl_direct {
-            // SSLRequest: its length and the number that stands for it.
-            socket.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+            socket.write_all(SSL_REQUEST).await?;
             let mut answer = [0];
             socket.read_exact(&mut answer).await?;
             match (answer, cover) {
@@ -357,6 +359,19 @@ impl AsyncWrite for HalfOpen<'_> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(cx)
     }
+}
+
+/// Whether anybody answers at an address, were it with a refusal: only silence for all of the time is none.
+pub(super) async fn answers(address: &Address, within: Duration) -> bool {
+    let Address::Tcp(address) = address else { return true };
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        // SSLRequest: every server and pooler answers it with one byte, whoever asks.
+        stream.write_all(SSL_REQUEST).await?;
+        stream.read(&mut [0]).await
+    };
+    // Whoever refuses is there.
+    timeout(within, ask).await.is_ok()
 }
 
 /// Sends a request to cancel down a stream of its own and waits until the server has closed it: by then the signal is

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rusqlite::hooks::Authorization;
 use rusqlite::types::ValueRef as SqliteValue;
-use rusqlite::{OpenFlags, Statement};
+use rusqlite::{ErrorCode, OpenFlags, Statement};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::backend::{Access, BeginOptions, Column, ParamRows, RowsBuilder};
 use crate::{Error, ErrorKind, Param, Result, Rows, ValueRef};
@@ -47,9 +49,9 @@ pub(super) fn prepare(options: &Options, node: &Arc<str>) -> Result<Option<rusql
     }
     let connection = open(options, Access::ReadWrite).map_err(|error| translate(place, error))?;
     let Location::File(_) = options.location else { return Ok(Some(connection)) };
-    let mode: String = connection
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .map_err(|error| translate(place, error))?;
+    let to_wal = || connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+    let mode: String =
+        patiently(options.busy_timeout, to_wal).map_err(|error| translate(place, error))?;
     if mode.eq_ignore_ascii_case("wal") {
         return Ok(None);
     }
@@ -57,6 +59,31 @@ pub(super) fn prepare(options: &Options, node: &Arc<str>) -> Result<Option<rusql
         "{node}: the file stays in journal mode {mode}; WAL needs a local file system with shared memory"
     );
     Err(Error::new(ErrorKind::Config, "connect", message))
+}
+
+/// Tries again what SQLite refuses at once though it was told to wait: it does so wherever two that wait for each other could
+/// be stuck, as when several processes turn a new file's write-ahead log on, or the last one that closes takes it away.
+fn patiently<T>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let began = Instant::now();
+    let pause = Duration::from_millis(5);
+    let mut paused = Duration::ZERO;
+    loop {
+        match attempt() {
+            // What it has waited by itself counts, and so do the pauses where the clock stands still.
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && began.elapsed().max(paused) < limit =>
+            {
+                #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
+                std::thread::sleep(pause);
+                paused += pause;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Opens and closes the file, alone if nobody else has it open: SQLite then folds the log into it.
@@ -119,7 +146,8 @@ impl Engine {
             }))?;
             Ok(connection)
         };
-        let connection = set_up().map_err(|error| translate(place, error))?;
+        let connection =
+            patiently(options.busy_timeout, set_up).map_err(|error| translate(place, error))?;
         Ok(Self {
             connection,
             node,

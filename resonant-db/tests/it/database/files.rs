@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use resonant_db::backend::sqlite;
+use resonant_db::backend::{Access, Backend, Target, sqlite};
 use resonant_db::{Database, ErrorKind, PoolConfig, Result, params, row};
 
 use super::basics::file;
@@ -223,4 +223,57 @@ async fn a_replica_is_the_same_file_or_refused() -> Result<()> {
     assert_eq!(db.status().nodes.len(), 3);
     assert_eq!(db.read().query_one_as::<i64>("SELECT 1", params![]).await?, 1);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_that_open_a_new_file_at_once_all_come_in() {
+    for round in 0..8 {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let url = sqlite::url(folder.path().join("new.db"));
+        // Each as a process of its own would: with a backend of its own.
+        let opening = (0..16).map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move {
+                let backend = sqlite::Sqlite::from_url(&url)?;
+                let target = Target::new(&url, Access::ReadWrite, None);
+                let mut connection = backend.connect(&target).await?;
+                connection.batch("CREATE TABLE IF NOT EXISTS t (n INTEGER)").await?;
+                connection.execute("INSERT INTO t VALUES (1)", &[]).await?;
+                let target = Target::new(&url, Access::ReadOnly, None);
+                backend.connect(&target).await?.query("SELECT n FROM t", &[]).await.map(drop)
+            })
+        });
+        for opened in futures::future::join_all(opening).await {
+            opened.expect("no panic").unwrap_or_else(|error| panic!("round {round}: {error:?}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_that_somebody_writes_to_is_waited_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("new.db");
+    // SQLite refuses at once whoever would turn the log on now.
+    let other = rusqlite::Connection::open(&path).expect("open");
+    other.execute_batch("BEGIN IMMEDIATE; CREATE TABLE t (n INTEGER)").expect("a write");
+    let opening = tokio::spawn(async move {
+        let url = sqlite::url(&path);
+        let backend = sqlite::Sqlite::from_url(&url)?;
+        let target = Target::new(&url, Access::ReadWrite, None);
+        backend.connect(&target).await?.query("SELECT n FROM t", &[]).await.map(drop)
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!opening.is_finished(), "it waits");
+    other.execute_batch("COMMIT").expect("commit");
+    opening.await.expect("no panic").expect("it has come in");
+    // Who never lets go is waited for as long as the settings say.
+    let path = folder.path().join("held.db");
+    let other = rusqlite::Connection::open(&path).expect("open");
+    other.execute_batch("BEGIN EXCLUSIVE; CREATE TABLE t (n INTEGER)").expect("a write");
+    let url = sqlite::url(&path) + "?busy_timeout=200ms";
+    let backend = sqlite::Sqlite::from_url(&url).expect("a URL");
+    let target = Target::new(&url, Access::ReadWrite, None);
+    let opened = tokio::time::timeout(Duration::from_secs(20), backend.connect(&target)).await;
+    let error = opened.expect("a deadline").expect_err("held");
+    assert!(error.is_transient(), "{error}");
 }

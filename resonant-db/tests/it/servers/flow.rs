@@ -161,6 +161,57 @@ async fn copy_takes_data_in_and_out_whole() {
 }
 
 #[tokio::test]
+async fn a_copy_out_of_a_transaction_shows_its_own_writes() {
+    for (db, _pooled, _direct) in places().await {
+        db.write().batch("CREATE TABLE t (id int PRIMARY KEY, name text)").await.expect("create");
+        let copy = "COPY (SELECT id FROM t ORDER BY id) TO STDOUT";
+        let whole = db.transaction(async |tx| {
+            tx.execute(
+                "INSERT INTO t SELECT n, 'x' FROM generate_series(0, 49999) AS n",
+                params![],
+            )
+            .await?;
+            let (mut out, mut data) = (tx.copy_out(copy).await?, Vec::new());
+            while let Some(piece) = out.next().await? {
+                data.extend(piece);
+            }
+            assert_eq!(out.next().await?, None, "it is over");
+            // And the transaction goes on.
+            tx.execute("DELETE FROM t WHERE id > 9", params![]).await?;
+            Ok(data)
+        });
+        let whole = whole.await.expect("copied");
+        let expected: String = (0..50_000).map(|n| format!("{n}\n")).collect();
+        assert!(whole == expected.as_bytes(), "{} bytes", whole.len());
+        assert_eq!(count(&db).await, 10);
+        // Given up half-way, the transaction is lost, and so is what it wrote.
+        let given_up = db.transaction(async |tx| {
+            tx.execute(
+                "INSERT INTO t SELECT n, 'x' FROM generate_series(100, 49999) AS n",
+                params![],
+            )
+            .await?;
+            assert!(tx.copy_out(copy).await?.next().await?.is_some());
+            tx.query("SELECT 1", params![]).await.map(drop)
+        });
+        given_up.await.expect_err("lost");
+        assert_eq!(count(&db).await, 10);
+        // Refused, it fails it too.
+        let refused = db.transaction(async |tx| tx.copy_out("SELECT 1").await.map(drop)).await;
+        assert_eq!(refused.expect_err("no copy").kind(), ErrorKind::Rejected);
+        let broken = db.transaction(async |tx| {
+            let mut out =
+                tx.copy_out("COPY (SELECT 1 / (id - 5) FROM t ORDER BY id) TO STDOUT").await?;
+            while out.next().await?.is_some() {}
+            Ok(())
+        });
+        let error = broken.await.expect_err("by zero");
+        assert_eq!(error.sqlstate(), Some("22012"), "{error}");
+        assert_eq!(count(&db).await, 10);
+    }
+}
+
+#[tokio::test]
 async fn a_copy_that_fails_or_is_dropped_copies_nothing_and_spoils_nobody() {
     for (db, _pooled, _direct) in places().await {
         db.write().batch("CREATE TABLE t (id int PRIMARY KEY)").await.expect("create");

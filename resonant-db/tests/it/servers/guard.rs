@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use resonant_db::backend::Access;
+use resonant_db::backend::{Access, BeginOptions};
 use resonant_db::{Database, ErrorKind, PoolConfig, TransactionOptions, params};
 use tokio::time::timeout;
 
 use super::lanes::{BY_KEY, item, lanes};
+use super::meddler::{Meddler, swap};
 use super::pooler::Pooled;
-use super::{LIMIT, database, open};
+use super::{LIMIT, connect, database, open};
 
 fn one(url: &str) -> resonant_db::DatabaseBuilder {
     Database::builder().primary(url).pool(PoolConfig::default().min_size(1).max_size(1))
@@ -132,4 +133,40 @@ async fn behind_a_pooler_a_read_cannot_write_either_and_nothing_is_shared() {
         }
     }
     assert_eq!((lanes(&db).open, lanes(&db).reads), (0, 0));
+}
+
+#[tokio::test]
+async fn a_guard_that_is_not_taken_does_not_hide_that_the_statement_ran() {
+    let database = database().await;
+    database.sql("CREATE TABLE t (n int)").await.expect("a table");
+    let address = super::pooler::address_of(&database.url());
+    let refuse = |bytes: &mut Vec<u8>| {
+        swap(bytes, "SET default_transaction_read_only TO", "SET default_transaction_read_onlx TO");
+    };
+    let meddler = Meddler::start(address, refuse, |_| None).await;
+    let url = meddler.url(&database.url(), address);
+    let mut connection = open(&url, Access::ReadWrite, Some(LIMIT)).await;
+    connection.restrict(Access::ReadOnly);
+    connection.query("SELECT 1", &[]).await.expect("a read");
+    // What it was told is still there, so the server refuses it.
+    connection.restrict(Access::ReadWrite);
+    let error = connection.execute("INSERT INTO t VALUES (1)", &[]).await.expect_err("not taken");
+    assert!(!error.may_have_applied(), "the server has refused it: {error}");
+    // One that the server lets through all the same.
+    let mut connection = open(&url, Access::ReadWrite, Some(LIMIT)).await;
+    connection.restrict(Access::ReadOnly);
+    connection.query("SELECT 1", &[]).await.expect("a read");
+    connection.restrict(Access::ReadWrite);
+    let around = "BEGIN; SET LOCAL transaction_read_only = off; INSERT INTO t VALUES (2); COMMIT";
+    let error = connection.batch(around).await.expect_err("not taken");
+    assert_eq!(database.value("SELECT count(*) FROM t").await.expect("count"), "1");
+    assert!(error.may_have_applied(), "it was applied: {error}");
+    // A transaction that was not begun has done nothing.
+    let mut connection = open(&url, Access::ReadWrite, Some(LIMIT)).await;
+    connection.restrict(Access::ReadOnly);
+    connection.query("SELECT 1", &[]).await.expect("a read");
+    connection.restrict(Access::ReadWrite);
+    let error = connection.begin(BeginOptions::default()).await.expect_err("not taken");
+    assert!(!error.may_have_applied(), "{error}");
+    connect(&url).await.ping().await.expect("nothing else is changed");
 }

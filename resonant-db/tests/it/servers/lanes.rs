@@ -19,7 +19,7 @@ const ITEMS: &str = "CREATE TABLE item (id int8 PRIMARY KEY, name text NOT NULL)
                      INSERT INTO item SELECT n, 'item ' || n FROM generate_series(0, 999) AS n; ANALYZE item";
 
 /// A server that writes down who ran what.
-async fn telling() -> PostgresCluster {
+pub(super) async fn telling() -> PostgresCluster {
     let cluster = PostgresCluster::builder()
         .setting("log_min_duration_statement", "0")
         .setting("log_line_prefix", "%a|")
@@ -31,7 +31,7 @@ async fn telling() -> PostgresCluster {
 }
 
 /// What ran on lanes, as the server tells.
-fn on_lanes(node: &PgNode) -> Vec<String> {
+pub(super) fn on_lanes(node: &PgNode) -> Vec<String> {
     let log = std::fs::read(node.log_file()).expect("the log");
     let log = String::from_utf8_lossy(&log);
     log.lines().filter_map(|line| line.strip_prefix("resonant lane|")).map(str::to_owned).collect()
@@ -129,7 +129,13 @@ async fn what_is_no_plain_read_never_runs_on_a_lane() {
          CREATE VIEW innocent AS SELECT hidden() AS n; \
          CREATE FUNCTION touched(item) RETURNS text LANGUAGE sql AS 'SELECT set_config(''app.user'', ''eve'', false)'; \
          CREATE FUNCTION lower(int8) RETURNS text LANGUAGE sql AS 'SELECT set_config(''app.user'', ''eve'', false)'; \
-         CREATE DOMAIN checked AS int CHECK (VALUE > length(hidden()) - 99)",
+         CREATE DOMAIN checked AS int CHECK (VALUE > length(hidden()) - 99); \
+         CREATE EXTENSION file_fdw; CREATE SERVER far FOREIGN DATA WRAPPER file_fdw; \
+         CREATE TABLE spread (n int) PARTITION BY LIST (n); \
+         CREATE TABLE near PARTITION OF spread FOR VALUES IN (0); \
+         CREATE FOREIGN TABLE remote PARTITION OF spread FOR VALUES IN (1) SERVER far OPTIONS (filename '/dev/null'); \
+         CREATE TABLE ancestor (n int); CREATE TABLE parent () INHERITS (ancestor); \
+         CREATE FOREIGN TABLE child () INHERITS (parent) SERVER far OPTIONS (filename '/dev/null')",
     )
     .await
     .expect("a schema full of traps");
@@ -159,6 +165,8 @@ async fn what_is_no_plain_read_never_runs_on_a_lane() {
         "SELECT lower(id) FROM item LIMIT 1",
         "SELECT n FROM secret",
         "SELECT 7::checked",
+        "SELECT n FROM spread",
+        "SELECT n FROM ancestor",
     ];
     for shape in shapes {
         let mut calls = JoinSet::new();
@@ -363,5 +371,29 @@ async fn sharing_is_switched_off_in_one_call() {
     assert!(lanes(&db).reads <= reads + 64, "those that were under way");
     db.set_lanes(Lanes::Auto);
     until("they share again", async || lanes(&db).reads > reads + 500).await;
+    crowd.part().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_that_are_switched_off_stay_off_however_many_read() {
+    let database = database().await;
+    database.sql(ITEMS).await.expect("items");
+    let db = small(&database.url()).connect().await.expect("connect");
+    let crowd = Crowd::gather(&db, 16).await;
+    for _ in 0..3 {
+        db.set_lanes(Lanes::Off);
+        for _ in 0..20 {
+            assert_eq!(lanes(&db).open, 0, "one was opened again");
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        until("the server knows of none", async || {
+            let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%lane' AND datname = current_database()";
+            database.value(open).await.expect("count") == "0"
+        })
+        .await;
+        let reads = lanes(&db).reads;
+        db.set_lanes(Lanes::Auto);
+        until("they share again", async || lanes(&db).reads > reads + 100).await;
+    }
     crowd.part().await;
 }

@@ -3,11 +3,12 @@
 use std::process::Command;
 use std::time::Duration;
 
-use resonant_db::{Database, ErrorKind, PoolConfig, params};
+use futures::future::BoxFuture;
+use resonant_db::{Database, ErrorKind, PoolConfig, Rows, params};
 use resonant_testkit::{FaultProxy, PostgresCluster};
 use tokio::time::{Instant, timeout};
 
-use super::lanes::{Crowd, item, lanes, small};
+use super::lanes::{Crowd, item, lanes, on_lanes, small, telling};
 use super::{LIMIT, database, until};
 
 const ITEMS: &str = "CREATE TABLE item (id int8 PRIMARY KEY, name text NOT NULL); \
@@ -161,6 +162,83 @@ async fn errors_are_told_as_they_are_without_lanes() {
     database.sql("ALTER TABLE item ADD COLUMN more int; ALTER TABLE item ALTER COLUMN name TYPE varchar(90)").await.expect("alter");
     for id in 0..50 {
         item(&db, id).await.expect("a read");
+    }
+    crowd.part().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_lane_that_is_asked_something_is_not_taken_for_stuck() {
+    let database = database().await;
+    database.sql(ITEMS).await.expect("items");
+    let db = small(&database.url()).connect().await.expect("connect");
+    Crowd::gather(&db, 8).await.part().await;
+    let lost = lanes(&db).lost;
+    for round in 0..3 {
+        // Nobody asks a lane anything for longer than one may be silent.
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        // Statements that are new: the catalogue is asked about each of them, on a lane.
+        let new = (0..60).map(|n| {
+            let db = &db;
+            async move {
+                let sql = format!("SELECT id + {n} FROM item WHERE id = {round}");
+                db.read().query_one_as::<i64>(&sql, params![]).await
+            }
+        });
+        for (n, read) in futures::future::join_all(new).await.into_iter().enumerate() {
+            assert_eq!(read.expect("a read"), round + n as i64);
+        }
+        assert_eq!(lanes(&db).lost, lost, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_does_not_take_its_answer_holds_up_nobody() {
+    let server = telling().await;
+    let node = server.primary();
+    node.sql("CREATE TABLE wide AS SELECT n::int8 AS id, repeat('x', 8000) AS name FROM generate_series(0, 39) AS n")
+        .await
+        .expect("a table");
+    let db = small(&node.url()).connect().await.expect("connect");
+    let crowd = Crowd::gather(&db, 16).await;
+    let wide = "SELECT id, name FROM wide";
+    let shared = || {
+        on_lanes(&node)
+            .iter()
+            .filter(|line| line.contains("execute") && line.contains(wide))
+            .count()
+    };
+    let mut rounds = 0;
+    loop {
+        let (before, mut began, mut lost) = (lanes(&db), 0, 0);
+        let mut idle: Vec<BoxFuture<'_, resonant_db::Result<Rows>>> = Vec::new();
+        until("readers have asked on lanes", async || {
+            // Whoever does not get on a lane takes his answer, so that it is known better.
+            for read in idle.drain(..) {
+                let rows = timeout(LIMIT, read).await.expect("a deadline").expect("rows");
+                assert_eq!(rows.len(), 40);
+            }
+            (began, lost) = (shared(), lanes(&db).lost);
+            for _ in 0..6 {
+                let mut read: BoxFuture<'_, _> = Box::pin(db.read().query(wide, params![]));
+                // It has asked, and does not come back for the answer.
+                let _ = futures::poll!(&mut read);
+                idle.push(read);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            shared() > began + 2
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let after = lanes(&db);
+        for read in idle {
+            let rows = timeout(LIMIT, read).await.expect("a deadline").expect("rows");
+            assert_eq!(rows.len(), 40);
+        }
+        if after.lost == lost && after.reads > before.reads + 100 {
+            break;
+        }
+        rounds += 1;
+        assert!(rounds < 5, "the neighbours were cut off: {before:?} {after:?}");
     }
     crowd.part().await;
 }

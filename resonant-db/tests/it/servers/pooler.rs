@@ -10,7 +10,14 @@ use resonant_db::{Database, ErrorKind, PoolConfig, params};
 use resonant_testkit::postgres::TempDatabase;
 use resonant_testkit::{FaultProxy, PgBouncer, PostgresCluster};
 
-use super::{LIMIT, database, open, until};
+use super::meddler::{Meddler, holds};
+use super::{LIMIT, connect, database, open, until};
+
+/// The address a URL of the kit's names.
+pub(super) fn address_of(url: &str) -> SocketAddr {
+    let address = url.split(['@', '/']).nth(3).expect("an address");
+    address.replace("localhost", "127.0.0.1").parse().expect("an address")
+}
 
 /// A database behind a pooler of its own, which has fewer sessions than it has clients.
 #[derive(Debug)]
@@ -22,10 +29,7 @@ pub(super) struct Pooled {
 impl Pooled {
     pub(super) async fn new() -> Self {
         let database = database().await;
-        let url = database.url();
-        let address = url.split(['@', '/']).nth(3).expect("an address");
-        let address: SocketAddr =
-            address.replace("localhost", "127.0.0.1").parse().expect("an address");
+        let address = address_of(&database.url());
         let pooler = PgBouncer::builder().in_front_of(address).setting("default_pool_size", "3");
         Self { pooler: pooler.start().await.expect("a pooler"), database }
     }
@@ -236,6 +240,44 @@ async fn every_kind_of_pooler_is_noticed_by_itself() {
         .await
         .expect_err("no notifications");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[tokio::test]
+async fn what_a_standby_behind_a_pooler_refused_before_it_had_caught_up_reaches_nobody() {
+    let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
+    let (primary, standby) = (cluster.primary(), cluster.replica(0));
+    let pooler =
+        PgBouncer::builder().in_front_of(standby.address()).start().await.expect("a pooler");
+    standby.pause_replay().await.expect("paused");
+    primary.sql("CREATE TABLE fresh (n int); INSERT INTO fresh VALUES (7)").await.expect("create");
+    let mut writer = connect(&primary.url()).await;
+    let after = writer.position().await.expect("an answer").expect("a place");
+    let follow = {
+        let (primary, standby) = (primary.clone(), standby.clone());
+        move |answer: &[u8]| {
+            // It says that there is no such table; until that is heard, there is.
+            let refused = holds(answer, "42P01");
+            let (primary, standby) = (primary.clone(), standby.clone());
+            refused.then(|| -> futures::future::BoxFuture<'static, ()> {
+                Box::pin(async move {
+                    standby.resume_replay().await.expect("resumed");
+                    standby.caught_up_with(&primary).await.expect("caught up");
+                })
+            })
+        }
+    };
+    let meddler = Meddler::start(pooler.address(), |_| {}, follow).await;
+    let url = meddler.url(&pooler.url(), pooler.address());
+    for limit in [Some(LIMIT), None] {
+        let mut reader = open(&url, Access::ReadOnly, limit).await;
+        let rows = reader.query_after(&after, "SELECT n FROM fresh", &[]).await;
+        let rows = rows.expect("no error of before").expect("it has caught up");
+        assert_eq!(rows.decode::<i64>().expect("decode"), [7]);
+    }
+    // A table that there never was is refused also by one that has caught up.
+    let mut reader = open(&url, Access::ReadOnly, None).await;
+    let error = reader.query_after(&after, "SELECT n FROM never", &[]).await.expect_err("no table");
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
 }
 
 resonant_db::conformance!(pooled, Pooled::new().await);

@@ -36,7 +36,6 @@ async fn a_name_that_moves_to_the_new_primary_is_followed() {
             .primary("postgresql://postgres@primary.example/postgres")
             .backend(Arc::new(Postgres::default().resolver(resolver)))
             .pool(PoolConfig::default().min_size(2).max_size(4))
-            .statement_timeout(Duration::from_secs(2))
             .connect()
             .await
             .expect("connect");

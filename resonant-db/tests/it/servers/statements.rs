@@ -182,3 +182,31 @@ async fn what_was_learned_elsewhere_and_is_no_longer_true_heals_itself() {
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
     assert_eq!(connection.verdict(), Verdict::Reuse);
 }
+
+#[tokio::test]
+async fn a_call_that_is_dropped_while_it_prepares_leaves_no_statement_behind() {
+    let database = database().await;
+    database.sql("CREATE TYPE mood AS ENUM ('fine', 'bad')").await.expect("a type");
+    let mut connection = connect(&format!("{}?statements=4", database.url())).await;
+    for n in 0..60_u64 {
+        // The second kind has a type that is looked up behind it.
+        let sql = match n % 2 {
+            0 => format!("SELECT {n}"),
+            _ => format!("SELECT 'fine'::mood AS m{n}"),
+        };
+        if n < 20 {
+            let _ = futures::poll!(Box::pin(connection.query(&sql, &[])));
+        } else {
+            let moment = std::time::Duration::from_micros(n % 10 * 100);
+            let _ = tokio::time::timeout(moment, connection.query(&sql, &[])).await;
+        }
+        if connection.verdict() == Verdict::Clean {
+            connection.clean().await.expect("clean");
+        }
+    }
+    let rows =
+        connection.query("SELECT count(*) FROM pg_prepared_statements", &[]).await.expect("count");
+    let kept: i64 = rows.first().expect("a row").get(0).expect("a count");
+    // Those it keeps, this one, and the driver's own for the types.
+    assert!(kept <= 8, "{kept} statements are left");
+}

@@ -89,15 +89,24 @@ impl Keeper {
         if inner.wanted.swap(false, Ordering::AcqRel) {
             self.used = Some(now);
         }
+        if inner.is_off() {
+            // What was wanted before says nothing about afterwards.
+            self.used = None;
+        }
         self.see_off();
-        let lanes = inner.lanes();
+        let (lanes, role) = (inner.lanes(), inner.role());
+        for lane in lanes.iter() {
+            lane.clear_the_way(now);
+            self.adopt(lane);
+        }
         for lane in lanes.iter().filter(|lane| lane.is_stuck(now)) {
             tracing::warn!(node = %inner.target.name, "a shared connection does not answer; it is replaced");
             inner.give_up(lane);
         }
         let idle = self.used.map_or(Duration::MAX, |used| now.saturating_duration_since(used));
-        let (done, kept): (Vec<_>, Vec<_>) =
-            lanes.iter().partition(|lane| idle > IDLE || lane.is_done(now));
+        let (done, kept): (Vec<_>, Vec<_>) = lanes
+            .iter()
+            .partition(|lane| idle > IDLE || lane.is_done(now) || !lane.is_in_place(role));
         for lane in &done {
             lane.retire();
             inner.statements.forget_lane(lane.id);
@@ -133,20 +142,36 @@ impl Keeper {
     }
 
     fn open(&mut self, inner: &Arc<Inner>, open: usize, idle: Duration, now: Instant) {
-        let wanted = idle < PAUSE * 2 && open < LANES && !inner.node.pooler.load(Ordering::Acquire);
+        let may = !inner.is_off() && !inner.node.pooler.load(Ordering::Acquire);
+        let wanted = may && idle < PAUSE * 2 && open < LANES;
         if !wanted || self.opening || self.not_before.is_some_and(|at| now < at) {
             return;
         }
         self.opening = true;
         let (inner, epoch) = (Arc::clone(inner), inner.epoch.load(Ordering::Acquire));
         self.tasks.spawn(async move {
-            match timeout(OPEN, Lane::open(&inner.node, &inner.target, Arc::clone(&inner.crew)))
-                .await
-            {
+            // Behind the epoch: whoever changes it meanwhile makes this come too late.
+            let role = inner.role();
+            let opening = Lane::open(&inner.node, &inner.target, role, Arc::clone(&inner.crew));
+            match timeout(OPEN, opening).await {
                 Ok(opened) => Done::Opened(epoch, opened),
                 Err(_) => Done::TooSlow,
             }
         });
+    }
+
+    /// Ends what readers who have gone had begun to prepare.
+    fn adopt(&mut self, lane: &Arc<Lane>) {
+        let orphans = lane.session.orphans.take();
+        if !orphans.is_empty() {
+            let kept = Arc::clone(lane);
+            self.tasks.spawn(async move {
+                // Each statement is closed as it is dropped.
+                let _ = timeout(STUCK, futures::future::join_all(orphans)).await;
+                drop(kept);
+                Done::Closed
+            });
+        }
     }
 
     /// Asks the catalogue what there are doubts about, on a lane.
@@ -173,7 +198,8 @@ impl Keeper {
             }
             Done::Opened(epoch, Ok(Some(lane))) => {
                 (self.opening, self.not_before) = (false, None);
-                if epoch == inner.epoch.load(Ordering::Acquire) && !inner.is_closed() {
+                let in_time = epoch == inner.epoch.load(Ordering::Acquire);
+                if in_time && !inner.is_closed() && !inner.is_off() {
                     inner.change(|lanes| lanes.push(lane));
                 }
             }

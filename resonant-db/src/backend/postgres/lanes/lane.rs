@@ -5,13 +5,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tokio_postgres::Row;
 
-use crate::Result;
-use crate::backend::postgres::Node;
 use crate::backend::postgres::facts::Status;
 use crate::backend::postgres::login::{Login, SHARED_LIMIT};
 use crate::backend::postgres::session::Session;
+use crate::backend::postgres::{Node, hosts, position};
 use crate::backend::{Access, Target};
+use crate::{Result, Role};
+
+use super::intake::Intakes;
 
 /// The most reads under way on a lane. More go elsewhere.
 const DEPTH: u32 = 256;
@@ -20,6 +23,8 @@ const DEPTH: u32 = 256;
 const STALE: Duration = Duration::from_millis(50);
 /// One that has answered nothing for so long is given up.
 pub(super) const STUCK: Duration = Duration::from_millis(500);
+/// One on which nothing has come for so long may be held up by a reader who does not take his answer.
+const HELD_UP: Duration = Duration::from_millis(100);
 /// How long a lane lives.
 const LIFETIME: Duration = Duration::from_secs(1800);
 const PING: Duration = Duration::from_secs(2);
@@ -35,15 +40,24 @@ pub(super) struct Lane {
     crew: Arc<AtomicU32>,
     /// When it last answered, or began to be asked, in nanoseconds since it was opened.
     progress: AtomicU64,
+    /// The system it talks to, where that is known.
+    system: Option<u64>,
+    /// The answers on their way in.
+    pub(super) intakes: Intakes<Answer>,
     retired: AtomicBool,
     lost: OnceLock<()>,
 }
 
+/// What comes of a read on a lane.
+pub(super) type Answer = std::result::Result<Vec<Row>, tokio_postgres::Error>;
+
 impl Lane {
-    /// Opens a lane; `None` where a pooler stands in between.
+    /// Opens a lane for a node of this role; `None` where a pooler stands in between, or it leads to another server than the
+    /// connections.
     pub(super) async fn open(
-        node: &Node,
+        node: &Arc<Node>,
         target: &Target,
+        role: Role,
         crew: Arc<AtomicU32>,
     ) -> Result<Option<Arc<Self>>> {
         static IDS: AtomicU64 = AtomicU64::new(1);
@@ -54,10 +68,19 @@ impl Lane {
             ),
             ..target.clone()
         };
-        let login = Login { shared: true, ..Login::default() };
+        let login = Login { shared: Some(role), ..Login::default() };
         let session = Session::open(node, &target, login).await?;
         // Only with its options is it kept from writing, and its statements from running on.
         if session.facts.is_pooled() {
+            return Ok(None);
+        }
+        let system = match session.within(session.client.query_typed(position::SYSTEM, &[])).await {
+            Ok(rows) => rows.first().and_then(position::system),
+            // Not everybody may ask.
+            Err(trouble) if trouble.said().is_some() => None,
+            Err(_) => return Ok(None),
+        };
+        if hosts::is_steady(node) && !node.whereabouts.agrees(&session.route.address, system) {
             return Ok(None);
         }
         session.facts.note_times();
@@ -76,6 +99,8 @@ impl Lane {
             opened: Instant::now(),
             depth: AtomicU32::new(0),
             crew,
+            system,
+            intakes: Intakes::default(),
             progress: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             lost: OnceLock::new(),
@@ -124,6 +149,33 @@ impl Lane {
     /// Whether it answers nothing although it is asked.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         self.load() > 0 && self.silence(now) > STUCK + self.way * 2
+    }
+
+    /// Whether somebody does not take what he has asked for, so that all wait: that one is cut off.
+    pub(super) fn clear_the_way(&self, now: Instant) {
+        if self.load() > 0 && self.silence(now) > HELD_UP + self.way * 2 {
+            let idle = self.intakes.cut_off();
+            if idle > 0 {
+                tracing::debug!(
+                    lane = self.id,
+                    idle,
+                    "readers did not take their answers; they read again elsewhere"
+                );
+            }
+        }
+    }
+
+    /// Whether its server is what the node is taken for. A standby that was promoted says so by itself.
+    pub(super) fn serves(&self, role: Role) -> bool {
+        role == Role::Replica || self.session.facts.standby() == Some(false)
+    }
+
+    /// Whether it is at the server the node's connections are at.
+    pub(super) fn is_in_place(&self, role: Role) -> bool {
+        let node = &self.session.node;
+        self.serves(role)
+            && (!hosts::is_steady(node)
+                || node.whereabouts.agrees(&self.session.route.address, self.system))
     }
 
     /// Takes no more reads; it is closed after the last one.

@@ -11,9 +11,11 @@
 //! - Any error at all is no answer: the read runs again on a connection of its own and is told what is wrong there. It only
 //!   reads, so running it twice changes nothing.
 //! - A lane that stops answering is cut off by the `keeper`, which sends everybody on it elsewhere at once. So nobody needs
-//!   a timer of his own.
+//!   a timer of his own. A reader who does not take his answer is cut off alone (`intake`).
+//! - A lane is at the server at which the node's other connections are, in the role the caller takes the node for.
 
 mod catalogue;
+mod intake;
 mod keeper;
 mod known;
 mod lane;
@@ -22,6 +24,7 @@ mod standing;
 mod words;
 
 use std::fmt;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -32,17 +35,16 @@ use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_postgres::Row;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::backend::{Fitness, LanesStatus, Sharing, Target};
-use crate::{Param, Rows};
+use crate::backend::{Fitness, LanesStatus, ParamRows, Sharing, Target};
+use crate::{Param, Role, Rows};
 
 use super::Node;
 use super::param::{self, Encoded};
 
 use self::known::{Known, Prepared, Statements};
-use self::lane::{Lane, Place};
+use self::lane::{Answer, Lane, Place};
 
 /// How many lanes a node has at most. Few: the more there are, the less comes along with each answer.
 const LANES: usize = 4;
@@ -66,6 +68,10 @@ struct Inner {
     /// Somebody would have used a lane since the keeper last looked.
     wanted: AtomicBool,
     closed: AtomicBool,
+    /// There are to be none for the time being.
+    off: AtomicBool,
+    /// What the node was to whoever would have used a lane last.
+    primary: AtomicBool,
     /// Counts the calls of `empty`: what is being opened meanwhile comes too late.
     epoch: AtomicU64,
     /// What a read takes on average, in nanoseconds.
@@ -87,6 +93,8 @@ impl PostgresLanes {
             doubts: Mutex::default(),
             wanted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            off: AtomicBool::new(false),
+            primary: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             typical: AtomicU64::new(0),
             crew: Arc::default(),
@@ -135,23 +143,25 @@ impl Sharing for PostgresLanes {
 
     fn read<'a>(
         &'a self,
+        role: Role,
         sql: &'a str,
         params: &'a [Param<'a>],
     ) -> Option<BoxFuture<'a, Option<Rows>>> {
         let inner = &*self.inner;
-        if sql.len() > plain::MAX_BYTES {
+        if sql.len() > plain::MAX_BYTES || inner.is_off() {
             return None;
         }
         let known = inner.statements.meet(sql);
         known.names.as_ref()?;
-        let place = if known.is_trusted() { inner.place(Instant::now()) } else { None };
+        let place = if known.is_trusted() { inner.place(role, Instant::now()) } else { None };
         let Some(place) = place else {
+            inner.primary.store(role == Role::Primary, Ordering::Release);
             if !inner.wanted.swap(true, Ordering::AcqRel) || !self.is_kept() {
                 self.nudge();
             }
             return None;
         };
-        Some(Box::pin(inner.run(place, known, params)))
+        Some(Box::pin(inner.run(role, place, known, params)))
     }
 
     fn ran(&self, sql: &str, took: Duration) {
@@ -194,6 +204,14 @@ impl Sharing for PostgresLanes {
         self.inner.empty();
     }
 
+    fn switch(&self, on: bool) {
+        self.inner.off.store(!on, Ordering::Release);
+        if !on {
+            self.inner.wanted.store(false, Ordering::Release);
+            self.inner.empty();
+        }
+    }
+
     async fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);
         let lanes = self.inner.take().to_vec();
@@ -214,6 +232,15 @@ impl Inner {
 
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    fn is_off(&self) -> bool {
+        self.off.load(Ordering::Acquire)
+    }
+
+    /// What the node is taken for.
+    fn role(&self) -> Role {
+        if self.primary.load(Ordering::Acquire) { Role::Primary } else { Role::Replica }
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Arc<Lane>>)) {
@@ -259,12 +286,13 @@ impl Inner {
     }
 
     /// A place on the lane with the fewest reads.
-    fn place(&self, now: Instant) -> Option<Place> {
+    fn place(&self, role: Role, now: Instant) -> Option<Place> {
         let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
         let mut best: Option<(u32, &Arc<Lane>)> = None;
         for lane in lanes.iter() {
             let load = lane.load();
-            if best.is_none_or(|(least, _)| load < least) && lane.takes(load, now) {
+            let better = best.is_none_or(|(least, _)| load < least);
+            if better && lane.serves(role) && lane.takes(load, now) {
                 best = Some((load, lane));
             }
         }
@@ -272,17 +300,26 @@ impl Inner {
     }
 
     /// Runs a statement at its place; `None` when somebody else has to.
-    async fn run(&self, place: Place, known: Arc<Known>, params: &[Param<'_>]) -> Option<Rows> {
+    async fn run(
+        &self,
+        role: Role,
+        place: Place,
+        known: Arc<Known>,
+        params: &[Param<'_>],
+    ) -> Option<Rows> {
         let lane = &place.lane;
         let prepared = match known.prepared(lane.id) {
             Some(prepared) => prepared,
-            None => match lane.session.client.prepare(&known.sql).await {
+            None => match lane.session.prepare(&known.sql).await {
                 Ok(statement) => known.keep(lane.id, statement),
                 Err(error) => return self.failed(&place, &known, &error),
             },
         };
         param::check(params.iter().copied(), prepared.statement.params()).ok()?;
-        match fetch(lane, &prepared, params).await {
+        // `None` when it was cut off.
+        match lane.intakes.take(fetch(lane, &prepared, params)).await? {
+            // It is another server's state than the caller asked for.
+            Ok(_) if !lane.serves(role) => None,
             Ok(rows) if lane.is_sound() => {
                 self.answered(&place, &known);
                 Some(prepared.layout.rows(prepared.statement.columns(), rows))
@@ -340,14 +377,19 @@ impl Inner {
     }
 }
 
-async fn fetch(
+/// Runs a statement. What it takes is its own: the keeper may have to drop it.
+fn fetch(
     lane: &Lane,
-    prepared: &Prepared,
+    prepared: &Arc<Prepared>,
     params: &[Param<'_>],
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let params = params.iter().map(|param| Encoded(*param));
-    let stream = lane.session.client.query_raw(&prepared.statement, params).await?;
-    pin!(stream).try_collect().await
+) -> impl Future<Output = Answer> + Send + use<> {
+    let (client, prepared) = (Arc::clone(&lane.session.client), Arc::clone(prepared));
+    let params = ParamRows::single(params);
+    async move {
+        let encoded = (0..params.width()).map(|at| Encoded(params.param(0, at)));
+        let stream = client.query_raw(&prepared.statement, encoded).await?;
+        pin!(stream).try_collect().await
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,130 @@
+//! Which server a lane talks to, while names move and roles change.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use resonant_db::backend::postgres::{Postgres, Resolver};
+use resonant_db::{Database, PoolConfig};
+use resonant_testkit::PostgresCluster;
+
+use super::lanes::{item, lanes};
+use super::{LIMIT, until};
+
+const ITEMS: &str = "CREATE TABLE item (id int8 PRIMARY KEY, name text NOT NULL); \
+                     INSERT INTO item SELECT n, 'item ' || n FROM generate_series(0, 999) AS n; ANALYZE item";
+const NEWER: &str = "UPDATE item SET name = 'new ' || id";
+
+/// A name that leads where it is told to, and counts who asks.
+#[derive(Clone)]
+struct Name {
+    address: Arc<Mutex<SocketAddr>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Name {
+    fn of(address: SocketAddr) -> Self {
+        Self { address: Arc::new(Mutex::new(address)), asked: Arc::default() }
+    }
+
+    fn leads_to(&self, address: SocketAddr) {
+        *self.address.lock().expect("no test panics while holding it") = address;
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// A database known by this name alone, with two connections.
+    async fn database(&self) -> Database {
+        let name = self.clone();
+        let resolver = Resolver::new(move |_host, _port| {
+            name.asked.fetch_add(1, Ordering::Relaxed);
+            let address = *name.address.lock().expect("no test panics while holding it");
+            async move { Ok(vec![address]) }
+        });
+        let pool = PoolConfig::default().min_size(2).max_size(2).acquire_timeout(LIMIT);
+        Database::builder()
+            .primary("postgresql://postgres@primary.example/postgres")
+            .backend(Arc::new(Postgres::default().resolver(resolver)))
+            .pool(pool)
+            .connect()
+            .await
+            .expect("connect")
+    }
+}
+
+/// Reads by more than there are connections; how many of them saw the old state.
+async fn stale(db: &Database) -> usize {
+    let reads = futures::future::join_all((0..64).map(|id| item(db, id))).await;
+    reads
+        .into_iter()
+        .filter(|read| !read.as_ref().is_ok_and(|(_, name)| name.starts_with("new")))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primarys_lanes_do_not_open_at_a_standby_its_name_leads_to() {
+    let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
+    let (primary, standby) = (cluster.primary(), cluster.replica(0));
+    primary.sql(ITEMS).await.expect("items");
+    cluster.caught_up().await.expect("caught up");
+    standby.pause_replay().await.expect("paused");
+    primary.sql(NEWER).await.expect("newer");
+    let name = Name::of(primary.address());
+    let db = name.database().await;
+    name.leads_to(standby.address());
+    let asked = name.asked();
+    let mut seen = 0;
+    until("lanes were to be opened", async || {
+        seen += stale(&db).await;
+        seen > 0 || name.asked() > asked + 1
+    })
+    .await;
+    for _ in 0..40 {
+        seen += stale(&db).await;
+    }
+    assert_eq!(seen, 0, "a read of the primary's was answered by a standby: {:?}", lanes(&db));
+    // And back at the primary they share.
+    name.leads_to(primary.address());
+    until("reads share at the primary", async || {
+        assert_eq!(stale(&db).await, 0);
+        lanes(&db).reads > 100
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_leave_the_server_that_the_connections_have_left() {
+    let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
+    let (old, new) = (cluster.primary(), cluster.replica(0));
+    old.sql(ITEMS).await.expect("items");
+    cluster.caught_up().await.expect("caught up");
+    let name = Name::of(old.address());
+    let db = name.database().await;
+    until("reads share", async || {
+        stale(&db).await;
+        lanes(&db).reads > 100
+    })
+    .await;
+    // The old one lives on, and takes itself for the primary.
+    new.promote().await.expect("promoted");
+    new.sql(NEWER).await.expect("newer");
+    name.leads_to(new.address());
+    old.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+         AND pid <> pg_backend_pid() AND application_name NOT LIKE '%lane'",
+    )
+    .await
+    .expect("ended");
+    until("all reads are answered by the new one", async || stale(&db).await == 0).await;
+    for _ in 0..20 {
+        assert_eq!(stale(&db).await, 0, "it went back: {:?}", lanes(&db));
+    }
+    let reads = lanes(&db).reads;
+    until("they share there", async || {
+        assert_eq!(stale(&db).await, 0);
+        lanes(&db).reads > reads + 100
+    })
+    .await;
+}
