@@ -167,8 +167,9 @@ mod tests {
             ("PGSSLNEGOTIATION", "sslnegotiation", "postgres"),
         ];
         let shown = |settings: Settings| {
+            let port = settings.port(0);
             let Settings { config, ssl_mode, ssl_direct, certificates, attrs, .. } = settings;
-            format!("{config:?} {ssl_mode:?} {ssl_direct} {certificates:?} {attrs:?}")
+            format!("{config:?} {port} {ssl_mode:?} {ssl_direct} {certificates:?} {attrs:?}")
         };
         let plain = shown(with("postgresql://db", "", "")?);
         for (variable, key, value) in values {
@@ -202,6 +203,14 @@ mod tests {
         assert!(hosts(with("postgresql:///app", "PGHOST", "db-1")?).contains("db-1"));
         assert!(!hosts(with("postgresql://db-2/app", "PGHOST", "db-1")?).contains("db-1"));
         assert!(!hosts(with("postgresql:///app?host=db-2", "PGHOST", "db-1")?).contains("db-1"));
+        let port = |url: &str| with(url, "PGPORT", "6000").map(|settings| settings.port(0));
+        assert_eq!(port("postgresql://ada:p@db/app")?, 6000);
+        assert_eq!(port("postgresql://ada:p@db:7000/app")?, 7000);
+        assert_eq!(port("postgresql://db/app?port=7000")?, 7000);
+        assert_eq!(port("postgresql://db:7000/app?port=8000")?, 8000);
+        assert_eq!(port("postgresql://[::1]/app")?, 6000);
+        assert_eq!(port("postgresql://[::1]:7000/app")?, 7000);
+        assert_eq!(port("postgresql:///app?host=/tmp&port=7000")?, 7000);
         let pinned = with("postgresql:///app", "PGHOSTADDR", "10.0.0.1")?;
         assert_eq!(pinned.config.get_hostaddrs().len(), 1);
         let pinned = with("postgresql://db/app", "PGHOSTADDR", "10.0.0.1")?;

@@ -13,9 +13,8 @@ use super::wire::Address;
 /// Every address in the order they are tried.
 pub(super) async fn candidates(node: &Node, name: &str) -> Result<Vec<(String, Address)>> {
     let config = &node.settings.config;
-    let (hosts, addresses, ports) =
-        (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
-    let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let port = |at: usize| node.settings.port(at);
     let mut order: Vec<usize> = (0..hosts.len().max(addresses.len())).collect();
     let random = config.get_load_balance_hosts() == LoadBalanceHosts::Random;
     if random {

@@ -90,7 +90,7 @@ impl Names {
                 return Err(Error::new(ErrorKind::Config, "names", message));
             }
         };
-        let port = settings.config.get_ports().first().copied().unwrap_or(5432);
+        let port = settings.port(0);
         let parts = Parts { url, host, port, replicas: Vec::new(), resolver: Resolver::default() };
         Ok(Self::made(parts))
     }

@@ -48,6 +48,8 @@ pub(super) struct Certificates {
 pub(super) struct Settings {
     /// Hosts, login, options: what the driver knows. Its TLS mode is never asked.
     pub(super) config: Config,
+    /// The ports of parameters, for hosts of which the URL's address names none.
+    ports: Option<Vec<u16>>,
     pub(super) ssl_mode: SslMode,
     pub(super) ssl_direct: bool,
     pub(super) certificates: Certificates,
@@ -93,6 +95,7 @@ impl Settings {
             config: address.parse().map_err(|_| {
                 bad(name, "the URL cannot be read: postgresql://user:password@host:5432/database, with %-escapes for special characters")
             })?,
+            ports: None,
             ssl_mode: SslMode::Prefer,
             ssl_direct: false,
             certificates: Certificates::default(),
@@ -118,6 +121,9 @@ impl Settings {
         for (key, value) in &pairs {
             given.push(canonical(key));
             settings.apply(name, canonical(key), value)?;
+        }
+        if names_a_port(address) {
+            given.push("port");
         }
         settings.fill_in(name, &given, env)?;
         settings.finish(name)
@@ -160,9 +166,14 @@ impl Settings {
             "password" => self.config.get_password().is_some(),
             "dbname" => self.config.get_dbname().is_some(),
             "host" => !self.config.get_hosts().is_empty(),
-            "port" => !self.config.get_ports().is_empty(),
             _ => false,
         }
+    }
+
+    /// The port of the host at this place.
+    pub(super) fn port(&self, at: usize) -> u16 {
+        let ports = self.ports.as_deref().unwrap_or(self.config.get_ports());
+        ports.get(at).or(ports.first()).copied().unwrap_or(5432)
     }
 
     fn apply(&mut self, name: &str, key: &str, value: &str) -> Result<()> {
@@ -323,11 +334,7 @@ impl Settings {
             "options" => {
                 config.options(value);
             }
-            _ => {
-                for port in one.get_ports() {
-                    config.port(*port);
-                }
-            }
+            _ => self.ports = Some(one.get_ports().to_vec()),
         }
         Ok(())
     }
@@ -385,6 +392,14 @@ impl fmt::Debug for Settings {
             .field("attrs", &self.attrs)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether the address of a URL names a port: the driver's reading of it has one in any case.
+fn names_a_port(address: &str) -> bool {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    let hosts = rest.split('/').next().unwrap_or_default();
+    hosts.split(',').any(|host| host.rsplit(']').next().is_some_and(|rest| rest.contains(':')))
 }
 
 /// The one name of parameters that others spell differently.

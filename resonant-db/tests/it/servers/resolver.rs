@@ -139,3 +139,45 @@ async fn a_name_that_leaves_a_hanging_primary_is_followed_at_once() {
     stuck.abort();
     nodes[0].thaw().expect("thawed");
 }
+
+#[tokio::test]
+async fn a_long_statement_is_let_finish_where_the_name_still_leads_or_somebody_answers() {
+    let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
+    let nodes = cluster.nodes().to_vec();
+    let name = Arc::new(Mutex::new(nodes[0].address()));
+    let resolver = {
+        let name = Arc::clone(&name);
+        Resolver::new(move |_host, _port| {
+            let address: SocketAddr = *name.lock().expect("no test panics while holding it");
+            async move { Ok(vec![address]) }
+        })
+    };
+    let db = Database::builder()
+        .primary("postgresql://postgres@primary.example/postgres")
+        .backend(Arc::new(Postgres::default().resolver(resolver)))
+        .pool(PoolConfig::default().min_size(2).max_size(4))
+        .connect()
+        .await
+        .expect("connect");
+    let long = "SELECT inet_server_port() FROM pg_sleep(2.2)";
+    let at = async || db.write().query_one_as::<i64>(long, params![]).await;
+    let port = i64::from(nodes[0].port());
+    assert_eq!(at().await.expect("it is there"), port);
+    // The name moves on while both run; the server is not gone for that.
+    let moves = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        *name.lock().expect("no test panics while holding it") = nodes[1].address();
+    };
+    let (one, other, ()) = futures::join!(at(), at(), moves);
+    assert_eq!((one.expect("it answers"), other.expect("it answers")), (port, port));
+    // It hangs where the name leads, which a long statement looks like: nothing is given up before its limit.
+    *name.lock().expect("no test panics while holding it") = nodes[0].address();
+    let hangs = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        nodes[0].freeze().expect("frozen");
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        nodes[0].thaw().expect("thawed");
+    };
+    let (held, ()) = futures::join!(at(), hangs);
+    assert_eq!(held.expect("it was held up"), port);
+}
