@@ -7,18 +7,21 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use resonant_common::join::Position;
 
-use crate::backend::{BeginOptions, Connection, ParamRows, Target};
+use crate::backend::{BeginOptions, Connection, ParamRows, Streaming, Target};
 use crate::pool::Verdict;
 use crate::{Error, ErrorKind, Param, Result, Rows};
 
 use super::engine::Engine;
+use super::flow::Flow;
 use super::options::Options;
 use super::position;
 use super::tidy::Tally;
 use super::worker::Worker;
 
 pub(super) struct SqliteConnection {
-    worker: Worker,
+    pub(super) worker: Worker,
+    /// What is taken piece by piece.
+    pub(super) flow: Option<Flow>,
     node: Arc<str>,
     system: u64,
     in_transaction: bool,
@@ -32,7 +35,13 @@ impl SqliteConnection {
         tally: Arc<Tally>,
     ) -> Result<Self> {
         let worker = Worker::start(options, target, tally).await?;
-        Ok(Self { worker, node: Arc::clone(&target.name), system, in_transaction: false })
+        Ok(Self {
+            worker,
+            flow: None,
+            node: Arc::clone(&target.name),
+            system,
+            in_transaction: false,
+        })
     }
 }
 
@@ -112,13 +121,20 @@ impl Connection for SqliteConnection {
         }
     }
 
+    fn streaming(&mut self) -> Option<&mut dyn Streaming> {
+        Some(self)
+    }
+
     async fn clean(&mut self) -> Result<()> {
+        // Who hands over pieces learns of it by this.
+        self.flow = None;
         self.worker.reset().await?;
         self.in_transaction = false;
         Ok(())
     }
 
-    async fn close(self: Box<Self>) {
+    async fn close(mut self: Box<Self>) {
+        self.flow = None;
         self.worker.close().await;
     }
 }

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::hooks::Authorization;
-use rusqlite::types::ValueRef as SqliteValue;
 use rusqlite::{ErrorCode, OpenFlags, Statement};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::backend::{Access, BeginOptions, Column, ParamRows, RowsBuilder};
-use crate::{Error, ErrorKind, Param, Result, Rows, ValueRef};
+use crate::backend::{Access, BeginOptions, ParamRows};
+use crate::{Error, ErrorKind, Param, Result, Rows};
 
 use super::alter::alters_session;
 use super::error::{Place, is_fatal, translate, without_values};
 use super::options::{Location, Mode, Options};
 use super::placeholder;
+use super::rows::{Pieces, collect, pour, step};
 use super::tidy::Counted;
 
 /// What the thread finds out and the async side asks.
@@ -170,6 +170,17 @@ impl Engine {
             engine.bind("query", &mut statement, &places, params, 0)?;
             let rows = collect(&mut statement);
             rows.map_err(|error| engine.failed("query", error))
+        })
+    }
+
+    /// Runs a statement and hands its rows over piece by piece, the first piece being none: it says that they come. Ends early
+    /// where nobody takes them any more.
+    pub(super) fn stream(&mut self, sql: &str, params: &ParamRows, to: &Pieces) -> Result<()> {
+        self.guarded("stream", |engine| {
+            let (mut statement, places) = engine.prepare("stream", sql, params.width())?;
+            engine.bind("stream", &mut statement, &places, params, 0)?;
+            let poured = pour(&mut statement, to);
+            poured.map_err(|error| engine.failed("stream", error))
         })
     }
 
@@ -427,54 +438,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// Runs a bound statement to its end.
-fn step(statement: &mut Statement<'_>) -> rusqlite::Result<()> {
-    let mut rows = statement.raw_query();
-    while rows.next()?.is_some() {}
-    Ok(())
-}
-
-fn collect(statement: &mut Statement<'_>) -> rusqlite::Result<Rows> {
-    let mut builder: Option<RowsBuilder> = None;
-    {
-        let mut rows = statement.raw_query();
-        let mut width = 0;
-        while let Some(row) = rows.next()? {
-            // Only after the first step is the statement compiled against the schema as it is now.
-            let builder = match &mut builder {
-                Some(builder) => builder,
-                None => {
-                    let columns = columns(row.as_ref())?;
-                    width = columns.len();
-                    builder.insert(RowsBuilder::new(columns))
-                }
-            };
-            for column in 0..width {
-                match row.get_ref(column)? {
-                    SqliteValue::Null => builder.push(ValueRef::Null),
-                    SqliteValue::Integer(value) => builder.push(ValueRef::Int(value)),
-                    SqliteValue::Real(value) => builder.push(ValueRef::Float(value)),
-                    SqliteValue::Blob(value) => builder.push(ValueRef::Bytes(value)),
-                    SqliteValue::Text(value) => match std::str::from_utf8(value) {
-                        Ok(value) => builder.push(ValueRef::Text(value)),
-                        Err(_) => {
-                            builder.push_unreadable("its text is not UTF-8; cast it to a blob")
-                        }
-                    },
-                }
-            }
-        }
-    }
-    match builder {
-        Some(builder) => Ok(builder.finish()),
-        None => Ok(RowsBuilder::new(columns(statement)?).finish()),
-    }
-}
-
-fn columns(statement: &Statement<'_>) -> rusqlite::Result<Vec<Column>> {
-    (0..statement.column_count()).map(|at| statement.column_name(at).map(Column::new)).collect()
 }
 
 /// Whether a statement sets SQLite's count of changes; others leave there what an earlier one counted.

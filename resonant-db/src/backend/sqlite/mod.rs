@@ -26,6 +26,9 @@
 //! one connection, whatever was asked for. Reading connections are opened read-only, so that the engine itself refuses a
 //! write. A statement that passes its time limit, or whose future is dropped, is interrupted.
 //!
+//! A stream of rows keeps its connection's thread, which runs the statement only as far as its rows are taken, and a
+//! snapshot of the file: while it is open the log cannot be folded past that. There is no COPY.
+//!
 //! Foreign keys are enforced. A call that changes the session (`PRAGMA … = …`, `ATTACH`, temporary tables) costs the
 //! connection: it is closed when it comes back.
 //!
@@ -43,9 +46,11 @@ mod alter;
 mod connection;
 mod engine;
 mod error;
+mod flow;
 mod options;
 mod placeholder;
 mod position;
+mod rows;
 mod tidy;
 mod worker;
 

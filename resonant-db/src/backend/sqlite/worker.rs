@@ -113,6 +113,49 @@ impl Worker {
         }
     }
 
+    pub(super) fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    /// Begins a job that goes on by itself. The worker is [pending](Worker::is_pending) until it has [`ended`](Worker::ended).
+    pub(super) fn begin<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
+    ) -> oneshot::Receiver<Result<T>> {
+        self.pending = true;
+        self.give(job)
+    }
+
+    /// Waits for the end of such a job; one that is `late` is stopped.
+    pub(super) async fn ended<T>(
+        &mut self,
+        operation: &'static str,
+        mut answer: oneshot::Receiver<Result<T>>,
+        late: bool,
+    ) -> Result<T> {
+        let ended = match late {
+            false => Some(answer.await),
+            true => self.stop(&mut answer).await,
+        };
+        match ended {
+            Some(Ok(result)) => {
+                self.pending = false;
+                // That it has come to an end meanwhile is no answer: what it had to say is lost.
+                if late && result.is_ok() {
+                    let message = "the statement ran into its limit and was stopped";
+                    return Err(Error::new(ErrorKind::TimedOut, operation, message));
+                }
+                result
+            }
+            Some(Err(_)) => Err(self.gone(operation)),
+            None => {
+                self.facts.broken.store(true, Ordering::Release);
+                let message = "the statement ran into its limit and did not stop";
+                Err(Error::new(ErrorKind::TimedOut, operation, message))
+            }
+        }
+    }
+
     /// Stops what runs and brings the session back to its beginning.
     pub(super) async fn reset(&mut self) -> Result<()> {
         let mut answer = self.give(Engine::reset);

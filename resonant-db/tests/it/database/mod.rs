@@ -11,5 +11,6 @@ mod redaction;
 mod routing;
 mod sessions;
 mod staleness;
+mod streams;
 mod switches;
 mod transactions;

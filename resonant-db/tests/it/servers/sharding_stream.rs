@@ -183,3 +183,57 @@ async fn drop_rows(db: &ShardedDatabase, clusters: &[PostgresCluster]) {
             .await;
     }
 }
+
+/// What the process has in memory, in MiB.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib / 1024.0
+}
+
+/// Alone: what others do in the same process would be counted, too. RESONANT_ROWS says how many rows there are.
+#[tokio::test]
+#[ignore = "long: ten million rows on three servers, measured alone"]
+async fn ten_million_rows_of_all_shards_pass_through_64_mib() {
+    const CHUNK: i64 = 250_000;
+    let wanted = std::env::var("RESONANT_ROWS").ok().and_then(|rows| rows.parse().ok());
+    let each = (wanted.unwrap_or(10_000_000_i64) + 2) / 3;
+    let held = databases(3, SCHEMA).await;
+    let db = builder(held.iter().map(TempDatabase::url)).connect().await.expect("shards");
+    let keys = keys(&db);
+    let filling = db.shards().zip(&keys).zip(0_i64..).map(async |(((_, shard), key), n)| {
+        for start in (0..each).step_by(CHUNK as usize) {
+            let fill = "INSERT INTO events SELECT $1, n * 3 + $2::bigint, 'word', 'a note of some length' \
+                        FROM generate_series($3::bigint, $4::bigint) n";
+            let end = (start + CHUNK).min(each) - 1;
+            shard.write().execute(fill, params![key, n, start, end]).await.expect("filled");
+        }
+    });
+    futures::future::join_all(filling).await;
+    for ordered in [true, false] {
+        let sql = match ordered {
+            true => "SELECT org_id, id, note FROM events ORDER BY id",
+            false => "SELECT org_id, id, note FROM events",
+        };
+        let (before, began) = (resident(), tokio::time::Instant::now());
+        let mut rows = db.stream_all(sql, params![]).await.expect("opened");
+        let (mut count, mut sum, mut most) = (0_i64, 0_i64, before);
+        while let Some(row) = rows.next().await.expect("a row") {
+            let id = id(&row);
+            assert!(!ordered || id == count, "row {count} is {id}");
+            (count, sum) = (count + 1, sum + id);
+            if count % 50_000 == 0 {
+                most = most.max(resident());
+            }
+        }
+        assert_eq!((count, sum), (each * 3, each * 3 * (each * 3 - 1) / 2));
+        println!(
+            "FIGURE {count} rows of three shards, {}: {:?}, {:.1} MiB more than before",
+            if ordered { "in one order" } else { "shard after shard" },
+            began.elapsed(),
+            most - before
+        );
+        assert!(most - before < 64.0, "{:.1} MiB", most - before);
+    }
+}

@@ -20,6 +20,7 @@
 //! parser stops the compiler.
 
 mod bind;
+mod entries;
 mod expr;
 mod finish;
 mod from;
