@@ -44,6 +44,7 @@
 mod errors;
 mod kit;
 mod sessions;
+mod streams;
 mod transactions;
 mod values;
 
@@ -72,6 +73,9 @@ pub mod cases {
         a_connection_left_in_a_transaction_is_cleaned, a_dropped_statement_is_stopped_and_cleaned,
         a_dropped_write_is_whole_or_nothing, a_statement_runs_into_its_limit,
         nobody_meets_what_others_set, positions_only_rise,
+    };
+    pub use super::streams::{
+        a_stream_ends_with_its_error, a_stream_that_is_given_up_is_cleaned, rows_come_in_pieces,
     };
     pub use super::transactions::{
         a_bare_begin_leaves_nothing_open, a_commit_is_seen_and_a_rollback_is_not,
@@ -106,6 +110,8 @@ macro_rules! conformance {
                 a_read_only_transaction_refuses_writes
                 a_savepoint_undoes_its_part
                 a_statement_runs_into_its_limit
+                a_stream_ends_with_its_error
+                a_stream_that_is_given_up_is_cleaned
                 a_wrong_statement_is_rejected_and_hurts_nobody
                 affected_rows_are_counted
                 batches_are_all_or_none
@@ -118,6 +124,7 @@ macro_rules! conformance {
                 placeholders_stand_for_their_number
                 positions_only_rise
                 readers_see_one_state
+                rows_come_in_pieces
                 rows_decode_into_types
                 unicode_and_empty_texts_differ_from_null
                 values_come_back_as_they_went
@@ -144,6 +151,7 @@ mod tests {
         let cases = [
             include_str!("errors.rs"),
             include_str!("sessions.rs"),
+            include_str!("streams.rs"),
             include_str!("transactions.rs"),
             include_str!("values.rs"),
         ];

@@ -45,7 +45,12 @@ impl PostgresConnection {
             Access::ReadOnly => "BEGIN READ ONLY; SET LOCAL statement_timeout = 0",
             Access::ReadWrite => "BEGIN; SET LOCAL statement_timeout = 0",
         };
-        self.session.within(self.session.client.batch_execute(begin)).await
+        let facts = &self.session.facts;
+        // It ends with the transaction: nothing of it is left to reset.
+        facts.expect_setting();
+        let begun = self.session.within(self.session.client.batch_execute(begin)).await;
+        facts.expect_no_setting();
+        begun
     }
 
     async fn begin_rows(

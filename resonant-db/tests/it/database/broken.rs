@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use resonant_common::join::Position;
 use resonant_db::backend::{
-    Access, Backend, BeginOptions, Capabilities, Connection, ParamRows, Target,
+    Access, Backend, BeginOptions, Capabilities, Connection, ParamRows, Streaming, Target,
 };
 use resonant_db::pool::Verdict;
 use resonant_db::testing::{Place, cases};
@@ -30,6 +30,8 @@ enum Fault {
     AppliesHalfABulk,
     /// A statement that should write one row is lost.
     LosesAWrite,
+    /// Of a stream only the first piece comes.
+    CutsStreamsShort,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,7 @@ struct BrokenBackend {
 struct BrokenConnection {
     inner: Box<dyn Connection>,
     fault: Fault,
+    pieces: u32,
 }
 
 impl Place for Broken {
@@ -73,7 +76,7 @@ impl Backend for BrokenBackend {
             target.access = Access::ReadWrite;
         }
         let inner = self.engine.connect(&target).await?;
-        Ok(Box::new(BrokenConnection { inner, fault: self.fault }))
+        Ok(Box::new(BrokenConnection { inner, fault: self.fault, pieces: 0 }))
     }
 }
 
@@ -123,6 +126,12 @@ impl Connection for BrokenConnection {
     async fn position(&mut self) -> Result<Option<Position>> {
         self.inner.position().await
     }
+    fn streaming(&mut self) -> Option<&mut dyn Streaming> {
+        match self.fault {
+            Fault::CutsStreamsShort => Some(self),
+            _ => self.inner.streaming(),
+        }
+    }
     fn verdict(&self) -> Verdict {
         match self.fault {
             Fault::HidesAnOpenTransaction => Verdict::Reuse,
@@ -134,6 +143,40 @@ impl Connection for BrokenConnection {
     }
     async fn close(self: Box<Self>) {
         self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl Streaming for BrokenConnection {
+    async fn open_rows(&mut self, sql: &str, params: &[Param<'_>]) -> Result<()> {
+        self.pieces = 0;
+        self.inner.streaming().expect("it streams").open_rows(sql, params).await
+    }
+    async fn next_rows(&mut self) -> Result<Option<Rows>> {
+        self.pieces += 1;
+        let flow = self.inner.streaming().expect("it streams");
+        let mut piece = flow.next_rows().await?;
+        if self.pieces > 1 {
+            while piece.is_some() {
+                piece = flow.next_rows().await?;
+            }
+        }
+        Ok(piece)
+    }
+    async fn open_copy_out(&mut self, _sql: &str) -> Result<()> {
+        unreachable!("no case copies")
+    }
+    async fn next_copy(&mut self) -> Result<Option<Vec<u8>>> {
+        unreachable!("no case copies")
+    }
+    async fn open_copy_in(&mut self, _sql: &str) -> Result<()> {
+        unreachable!("no case copies")
+    }
+    async fn send_copy(&mut self, _data: &[u8]) -> Result<()> {
+        unreachable!("no case copies")
+    }
+    async fn finish_copy_in(&mut self) -> Result<u64> {
+        unreachable!("no case copies")
     }
 }
 
@@ -169,4 +212,5 @@ finds! {
     HidesAnOpenTransaction: a_connection_left_in_a_transaction_is_cleaned;
     AppliesHalfABulk: a_failed_bulk_leaves_nothing;
     LosesAWrite: affected_rows_are_counted;
+    CutsStreamsShort: rows_come_in_pieces;
 }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use resonant_db::backend::postgres::{Postgres, Resolver};
-use resonant_db::{Database, PoolConfig};
+use resonant_db::{Database, PoolConfig, ReadStrategy};
 use resonant_testkit::PostgresCluster;
 
 use super::lanes::{item, lanes};
@@ -127,4 +128,50 @@ async fn lanes_leave_the_server_that_the_connections_have_left() {
         lanes(&db).reads > reads + 100
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_of_a_replica_answer_nobody_who_takes_it_for_the_primary() {
+    let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
+    let (primary, standby) = (cluster.primary(), cluster.replica(0));
+    primary.sql(ITEMS).await.expect("items");
+    cluster.caught_up().await.expect("caught up");
+    let pool = PoolConfig::default()
+        .min_size(2)
+        .max_size(2)
+        .acquire_timeout(Duration::from_millis(300))
+        .connect_timeout(Duration::from_millis(300));
+    let db = |strategy| {
+        Database::builder()
+            .primary(primary.url())
+            .replicas([standby.url()])
+            .read_strategy(strategy)
+            .pool(pool.clone())
+            .connect()
+    };
+    let (all, only) = (db(ReadStrategy::RoundRobin), db(ReadStrategy::Primary));
+    let (all, only) = (all.await.expect("connect"), only.await.expect("connect"));
+    let name = all.status().nodes[1].name.clone();
+    until("reads share at the standby", async || {
+        stale(&all).await;
+        all.status().nodes[1].lanes.reads > 100
+    })
+    .await;
+    standby.pause_replay().await.expect("paused");
+    primary.sql(NEWER).await.expect("newer");
+    // Somebody is wrong about who the primary is.
+    for db in [&all, &only] {
+        db.force_primary(&name).expect("forced");
+    }
+    for _ in 0..10 {
+        for read in futures::future::join_all((0..32).map(|id| item(&only, id))).await {
+            read.expect_err("a standby answered as the primary");
+        }
+        for read in futures::future::join_all((0..32).map(|id| item(&all, id))).await {
+            // The other one is a replica now, and says what is so.
+            assert!(read.is_ok_and(|(_, name)| name.starts_with("new")));
+        }
+    }
+    assert_eq!(only.status().nodes[1].lanes.reads, 0);
+    assert_eq!(all.status().nodes[1].lanes.open, 0);
 }

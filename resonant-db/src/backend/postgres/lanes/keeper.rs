@@ -40,6 +40,7 @@ pub(super) async fn keep(inner: Arc<Inner>) {
         opening: false,
         not_before: None,
         used: None,
+        epoch: inner.epoch.load(Ordering::Acquire),
     };
     while !inner.is_closed() {
         let pace = keeper.look(&inner);
@@ -80,18 +81,21 @@ struct Keeper {
     not_before: Option<Instant>,
     /// When somebody would last have used a lane.
     used: Option<Instant>,
+    /// How often they had been emptied by then.
+    epoch: u64,
 }
 
 impl Keeper {
     /// Does what is due. Answers when to look again; `None` is when something happens.
     fn look(&mut self, inner: &Arc<Inner>) -> Option<Duration> {
         let now = Instant::now();
-        if inner.wanted.swap(false, Ordering::AcqRel) {
-            self.used = Some(now);
-        }
-        if inner.is_off() {
+        let wanted = inner.wanted.swap(false, Ordering::AcqRel);
+        let epoch = inner.epoch.load(Ordering::Acquire);
+        if inner.is_off() || std::mem::replace(&mut self.epoch, epoch) != epoch {
             // What was wanted before says nothing about afterwards.
             self.used = None;
+        } else if wanted {
+            self.used = Some(now);
         }
         self.see_off();
         let (lanes, role) = (inner.lanes(), inner.role());
