@@ -25,13 +25,15 @@ pub(crate) enum Unit {
     Rate(&'static str),
     /// Time, in nanoseconds.
     Nanoseconds,
+    /// Time, in microseconds.
+    Microseconds,
 }
 
 impl Unit {
     fn speed(self, sample: f64) -> f64 {
         match self {
             Unit::Rate(_) => sample,
-            Unit::Nanoseconds => 1.0 / sample,
+            Unit::Nanoseconds | Unit::Microseconds => 1.0 / sample,
         }
     }
 }
@@ -64,6 +66,11 @@ impl<'a> Case<'a> {
     /// A comparison by time: less is better.
     pub(crate) fn of_time(name: &'static str, about: &'static str) -> Self {
         Self { unit: Unit::Nanoseconds, ..Self::new(name, about, "") }
+    }
+
+    /// A comparison by time in microseconds: less is better.
+    pub(crate) fn of_microseconds(name: &'static str, about: &'static str) -> Self {
+        Self { unit: Unit::Microseconds, ..Self::new(name, about, "") }
     }
 
     /// The ratio to the best peer we want to reach, or the figure where there is none.

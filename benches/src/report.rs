@@ -86,6 +86,7 @@ impl Report {
         let what = match unit {
             Unit::Rate(what) => format!("{what}/s"),
             Unit::Nanoseconds => "ns".to_owned(),
+            Unit::Microseconds => "us".to_owned(),
         };
         let mut best: Option<f64> = None;
         for (index, it) in measured.iter().enumerate() {
@@ -111,7 +112,10 @@ impl Report {
             println!("RATIO {name} {best:.2}");
         }
         if let Some(Goal { value, peer }) = goal {
-            let reached = best.unwrap_or(ours.median) >= value;
+            // A figure of time is to be less, a ratio is one of speed.
+            let less = best.is_none() && !matches!(unit, Unit::Rate(_));
+            let reached =
+                if less { ours.median <= value } else { best.unwrap_or(ours.median) >= value };
             let verdict = if reached { "reached" } else { "missed" };
             let goal = best.map_or_else(|| round(value), |_| format!("{value:.2}"));
             let whom = match (best, peer) {

@@ -18,7 +18,7 @@ use resonant_testkit::rabbitmq::Vhost;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-use super::queue::{By, Task, drain, fill};
+use super::queue::{By, Task, drain, fill, wake};
 use crate::Outcome;
 use crate::harness::{Case, now, runtime, storm};
 use crate::report::Report;
@@ -29,7 +29,12 @@ const STORED: usize = 10_000;
 const TASKS: usize = 8;
 
 pub(super) fn run(report: &mut Report) -> Outcome {
-    let names = ["queue.rabbitmq.vs_lapin", "queue.rabbitmq.publish", "queue.rabbitmq.consume"];
+    let names = [
+        "queue.rabbitmq.vs_lapin",
+        "queue.rabbitmq.publish",
+        "queue.rabbitmq.consume",
+        "queue.rabbitmq.wake_p99_us",
+    ];
     if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
@@ -52,6 +57,10 @@ pub(super) fn run(report: &mut Report) -> Outcome {
         .turns(3)
         .run("PartitionedQueue", || bench.consume())
         .run("lapin", || bench.raw_consume())
+        .measure(report)?;
+    wake::case(names[3], "RabbitMQ, a handler that waits gets a message of another process")
+        .goal(3000.0)
+        .run("PartitionedQueue", || bench.wake())
         .measure(report)
 }
 
@@ -159,6 +168,15 @@ impl Bench {
             let took = started.elapsed();
             queue.close().await;
             Ok(STORED as f64 / took.as_secs_f64())
+        })
+    }
+
+    fn wake(&self) -> Outcome<f64> {
+        self.runtime.block_on(async {
+            let leases = Arc::new(MemoryLeaseStore::new());
+            let rabbit = RabbitMq::connect([self.vhost.url()]).leases(leases).await?;
+            // Each queue has connections of its own, as if it were another process.
+            wake::between(rabbit.clone(), rabbit).await
         })
     }
 

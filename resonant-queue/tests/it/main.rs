@@ -9,6 +9,7 @@ mod endings;
 mod handlers;
 mod kill;
 mod million;
+mod other_process;
 mod owners;
 mod pushing;
 mod servers;

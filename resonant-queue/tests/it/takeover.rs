@@ -2,14 +2,13 @@
 //! itself as the child.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use resonant_queue::{Delivery, Durability, HandlerError, PartitionedQueue, Sqlite};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
+
+use super::other_process::{OtherProcess, hold_messages};
 
 const CHILD: &str = "RESONANT_QUEUE_TAKEOVER_CHILD";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,51 +30,7 @@ async fn open(directory: &Path) -> PartitionedQueue<u64> {
 async fn child() {
     let Ok(directory) = std::env::var(CHILD) else { return };
     let queue = open(Path::new(&directory)).await;
-    let go_on = Path::new(&directory).join("go on");
-    let handler = async move |delivery: Delivery<u64>| {
-        println!("\nbegan {} at {}", delivery.message(), delivery.epoch());
-        while !go_on.exists() {
-            // Without an await: it cannot be stopped, and finishes what it holds.
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        println!("\nfinished {}", delivery.message());
-        Ok::<(), HandlerError>(())
-    };
-    let worker = queue.worker(handler).start().await.unwrap();
-    while worker.report().fenced == 0 {
-        sleep(Duration::from_millis(5)).await;
-    }
-    println!("\nfenced");
-    std::future::pending::<()>().await;
-}
-
-fn spawn(directory: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "takeover::child", "--nocapture"])
-        .env(CHILD, directory)
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    (child, lines)
-}
-
-async fn line_with(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String {
-    let find = async {
-        loop {
-            let line = lines.next_line().await.unwrap().expect("the child ended by itself");
-            if line.contains(text) {
-                return line;
-            }
-        }
-    };
-    timeout(LIMIT, find).await.expect("the child says what is waited for")
-}
-
-async fn signal(child: &Child, name: &str) {
-    let id = child.id().unwrap().to_string();
-    assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
+    hold_messages(queue, Path::new(&directory)).await;
 }
 
 /// What a frozen or killed process held is handled by another one, in order; what the frozen one finishes when it thaws is
@@ -86,19 +41,20 @@ async fn another_process_takes_over_and_a_thawed_one_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let queue = open(directory.path()).await;
         queue.publish_many(0..5).await.unwrap();
-        let (mut child, mut lines) = spawn(directory.path());
-        assert!(line_with(&mut lines, "began").await.contains("began 0 at 1"));
+        let held = directory.path().to_str().unwrap();
+        let mut child = OtherProcess::run("takeover::child", CHILD, held);
+        assert!(child.line_with("began").await.contains("began 0 at 1"));
         if freezes {
             loop {
-                signal(&child, "-STOP").await;
+                child.freeze().await;
                 // Frozen inside a transaction it would hold the file as well; that is not what is tested.
                 if timeout(Duration::from_secs(2), queue.ping()).await.is_ok() {
                     break;
                 }
-                signal(&child, "-CONT").await;
+                child.thaw().await;
             }
         } else {
-            child.kill().await.unwrap();
+            child.kill().await;
         }
         let seen = Arc::new(Mutex::new(Vec::new()));
         let handler = {
@@ -120,8 +76,8 @@ async fn another_process_takes_over_and_a_thawed_one_is_refused() {
         if freezes {
             queue.publish(&5).await.unwrap();
             std::fs::write(directory.path().join("go on"), "").unwrap();
-            signal(&child, "-CONT").await;
-            line_with(&mut lines, "fenced").await;
+            child.thaw().await;
+            child.line_with("fenced").await;
             timeout(LIMIT, async {
                 while queue.depth().await.unwrap().unfinished() > 0 {
                     sleep(Duration::from_millis(5)).await;
@@ -130,7 +86,7 @@ async fn another_process_takes_over_and_a_thawed_one_is_refused() {
             .await
             .unwrap();
             assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3, 4, 5], "the zombie changed nothing");
-            child.kill().await.unwrap();
+            child.kill().await;
         }
         worker.drain().await.unwrap();
     }

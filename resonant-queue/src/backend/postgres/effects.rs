@@ -1,22 +1,23 @@
 //! What a handler writes, the acknowledgement and the check of the epoch, in one transaction.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use resonant_db::{Transaction, params};
-use tokio::sync::OnceCell;
 
 use super::error::fault;
 use super::store::{Queue, Shared};
-use super::text::signed;
+use super::text::{numbers, signed};
 use crate::backend::QueueSpec;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Run};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What `pending` and `finish` answer.
+/// What `finish` answers.
 const TO_DO: i64 = 0;
 const DONE: i64 = 1;
+const FENCED: i64 = 2;
 
 /// Runs effects of messages exactly once, in the database the queue is in. Made by
 /// [`Postgres::effects`](super::Postgres::effects).
@@ -46,7 +47,6 @@ const DONE: i64 = 1;
 pub struct Effects {
     shared: Arc<Shared>,
     spec: Arc<QueueSpec>,
-    queue: Arc<OnceCell<Queue>>,
 }
 
 impl fmt::Debug for Effects {
@@ -57,7 +57,7 @@ impl fmt::Debug for Effects {
 
 impl Effects {
     pub(super) fn new(shared: Arc<Shared>, spec: &QueueSpec) -> Self {
-        Self { shared, spec: Arc::new(spec.clone()), queue: Arc::default() }
+        Self { shared, spec: Arc::new(spec.clone()) }
     }
 
     /// Runs `work` in a transaction that also finishes the message, if nobody owns its partition since. Both become visible
@@ -79,24 +79,80 @@ impl Effects {
     where
         F: AsyncFnOnce(&mut Transaction<'_>) -> resonant_db::Result<R> + Clone,
     {
-        let facts = Facts {
-            partition: self.partition(delivery.partition()).await?,
-            epoch: signed(delivery.epoch()),
-            sequence: signed(delivery.sequence()),
-        };
+        let (partition, epoch) = (delivery.partition(), delivery.epoch());
+        let sequences = [delivery.sequence()];
+        self.finish(partition, epoch, &sequences, async move |tx, _| work(tx).await).await
+    }
+
+    /// The same for a run: finishes all its messages with one commit. `work` gets the places in the run of those that are
+    /// still to be done: all of them, unless an earlier transaction was committed whose answer was lost. Returns `None`
+    /// without running anything if none is left.
+    ///
+    /// ```no_run
+    /// # async fn example(postgres: resonant_queue::Postgres, queue: resonant_queue::PartitionedQueue<i64>) -> resonant_queue::Result<()> {
+    /// use resonant_db::params;
+    /// use resonant_queue::Run;
+    ///
+    /// let effects = postgres.effects(&queue);
+    /// let worker = queue
+    ///     .worker_runs(100, async move |run: Run<i64>| {
+    ///         let cents: Vec<i64> = run.iter().map(|delivery| *delivery.message()).collect();
+    ///         effects
+    ///             .apply_run(&run, async move |tx, left: Vec<usize>| {
+    ///                 let sum: i64 = left.into_iter().map(|place| cents[place]).sum();
+    ///                 tx.execute("UPDATE account SET cents = cents + $1 WHERE id = 7", params![sum]).await
+    ///             })
+    ///             .await?;
+    ///         Ok(())
+    ///     })
+    ///     .start()
+    ///     .await?;
+    /// # let _ = worker;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Effects::apply).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`apply`](Effects::apply): all of the run or nothing.
+    pub async fn apply_run<T, R, F>(&self, run: &Run<T>, work: F) -> Result<Option<R>>
+    where
+        F: AsyncFnOnce(&mut Transaction<'_>, Vec<usize>) -> resonant_db::Result<R> + Clone,
+    {
+        let sequences: Vec<_> = run.iter().map(Delivery::sequence).collect();
+        self.finish(run.partition(), run.epoch(), &sequences, work).await
+    }
+
+    async fn finish<R, F>(
+        &self,
+        partition: u32,
+        epoch: u64,
+        sequences: &[u64],
+        work: F,
+    ) -> Result<Option<R>>
+    where
+        F: AsyncFnOnce(&mut Transaction<'_>, Vec<usize>) -> resonant_db::Result<R> + Clone,
+    {
+        let facts = Facts { partition: self.partition(partition).await?, epoch: signed(epoch) };
         let verdict = Arc::new(AtomicI64::new(TO_DO));
         let told = Arc::clone(&verdict);
         let run = async move |tx: &mut Transaction<'_>| {
-            let pending = facts.ask(tx, "pending").await?;
-            told.store(pending, Ordering::Relaxed);
-            match pending {
-                TO_DO => {}
-                DONE => return Ok(None),
-                _ => return Err(undone()),
+            let Some(left) = facts.pending(tx, sequences).await? else {
+                told.store(FENCED, Ordering::Relaxed);
+                return Err(undone());
+            };
+            if left.is_empty() {
+                told.store(DONE, Ordering::Relaxed);
+                return Ok(None);
             }
-            let result = (work.clone())(tx).await?;
+            told.store(TO_DO, Ordering::Relaxed);
+            let finished: Vec<u64> = left.iter().map(|place| sequences[*place]).collect();
+            let result = (work.clone())(tx, left).await?;
             // Last, so that the row of the owner is locked for no longer than the commit takes.
-            let finished = facts.ask(tx, "finish").await?;
+            let finished = facts.finish(tx, &finished).await?;
             told.store(finished, Ordering::Relaxed);
             if finished == TO_DO { Ok(Some(result)) } else { Err(undone()) }
         };
@@ -104,12 +160,10 @@ impl Effects {
         match (applied, verdict.load(Ordering::Relaxed)) {
             (Ok(result), _) => Ok(result),
             // Somebody finished it while this ran, and this is undone.
-            (Err(error), DONE) if !error.may_have_applied() => Ok(None),
-            (Err(error), verdict) if verdict > DONE && !error.may_have_applied() => {
+            (Err(error), DONE) if !error.may_have_applied() && sequences.len() == 1 => Ok(None),
+            (Err(error), FENCED) if !error.may_have_applied() => {
                 let message = format!(
-                    "partition {} has a newer owner than epoch {}: nothing was changed, and the message comes again there",
-                    delivery.partition(),
-                    delivery.epoch()
+                    "partition {partition} has a newer owner than epoch {epoch}: nothing was changed, and the message comes again there"
                 );
                 Err(Error::new(ErrorKind::Fenced, "apply", message).with_source(error))
             }
@@ -118,23 +172,42 @@ impl Effects {
     }
 
     async fn partition(&self, number: u32) -> Result<i32> {
-        let declare = || Queue::declare(&self.shared, &self.spec, "apply");
-        Ok(self.queue.get_or_try_init(declare).await?.id_of(number))
+        let queue = match self.shared.known(&self.spec) {
+            Some(known) => known,
+            None => Queue::declare(&self.shared, &self.spec, "apply").await?,
+        };
+        Ok(queue.id_of(number))
     }
 }
 
-/// Which message it is about.
+/// Whose messages it is about.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     partition: i32,
     epoch: i64,
-    sequence: i64,
 }
 
 impl Facts {
-    async fn ask(self, tx: &mut Transaction<'_>, function: &str) -> resonant_db::Result<i64> {
-        let sql = format!("SELECT resonant_queue.{function}($1, $2, $3)");
-        tx.query_one_as(&sql, params![self.partition, self.epoch, self.sequence]).await
+    /// The places of those that are not finished; `None` if the partition has a newer owner.
+    async fn pending(
+        self,
+        tx: &mut Transaction<'_>,
+        sequences: &[u64],
+    ) -> resonant_db::Result<Option<Vec<usize>>> {
+        let asked = numbers(sequences.iter().map(|sequence| Some(signed(*sequence))));
+        let sql = "SELECT resonant_queue.pending($1, $2, $3)";
+        let left: Option<String> =
+            tx.query_one_as(sql, params![self.partition, self.epoch, asked]).await?;
+        let Some(left) = left else { return Ok(None) };
+        let left: HashSet<u64> = left.split(',').filter_map(|text| text.parse().ok()).collect();
+        let places = sequences.iter().enumerate().filter(|(_, sequence)| left.contains(sequence));
+        Ok(Some(places.map(|(place, _)| place).collect()))
+    }
+
+    async fn finish(self, tx: &mut Transaction<'_>, sequences: &[u64]) -> resonant_db::Result<i64> {
+        let finished = numbers(sequences.iter().map(|sequence| Some(signed(*sequence))));
+        let sql = "SELECT resonant_queue.finish($1, $2, $3)";
+        tx.query_one_as(sql, params![self.partition, self.epoch, finished]).await
     }
 }
 

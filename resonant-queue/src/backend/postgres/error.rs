@@ -55,6 +55,8 @@ where
         match call().await {
             Err(error)
                 if error.kind() == resonant_db::ErrorKind::Conflict
+                    // A lock that was waited for all the time the schema allows.
+                    && error.sqlstate() != Some("55P03")
                     && !error.may_have_applied()
                     && attempt + 1 < ATTEMPTS =>
             {

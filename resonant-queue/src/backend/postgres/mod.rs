@@ -30,7 +30,9 @@
 //!
 //! - **Publish in anybody's transaction**: `SELECT resonant_publish('session-tasks', 'agent_123', '{"goal":"…"}')` from any
 //!   driver in any language, or [`Outbox`] with typed messages. The message is there when the transaction commits. Until then others that publish into its
-//!   partition wait, so keep such transactions short.
+//!   partition wait, so keep such transactions short. One whose client says nothing for five seconds after a publish is ended by
+//!   the server (`idle_in_transaction_session_timeout`), and a publish waits for a lock for ten seconds at most (`lock_timeout`); shorter limits
+//!   of the session stay.
 //! - **Effects exactly once**: [`Postgres::effects`] runs what a handler writes, the acknowledgement and the check of the
 //!   epoch in one transaction.
 //! - **Inbox**: [`Inbox`] does the same for messages of other queues, by their id.
@@ -40,9 +42,8 @@
 //! - A publish returns after the commit, as durable as `synchronous_commit` of the server makes it. A failover to a
 //!   standby that was behind loses what it had not received.
 //! - `max_depth` may be exceeded by what is being published at the same moment.
-//! - A snapshot that is held open for minutes (a long transaction, a forgotten replication slot) slows the queue down the
-//!   longer it lasts: row versions that vacuum may not remove pile up in the few rows that change all the time. Nothing is
-//!   lost or reordered by it. Autovacuum must be on.
+//! - A snapshot that is held open for long (a long transaction, a forgotten replication slot) lets the tables grow, as
+//!   vacuum may remove nothing meanwhile; what is dead is not read again. Autovacuum must be on.
 //! - Delayed messages fall due in the partition's owner: without any worker they stay delayed.
 //! - Keys and unique ids are at most 1,024 bytes long; bodies, keys and headers hold no character U+0000.
 //! - A unique id is remembered longer than `dedup_window` if nobody publishes with unique ids; more than `dedup_limit` of

@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use resonant_db::{Transaction, params};
 use serde::Serialize;
-use tokio::sync::OnceCell;
 
 use super::publish::{Each, check};
 use super::store::{Queue, Shared, foreign};
 use super::wakes::CHANNEL;
+use crate::backend::QueueSpec;
 use crate::message::{Outgoing, PublishOptions, Receipt};
 use crate::queue::PartitionedQueue;
 
 /// Publishes into a queue in a transaction of the caller: the message is there if it commits, and not if it does not.
 /// Made by [`Postgres::outbox`](super::Postgres::outbox).
 ///
-/// Until the transaction ends, others that publish into the same partition wait. Publish late in it, and keys of several
+/// Until the transaction ends, others that publish into the same partition wait: for ten seconds at most, then their publish
+/// fails and is worth another try. A transaction that published and then asks nothing of the server for five seconds is
+/// ended by it, so that a client that froze holds up nobody for longer; whoever needs longer sets
+/// `idle_in_transaction_session_timeout` after the publish. Publish late in it, and keys of several
 /// partitions in one order everywhere, or the server ends one of two transactions that wait for each other (which
 /// [`Database::transaction`](resonant_db::Database::transaction) then runs again).
 ///
@@ -33,7 +36,7 @@ use crate::queue::PartitionedQueue;
 pub struct Outbox<T> {
     shared: Arc<Shared>,
     queue: PartitionedQueue<T>,
-    known: Arc<OnceCell<Queue>>,
+    spec: Arc<QueueSpec>,
 }
 
 impl<T> Clone for Outbox<T> {
@@ -41,7 +44,7 @@ impl<T> Clone for Outbox<T> {
         Self {
             shared: Arc::clone(&self.shared),
             queue: self.queue.clone(),
-            known: Arc::clone(&self.known),
+            spec: Arc::clone(&self.spec),
         }
     }
 }
@@ -54,7 +57,8 @@ impl<T> fmt::Debug for Outbox<T> {
 
 impl<T: Serialize> Outbox<T> {
     pub(super) fn new(shared: Arc<Shared>, queue: PartitionedQueue<T>) -> Self {
-        Self { shared, queue, known: Arc::default() }
+        let spec = Arc::new(queue.core().spec.clone());
+        Self { shared, queue, spec }
     }
 
     /// Publishes a message under the key the queue finds in it.
@@ -91,13 +95,13 @@ impl<T: Serialize> Outbox<T> {
         tx: &mut Transaction<'_>,
         message: &Outgoing,
     ) -> resonant_db::Result<Receipt> {
-        let spec = Arc::new(self.queue.core().spec.clone());
-        let declare = || Queue::declare(&self.shared, &spec, "publish");
-        let queue = self.known.get_or_try_init(declare).await.map_err(refused)?;
+        // All in this transaction: the pool may have no second connection.
+        let found = Queue::find_in(tx, &self.shared, &self.spec, "publish").await;
+        let queue = found.map_err(refused)?;
         let batch = std::slice::from_ref(message);
         check(&queue.spec, batch).map_err(refused)?;
-        let rows = tx.query(Each::SQL, &Each::of(queue, batch).params()).await?;
-        let receipts = Each::receipts(queue, &rows).map_err(refused)?;
+        let rows = tx.query(Each::SQL, &Each::of(&queue, batch).params()).await?;
+        let receipts = Each::receipts(&queue, &rows).map_err(refused)?;
         let receipt = receipts.into_iter().next().ok_or_else(|| refused(foreign("publish")))?;
         if !receipt.duplicate {
             let news = if receipt.sequence.is_none() { "!" } else { "" };

@@ -1,12 +1,14 @@
 //! The tables, and whether they are there.
 
-use resonant_db::{Database, params};
+use resonant_db::{Database, Row, Transaction, params};
 
 use super::error::fault;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The layout this program works with.
 const VERSION: i64 = 1;
+
+const LAYOUT: &str = "SELECT version, oldest FROM resonant_queue.layout";
 
 /// Serialises those who create the tables at the same time. `RsnQ` and the version of the layout.
 const LOCK: i64 = 0x5273_6e51_0001;
@@ -34,9 +36,18 @@ pub(super) async fn check(db: &Database, create: bool, operation: &'static str) 
     if create {
         create_tables(db, operation).await?;
     }
-    let layout = "SELECT version, oldest FROM resonant_queue.layout";
     let row =
-        db.write().query_one(layout, params![]).await.map_err(|error| fault(operation, error))?;
+        db.write().query_one(LAYOUT, params![]).await.map_err(|error| fault(operation, error))?;
+    judge(&row, operation)
+}
+
+/// The same in the transaction of a caller; creates nothing.
+pub(super) async fn check_in(tx: &mut Transaction<'_>, operation: &'static str) -> Result<()> {
+    let row = tx.query_one(LAYOUT, params![]).await.map_err(|error| fault(operation, error))?;
+    judge(&row, operation)
+}
+
+fn judge(row: &Row, operation: &'static str) -> Result<()> {
     let (version, oldest): (i64, i64) = row.decode().map_err(|error| fault(operation, error))?;
     if (oldest..=version).contains(&VERSION) {
         return Ok(());

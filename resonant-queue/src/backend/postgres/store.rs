@@ -1,14 +1,15 @@
 //! One queue in a database.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use resonant_common::join::LeaseStore;
-use resonant_db::{Database, Param, Row, Rows, params};
+use resonant_db::{Database, Param, Row, Rows, Transaction, params};
 use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) db: Database,
     create_tables: bool,
     ready: OnceCell<()>,
+    /// The queues that were found or created from here, by name.
+    known: Mutex<HashMap<String, Queue>>,
     pub(super) wakes: Arc<Wakes>,
     pub(super) stop: CancellationToken,
     _stop: DropGuard,
@@ -53,6 +56,7 @@ impl Shared {
             db,
             create_tables,
             ready: OnceCell::new(),
+            known: Mutex::default(),
             wakes: Arc::default(),
             _stop: stop.clone().drop_guard(),
             stop,
@@ -64,6 +68,19 @@ impl Shared {
     pub(super) async fn ready(&self, operation: &'static str) -> Result<()> {
         let check = || schema::check(&self.db, self.create_tables, operation);
         self.ready.get_or_try_init(check).await.copied()
+    }
+
+    /// What is known of a queue without asking.
+    pub(super) fn known(&self, spec: &Arc<QueueSpec>) -> Option<Queue> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Queue { id, base, .. } =
+            *known.get(&spec.name).filter(|it| it.spec.partitions == spec.partitions)?;
+        Some(Queue { id, base, spec: Arc::clone(spec) })
+    }
+
+    fn know(&self, queue: &Queue) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(queue.spec.name.clone(), queue.clone());
     }
 
     /// Runs a statement on the primary.
@@ -93,16 +110,47 @@ impl Queue {
         operation: &'static str,
     ) -> Result<Self> {
         shared.ready(operation).await?;
+        let rows = shared.rows(operation, Self::DECLARE, &Self::declaration(spec)).await?;
+        let queue = Self::read(&rows, spec, operation)?;
+        shared.know(&queue);
+        Ok(queue)
+    }
+
+    /// The same in the transaction of a caller, who may have the only connection.
+    pub(super) async fn find_in(
+        tx: &mut Transaction<'_>,
+        shared: &Shared,
+        spec: &Arc<QueueSpec>,
+        operation: &'static str,
+    ) -> Result<Self> {
+        const FIND: &str = "SELECT id, partitions, base FROM resonant_queue.queues WHERE name = $1";
+        if let Some(known) = shared.known(spec) {
+            return Ok(known);
+        }
+        let failed = |error| fault(operation, error);
+        schema::check_in(tx, operation).await?;
+        let rows = tx.query(FIND, params![spec.name]).await.map_err(failed)?;
+        if rows.is_empty() {
+            // It goes with the transaction, should that be undone: nothing is remembered.
+            let rows = tx.query(Self::DECLARE, &Self::declaration(spec)).await.map_err(failed)?;
+            return Self::read(&rows, spec, operation);
+        }
+        let queue = Self::read(&rows, spec, operation)?;
+        shared.know(&queue);
+        Ok(queue)
+    }
+
+    const DECLARE: &str = "SELECT id, partitions, base FROM resonant_queue.declare($1, $2, $3, $4)";
+
+    fn declaration(spec: &QueueSpec) -> [Param<'_>; 4] {
         let (most, window) = (signed(spec.max_depth), signed(clock::as_millis(spec.dedup_window)));
-        let rows = shared
-            .rows(
-                operation,
-                "SELECT id, partitions, base FROM resonant_queue.declare($1, $2, $3, $4)",
-                params![spec.name, spec.partitions, most, window],
-            )
-            .await?;
+        let partitions = Param::Int(i64::from(spec.partitions));
+        [Param::Text(&spec.name), partitions, Param::Int(most), Param::Int(window)]
+    }
+
+    fn read(rows: &Rows, spec: &Arc<QueueSpec>, operation: &'static str) -> Result<Self> {
         let (id, partitions, base): (i64, u32, i32) =
-            one(operation, &rows)?.decode().map_err(|error| fault(operation, error))?;
+            one(operation, rows)?.decode().map_err(|error| fault(operation, error))?;
         if partitions != spec.partitions {
             let message = format!(
                 "the queue {:?} exists with {partitions} partitions, not {}; the number is fixed once it exists: build it with that one, or under another name",

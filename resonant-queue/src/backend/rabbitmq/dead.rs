@@ -1,20 +1,22 @@
 //! Dead letters: a queue of its own, of which a window is taken and given back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions};
 use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::{Fault, Partly};
 use super::link::Link;
 use super::names::PREFETCH;
-use super::owner::{Tools, returned};
+use super::owner::Tools;
 use super::publisher::Parcel;
+use super::receiving::returned;
 use super::wire::{DIED, ERROR, FAILURES, Facts, PARTITION, PUBLISHED, SEQUENCE, number};
 use crate::clock;
 use crate::depth::DeadLetter;
@@ -28,6 +30,8 @@ struct Window<'a> {
     queue: ShortString,
     channel: Channel,
     letters: Vec<Delivery>,
+    /// Kept until the channel is closed: dropped before, it would let the next one begin behind these.
+    consumer: Option<Consumer>,
 }
 
 impl<'a> Window<'a> {
@@ -37,7 +41,7 @@ impl<'a> Window<'a> {
         let channel = link.consuming(PREFETCH).await?;
         let count = link.count(&channel, queue.clone()).await?;
         let expected = count.min(u64::from(PREFETCH));
-        let mut window = Self { link, queue, channel, letters: Vec::new() };
+        let mut window = Self { link, queue, channel, letters: Vec::new(), consumer: None };
         if expected == 0 {
             return Ok(window);
         }
@@ -47,7 +51,8 @@ impl<'a> Window<'a> {
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let mut consumer = link.answer("looking at dead letters", asked).await?;
+        let consumer = link.answer("looking at dead letters", asked).await?;
+        let consumer = window.consumer.insert(consumer);
         let by = Instant::now() + TURN;
         while (window.letters.len() as u64) < expected {
             match timeout_at(by, consumer.next()).await {
@@ -106,7 +111,7 @@ impl Tools {
                 parcels.push(Parcel { queue, properties, body: content.body });
                 partitions.push(partition);
             }
-            self.publisher.send(&parcels).await?;
+            self.publisher.send(&Arc::new(parcels)).await?;
             published(&partitions, now);
             window.close(count).await.map_err(Partly::nothing)?;
             moved += count;

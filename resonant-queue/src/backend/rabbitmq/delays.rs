@@ -188,7 +188,7 @@ impl Delays {
             properties: delivery.properties.clone(),
             body: Bytes::copy_from_slice(&delivery.data),
         };
-        tools.publisher.send(&[parcel]).await.map_err(|partly| partly.fault)?;
+        tools.publisher.send_one(parcel).await.map_err(|partly| partly.fault)?;
         channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
         Ok(())
     }
@@ -217,7 +217,7 @@ impl Delays {
             parcels.push(Parcel { queue, properties, body: content.body });
             partitions.push(partition);
         }
-        tools.publisher.send(&parcels).await.map_err(|partly| partly.fault)?;
+        tools.publisher.send(&Arc::new(parcels)).await.map_err(|partly| partly.fault)?;
         published(&partitions, now);
         self.fallen.fetch_add(partitions.len() as u64, Ordering::AcqRel);
         for ((_, tag), delivery) in due {

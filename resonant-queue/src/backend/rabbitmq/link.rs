@@ -28,6 +28,31 @@ const SLOW_ZEROES: usize = 4;
 pub(super) type Ask =
     dyn Fn() -> BoxFuture<'static, Result<(String, String), BoxError>> + Send + Sync;
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Reading,
+    Publishing,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Purpose::Reading => "reading",
+            Purpose::Publishing => "publishing",
+        }
+    }
+
+    /// The heartbeat that is agreed on with the broker. It gives up a silent peer after two to three of them: half of what
+    /// was asked for where somebody waits for that, so that a frozen owner is given up within two.
+    fn heartbeat(self, seconds: u16) -> u16 {
+        match self {
+            Purpose::Reading => seconds.div_ceil(2),
+            Purpose::Publishing => seconds,
+        }
+    }
+}
+
 /// Where the broker is and how long to wait for it.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -35,6 +60,8 @@ pub(super) struct Settings {
     pub(super) ca: Option<String>,
     /// Asked for each new connection.
     pub(super) credentials: Option<Arc<Ask>>,
+    /// In seconds.
+    pub(super) heartbeat: u16,
     pub(super) connect_timeout: Duration,
     pub(super) answer_timeout: Duration,
     pub(super) confirm_timeout: Duration,
@@ -59,7 +86,7 @@ pub(super) fn place(uri: &AMQPUri) -> String {
 /// then not even acknowledgements go out on it.
 pub(super) struct Link {
     settings: Arc<Settings>,
-    purpose: &'static str,
+    purpose: Purpose,
     connection: Mutex<Option<Arc<Connection>>>,
     /// Which address is tried first.
     next: AtomicUsize,
@@ -72,7 +99,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(settings: Arc<Settings>, purpose: &'static str) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, purpose: Purpose) -> Self {
         let next = AtomicUsize::new(0);
         Self { settings, purpose, connection: Mutex::new(None), next }
     }
@@ -119,7 +146,8 @@ impl Link {
 
     async fn connect_to(&self, address: &AMQPUri) -> Result<Connection, Fault> {
         let mut address = address.clone();
-        let name = format!("resonant-queue {} {}", self.purpose, std::process::id());
+        address.query.heartbeat = Some(self.purpose.heartbeat(self.settings.heartbeat));
+        let name = format!("resonant-queue {} {}", self.purpose.name(), std::process::id());
         let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
         let tls = OwnedTLSConfig { identity: None, cert_chain: self.settings.ca.clone() };
         let runtime = lapin::runtime::default_runtime().map_err(|error| {

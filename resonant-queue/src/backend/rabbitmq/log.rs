@@ -83,7 +83,7 @@ impl Log {
             .with_message_id(number.as_str().into());
         let queue = self.stream.clone();
         let deadline = Instant::now() + self.publisher.link().settings().confirm_timeout;
-        self.publisher.send(&[Parcel { queue, properties, body: Bytes::from(body) }]).await?;
+        self.publisher.send_one(Parcel { queue, properties, body: Bytes::from(body) }).await?;
         let read = timeout_at(deadline, receiver).await;
         drop(guard);
         match read {
@@ -169,10 +169,10 @@ impl Log {
         }
         let waiting = state.awaited.remove(number);
         drop(state);
+        self.version.send_modify(|version| *version += 1);
         if let Some(waiting) = waiting {
             let _ = waiting.send(());
         }
-        self.version.send_modify(|version| *version += 1);
     }
 }
 

@@ -39,7 +39,7 @@
 //! - A publish returns after a majority of the nodes has stored the message. An error that may have applied leaves some of
 //!   a batch stored, maybe.
 //! - The next owner of a partition begins when the broker has noticed the end of the last one: at once for a closed or
-//!   killed process, after two to three heartbeats for a frozen one.
+//!   killed process, within about two [heartbeats](RabbitMqBuilder::heartbeat) for a frozen one.
 //! - An acknowledgement the broker received but had not stored when it died is lost: that message comes again.
 //! - `max_depth` is looked at by each process: several that publish at once may exceed it by what they have on their
 //!   way. Messages that the worker of another process holds are not counted here, but there.
@@ -60,6 +60,8 @@ mod control;
 mod dead;
 mod delays;
 mod error;
+mod feed;
+mod flights;
 mod link;
 mod log;
 mod names;
@@ -67,6 +69,7 @@ mod opening;
 mod owner;
 mod publish;
 mod publisher;
+mod receiving;
 mod settle;
 mod store;
 mod topology;
@@ -184,8 +187,11 @@ impl RabbitMqBuilder {
         self
     }
 
-    /// How often both sides prove that they live. A frozen owner is taken over from after two to three of these. Default 5 s;
-    /// whole seconds, at least 1.
+    /// How soon a side that is silent is given up: a frozen owner is taken over from within about two of these. Default 5 s;
+    /// whole seconds, at least 1, with which it takes up to three.
+    ///
+    /// The broker gives up a connection after two to three of the heartbeats agreed on with it: for the connection
+    /// that reads this is half of what is set here, rounded up to a second.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;
         self
@@ -248,19 +254,19 @@ impl RabbitMqBuilder {
         let mut addresses = Vec::new();
         for (index, url) in self.urls.iter().enumerate() {
             // The text is not repeated: it holds a password.
-            let mut address: AMQPUri = url.parse().map_err(|_| {
+            let address: AMQPUri = url.parse().map_err(|_| {
                 refuse(&format!(
                     "address {} is not of the form amqp://user:password@host:port/vhost",
                     index + 1
                 ))
             })?;
-            address.query.heartbeat = Some(seconds);
             addresses.push(address);
         }
         let settings = Settings {
             addresses,
             ca: self.ca,
             credentials: self.credentials,
+            heartbeat: seconds,
             connect_timeout: self.connect_timeout,
             answer_timeout: self.answer_timeout,
             confirm_timeout: self.confirm_timeout,

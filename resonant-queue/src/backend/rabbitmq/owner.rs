@@ -2,22 +2,12 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::{self, SelectAll, Stream};
-use futures::{FutureExt, StreamExt};
 use lapin::Channel;
-use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, ChannelFlowOptions,
-    QueueDeleteOptions,
-};
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::ChannelFlowOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -27,12 +17,14 @@ use super::error::Fault;
 use super::link::Link;
 use super::log::Log;
 use super::names::{BURIAL, Kind, Names, PREFETCH};
-use super::opening::{Arrival, Identity, Opening, Placed, Source};
-use super::publisher::{Parcel, Publisher};
-use super::wire::{Content, Facts, KEY, MARKER, fresh_id, text};
-use crate::backend::{Feed, Fetch, Fetched};
-use crate::error::{Error, ErrorKind, Result, closed, fenced};
+use super::opening::{Opening, Source};
+use super::publisher::Publisher;
+use super::receiving::{Events, Lost, returned};
+use crate::error::{Error, Result, closed, fenced};
 use crate::key::Key;
+
+/// How long the queue is given to apply what was acknowledged before the channel is closed.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// What all openings of a queue share.
 #[derive(Debug, Clone)]
@@ -71,27 +63,6 @@ pub(super) enum Stage {
     Closed,
 }
 
-/// What came out of a consumer.
-enum Event {
-    Delivery(Source, Box<Delivery>),
-    Ended(Source),
-}
-
-type Events = SelectAll<Pin<Box<dyn Stream<Item = Event> + Send>>>;
-
-/// Why a channel is no longer used.
-enum Lost {
-    Fault(Fault),
-    Fenced(u64),
-    Ended,
-}
-
-impl From<Fault> for Lost {
-    fn from(fault: Fault) -> Self {
-        Lost::Fault(fault)
-    }
-}
-
 /// An opened partition.
 pub(super) struct Owner {
     pub(super) partition: u32,
@@ -101,7 +72,7 @@ pub(super) struct Owner {
     /// Keys the dispatcher believes parked.
     pub(super) parked: Mutex<HashSet<Key>>,
     pub(super) stage: watch::Sender<Stage>,
-    bell: watch::Sender<u64>,
+    pub(super) bell: watch::Sender<u64>,
     /// Held while messages are moved, so that a replay does not begin in the middle of that.
     pub(super) settling: tokio::sync::Mutex<()>,
     pub(super) cycle: Notify,
@@ -214,7 +185,7 @@ impl Owner {
                         self.ring();
                         let lost = self.receive(&channel, &mut events, &mut asked).await;
                         if matches!(lost, Lost::Ended) {
-                            break Some(channel);
+                            break Some((channel, events));
                         }
                         self.stage.send_replace(Stage::Connecting);
                         let _ = timeout(Duration::from_secs(1), channel.close(200, "again".into())).await;
@@ -255,9 +226,12 @@ impl Owner {
             ends
         });
         self.ring();
-        if let Some(channel) = last {
+        if let Some((channel, events)) = last {
             let (here, _) = self.state().here();
+            // Should it not answer, what it has not applied comes again.
+            let _ = timeout(SETTLING, self.settled(&channel)).await;
             let _ = timeout(Duration::from_secs(1), channel.close(200, "ended".into())).await;
+            drop(events);
             let queue = self.tools.names.partition(self.partition);
             // Counted again before it is said to be gone.
             let _ = returned(&self.tools.link, queue, here).await;
@@ -289,8 +263,8 @@ impl Owner {
             }
             Err(fault) => return Err(fault.into()),
         }
-        let mut events = Events::new();
-        events.push(consume(link, &channel, queue, Source::Partition).await?);
+        let mut events = Events::new(&channel);
+        events.consume(link, queue, Source::Partition).await?;
         let mut keys = self.state().replaying();
         keys.extend(log.look(|control| control.keys(self.partition, true)));
         keys.sort();
@@ -304,7 +278,7 @@ impl Owner {
         Ok((channel, events))
     }
 
-    fn not_fenced(&self) -> Result<(), Lost> {
+    pub(super) fn not_fenced(&self) -> Result<(), Lost> {
         let current = self.tools.log.look(|control| control.epoch(self.partition));
         if current > self.epoch { Err(Lost::Fenced(current)) } else { Ok(()) }
     }
@@ -312,133 +286,6 @@ impl Owner {
     pub(super) async fn flush(&self, channel: &Channel) -> Result<(), Fault> {
         let asked = channel.channel_flow(ChannelFlowOptions { active: true });
         self.tools.link.answer("an acknowledgement", asked).await.map(drop)
-    }
-
-    async fn receive(
-        &self,
-        channel: &Channel,
-        events: &mut Events,
-        asked: &mut mpsc::Receiver<oneshot::Sender<u64>>,
-    ) -> Lost {
-        let received = async {
-            let mut changes = self.tools.log.changes();
-            loop {
-                tokio::select! {
-                    biased;
-                    () = self.end.cancelled() => return Err(Lost::Ended),
-                    event = events.next() => match event {
-                        Some(event) => self.event(channel, event).await?,
-                        None => return Err(Fault::Late("a consumer").into()),
-                    },
-                    _ = changes.changed() => {
-                        self.not_fenced()?;
-                        let resuming = self.tools.log.look(|control| control.keys(self.partition, true));
-                        for key in resuming {
-                            let known = self.state().replays(&key);
-                            if !known {
-                                self.replay(channel, events, key).await?;
-                            }
-                        }
-                    }
-                    () = self.cycle.notified() => return Err(Fault::Late("a key parked again").into()),
-                    () = self.tidy.notified() => self.tidy_up(channel).await?,
-                    Some(ask) = asked.recv() => {
-                        let ready = self.ready(channel, events).await?;
-                        let _ = ask.send(ready);
-                    }
-                }
-            }
-        };
-        match received.await {
-            Ok(never) => never,
-            Err(lost) => lost,
-        }
-    }
-
-    async fn event(&self, channel: &Channel, event: Event) -> Result<(), Lost> {
-        match event {
-            Event::Ended(Source::Parked(key)) if !self.state().replays(&key) => Ok(()),
-            Event::Ended(_) => Err(Fault::Late("a consumer that ended").into()),
-            Event::Delivery(source, delivery) => {
-                let tag = delivery.delivery_tag;
-                let facts = Facts(&delivery.properties);
-                let placed = if let Some(marker) = facts.text(MARKER) {
-                    if let Source::Parked(key) = &source {
-                        self.state().marked(key, &marker);
-                        self.tidy.notify_one();
-                    }
-                    Placed::Acknowledge
-                } else {
-                    let arrival = arrival(source, *delivery);
-                    self.state().arrived(arrival)
-                };
-                self.ring();
-                if placed == Placed::Acknowledge {
-                    let acked = channel.basic_ack(tag, BasicAckOptions::default()).await;
-                    acked.map_err(Fault::from)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Takes what has arrived, without waiting.
-    async fn take_all(&self, channel: &Channel, events: &mut Events) -> Result<(), Lost> {
-        while let Some(Some(event)) = events.next().now_or_never() {
-            self.event(channel, event).await?;
-        }
-        Ok(())
-    }
-
-    /// Begins to give what was put aside for a key.
-    async fn replay(&self, channel: &Channel, events: &mut Events, key: Key) -> Result<(), Lost> {
-        let _moving = self.settling.lock().await;
-        let Tools { names, link, publisher, .. } = &self.tools;
-        let queue = names.parked(self.partition, &key);
-        link.declare(channel, queue.clone(), &Kind::Messages).await?;
-        let marker = fresh_id();
-        let content = Content { key: None, headers: None, body: Bytes::new() };
-        let facts = [(MARKER, text(&marker)), (KEY, text(&key))];
-        let properties = content.properties("open", &facts).unwrap_or_default();
-        let parcel = Parcel { queue: queue.clone(), properties, body: Bytes::new() };
-        publisher.send(&[parcel]).await.map_err(|partly| partly.fault)?;
-        let parked = self.parked_keys().remove(&key);
-        self.state().replay(&key, marker, parked);
-        self.ring();
-        events.push(consume(link, channel, queue, Source::Parked(key)).await?);
-        Ok(())
-    }
-
-    /// Removes the queues of keys whose put aside messages have all been handled.
-    async fn tidy_up(&self, channel: &Channel) -> Result<(), Lost> {
-        let _moving = self.settling.lock().await;
-        let keys = self.state().drained();
-        for key in keys {
-            let Tools { names, link, log, .. } = &self.tools;
-            let queue = names.parked(self.partition, &key);
-            let drained = Record::Drained { partition: self.partition, key: key.to_string() };
-            self.state().forget_replay(&key);
-            let cancel = channel.basic_cancel(queue.clone(), BasicCancelOptions::default());
-            link.answer("ending a consumer", cancel).await?;
-            let delete = channel.queue_delete(queue, QueueDeleteOptions::default());
-            link.answer("deleting a queue", delete).await?;
-            log.append(&drained).await.map_err(|partly| partly.fault)?;
-        }
-        Ok(())
-    }
-
-    /// How many of its messages the broker has not delivered. What is on its way counts as here.
-    async fn ready(&self, channel: &Channel, events: &mut Events) -> Result<u64, Lost> {
-        let Tools { names, link, .. } = &self.tools;
-        let mut ready = link.count(channel, names.partition(self.partition)).await?;
-        let replaying = self.state().replaying();
-        for key in replaying {
-            let queue = names.parked(self.partition, &key);
-            ready += link.declare(channel, queue, &Kind::Messages).await?;
-        }
-        self.flush(channel).await?;
-        self.take_all(channel, events).await?;
-        Ok(ready)
     }
 
     /// How many messages of the partition there are, and when the oldest was published, as far as is known here.
@@ -451,85 +298,5 @@ impl Owner {
         let ready = timeout_at(by, asking).await.ok().flatten()?;
         let (here, oldest) = self.state().here();
         Some((ready + here, oldest))
-    }
-}
-
-fn arrival(source: Source, delivery: Delivery) -> Arrival {
-    let facts = Facts(&delivery.properties);
-    let content = facts.content(Bytes::from(delivery.data));
-    let identity = match delivery.properties.message_id() {
-        Some(number) => Identity::Number(number.as_str().to_owned()),
-        None => Identity::Content(content.key.clone(), content.body.clone()),
-    };
-    let published = facts.published();
-    Arrival { source, identity, tag: delivery.delivery_tag, content, published }
-}
-
-/// Begins to consume; the tag is the queue's name.
-async fn consume(
-    link: &Link,
-    channel: &Channel,
-    queue: ShortString,
-    source: Source,
-) -> Result<Pin<Box<dyn Stream<Item = Event> + Send>>, Fault> {
-    let asked = channel.basic_consume(
-        queue.clone(),
-        queue,
-        BasicConsumeOptions::default(),
-        FieldTable::default(),
-    );
-    let consumer = link.answer("beginning to consume", asked).await?;
-    let (of, end) = (source.clone(), source);
-    let deliveries = consumer.map(move |delivery| match delivery {
-        Ok(delivery) => Event::Delivery(of.clone(), Box::new(delivery)),
-        Err(_) => Event::Ended(of.clone()),
-    });
-    Ok(Box::pin(deliveries.chain(stream::once(async move { Event::Ended(end) }))))
-}
-
-/// Waits up to a second until a queue counts so many messages: what a closed channel held comes back a moment after it.
-pub(super) async fn returned(link: &Link, queue: ShortString, count: u64) -> Result<(), Fault> {
-    if count == 0 {
-        return Ok(());
-    }
-    let channel = link.channel().await?;
-    let until = Instant::now() + Duration::from_secs(1);
-    while link.count(&channel, queue.clone()).await? < count && Instant::now() < until {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let _ = timeout(Duration::from_secs(1), channel.close(200, "done".into())).await;
-    Ok(())
-}
-
-/// Hands out what an owner took. Ends the opening when it is dropped.
-#[derive(Debug)]
-pub(super) struct RabbitFeed(pub(super) Arc<Owner>);
-
-impl Drop for RabbitFeed {
-    fn drop(&mut self) {
-        self.0.end.cancel();
-    }
-}
-
-#[async_trait]
-impl Feed for RabbitFeed {
-    async fn fetch(&self, fetch: Fetch) -> Result<Fetched> {
-        let mut bell = self.0.bell.subscribe();
-        loop {
-            bell.mark_unchanged();
-            if let Some(error) = self.0.over("fetch") {
-                return Err(error);
-            }
-            if fetch.until.is_some() {
-                let text = "RabbitMQ hands out every message once and reads none again";
-                return Err(Error::new(ErrorKind::Unsupported, "fetch", text));
-            }
-            if let Some(fetched) = self.0.state().give(fetch) {
-                return Ok(fetched);
-            }
-            if bell.changed().await.is_err() {
-                return Err(closed("fetch"));
-            }
-        }
     }
 }

@@ -82,7 +82,7 @@ impl Shared {
             Ok(())
         };
         let outcome = match sorted.await {
-            Ok(()) => self.send(&parcels).await.map_err(|p| p.into_error("publish")),
+            Ok(()) => self.send(&Arc::new(parcels)).await.map_err(|p| p.into_error("publish")),
             Err(error) => Err(error),
         };
         let in_doubt = outcome.as_ref().is_err_and(Error::may_have_applied);
@@ -111,7 +111,7 @@ impl Shared {
     }
 
     /// Sends, and once more if queues turned out to be gone.
-    async fn send(self: &Arc<Self>, parcels: &[Parcel]) -> Result<(), Partly> {
+    async fn send(self: &Arc<Self>, parcels: &Arc<Vec<Parcel>>) -> Result<(), Partly> {
         let sent = self.tools.publisher.send(parcels).await;
         if let Err(partly) = &sent {
             self.tools.doubt_if_missing(&partly.fault);

@@ -1,26 +1,28 @@
 //! Publishes and waits for the broker's confirms, in bounded memory.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures::future::join_all;
-use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use lapin::{BasicProperties, Channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::error::{Fault, Partly};
+use super::flights::fly;
 use super::link::Link;
 
 /// Messages on their way at once.
-const WINDOW: usize = 4096;
+pub(super) const WINDOW: usize = 4096;
 
 /// What their bodies may weigh together, in units of [`UNIT`].
 const WEIGHT: usize = 32 << 10;
 
-/// The wait before messages the broker refused are sent again.
-const REFUSED: Duration = Duration::from_millis(100);
+/// The most flights at once.
+const FLIGHTS: usize = 8;
 
 /// Bytes per permit of weight.
 const UNIT: usize = 1024;
@@ -39,22 +41,64 @@ impl Parcel {
     }
 }
 
-/// Sends parcels over one channel of one connection.
+/// Sends parcels over channels of one connection.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    link: Link,
-    channel: Mutex<Option<Channel>>,
-    window: Semaphore,
-    weight: Semaphore,
+    pub(super) link: Link,
+    window: Arc<Semaphore>,
+    weight: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) waiting: VecDeque<Ask>,
+    pub(super) flying: usize,
+    /// Channels that are between two flights.
+    pub(super) idle: Vec<Channel>,
+}
+
+/// Parcels that are to be stored.
+#[derive(Debug)]
+pub(super) struct Ask {
+    parcels: Arc<Vec<Parcel>>,
+    pub(super) range: Range<usize>,
+    pub(super) by: Instant,
+    stage: Arc<AtomicU8>,
+    pub(super) reply: oneshot::Sender<Result<(), Partly>>,
+    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+/// The stages of an ask: it waits, and is then either written or given up.
+const WAITS: u8 = 0;
+const WRITTEN: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+impl Ask {
+    pub(super) fn parcels(&self) -> &[Parcel] {
+        &self.parcels[self.range.clone()]
+    }
+
+    /// Says whether it is to be written, and that it is from now on.
+    pub(super) fn begin(&self) -> bool {
+        let begun =
+            self.stage.compare_exchange(WAITS, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
+        begun != Err(GIVEN_UP) && !self.reply.is_closed()
+    }
+
+    pub(super) fn answer(self, result: Result<(), Partly>) {
+        // Who asked may have gone.
+        let _ = self.reply.send(result);
+    }
 }
 
 impl Publisher {
     pub(super) fn new(link: Link) -> Self {
         Self {
             link,
-            channel: Mutex::new(None),
-            window: Semaphore::new(WINDOW),
-            weight: Semaphore::new(WEIGHT),
+            window: Arc::new(Semaphore::new(WINDOW)),
+            weight: Arc::new(Semaphore::new(WEIGHT)),
+            state: Mutex::default(),
         }
     }
 
@@ -62,9 +106,18 @@ impl Publisher {
         &self.link
     }
 
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores a parcel.
+    pub(super) async fn send_one(self: &Arc<Self>, parcel: Parcel) -> Result<(), Partly> {
+        self.send(&Arc::new(vec![parcel])).await
+    }
+
     /// Stores all parcels in order. Returns when the broker has confirmed each of them.
-    pub(super) async fn send(&self, parcels: &[Parcel]) -> Result<(), Partly> {
-        let deadline = Instant::now() + self.link.settings().confirm_timeout;
+    pub(super) async fn send(self: &Arc<Self>, parcels: &Arc<Vec<Parcel>>) -> Result<(), Partly> {
+        let by = Instant::now() + self.link.settings().confirm_timeout;
         let mut sent = 0;
         while sent < parcels.len() {
             let (mut count, mut weight) = (0, 0);
@@ -75,8 +128,7 @@ impl Publisher {
                 count += 1;
                 weight += parcel.weight();
             }
-            let chunk = &parcels[sent..sent + count];
-            let outcome = self.chunk(chunk, weight, deadline).await;
+            let outcome = self.chunk(parcels, sent..sent + count, weight, by).await;
             outcome.map_err(|mut partly| {
                 partly.may_have_applied |= sent > 0;
                 partly
@@ -86,122 +138,60 @@ impl Publisher {
         Ok(())
     }
 
-    async fn chunk(&self, chunk: &[Parcel], weight: usize, by: Instant) -> Result<(), Partly> {
-        let count = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+    async fn chunk(
+        self: &Arc<Self>,
+        parcels: &Arc<Vec<Parcel>>,
+        range: Range<usize>,
+        weight: usize,
+        by: Instant,
+    ) -> Result<(), Partly> {
+        let count = u32::try_from(range.len()).unwrap_or(u32::MAX);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let permits = async {
-            let window = self.window.acquire_many(count).await;
-            (window, self.weight.acquire_many(weight).await)
+            let window = Arc::clone(&self.window).acquire_many_owned(count).await.ok()?;
+            Some((window, Arc::clone(&self.weight).acquire_many_owned(weight).await.ok()?))
         };
         let late = || Partly::nothing(Fault::Late("a place among the messages on their way"));
-        let _permits = timeout_at(by, permits).await.map_err(|_| late())?;
-        loop {
-            self.unblocked(by).await?;
-            let channel = timeout_at(by, self.channel())
-                .await
-                .map_err(|_| Partly::nothing(Fault::Late("a channel")))?
-                .map_err(Partly::nothing)?;
-            let Ok(confirmed) = timeout_at(by, publish(&channel, chunk)).await else {
-                self.drop_channel(&channel).await;
-                // One that is blocked is kept: the driver holds it and what it has not written until the broker reads again,
-                // and each new one would take in as much before it is blocked, too.
-                if !self.link.blocked().await {
-                    self.link.reset().await;
-                }
-                return Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true });
-            };
-            let Err(partly) = confirmed else { return Ok(()) };
-            // A channel whose first publish found the queue's leader dead asks that one for ever, and refuses everything
-            // meanwhile: another channel learns who leads now.
-            if !matches!(partly.fault, Fault::Unroutable(_)) {
-                self.drop_channel(&channel).await;
-            }
-            let again = matches!(partly.fault, Fault::Refused) && !partly.may_have_applied;
-            if !again || Instant::now() + REFUSED >= by {
-                return Err(partly);
-            }
-            sleep(REFUSED).await;
-        }
-    }
-
-    /// Waits while the broker takes no messages.
-    async fn unblocked(&self, by: Instant) -> Result<(), Partly> {
-        while self.link.blocked().await {
-            if Instant::now() >= by {
-                return Err(Partly::nothing(Fault::Blocked));
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    }
-
-    async fn channel(&self) -> Result<Channel, Fault> {
-        let mut slot = self.channel.lock().await;
-        if let Some(channel) = &*slot
-            && channel.status().connected()
-        {
-            return Ok(channel.clone());
-        }
-        *slot = None;
-        let channel = self.link.confirming().await?;
-        *slot = Some(channel.clone());
-        Ok(channel)
-    }
-
-    async fn drop_channel(&self, channel: &Channel) {
-        let mut slot = self.channel.lock().await;
-        if slot.as_ref().is_some_and(|current| current.id() == channel.id()) {
-            *slot = None;
-        }
-    }
-}
-
-/// Writes all, then waits for all.
-async fn publish(channel: &Channel, parcels: &[Parcel]) -> Result<(), Partly> {
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let mut confirms: Vec<PublisherConfirm> = Vec::with_capacity(parcels.len());
-    let mut failed = None;
-    for parcel in parcels {
-        let sent = channel.basic_publish(
-            ShortString::default(),
-            parcel.queue.clone(),
-            options,
-            &parcel.body,
-            parcel.properties.clone(),
-        );
-        match sent.await {
-            Ok(confirm) => confirms.push(confirm),
-            Err(error) => {
-                failed = Some(Fault::from(error));
-                break;
-            }
-        }
-    }
-    let (mut stored, mut unknown) = (false, failed.is_some());
-    for (confirmed, parcel) in join_all(confirms).await.into_iter().zip(parcels) {
-        let fault = match confirmed {
-            Ok(Confirmation::Ack(None)) => {
-                stored = true;
-                continue;
-            }
-            Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
-                Fault::Unroutable(parcel.queue.to_string())
-            }
-            // A queue that refuses a message has not stored it.
-            Ok(Confirmation::Nack(None)) => Fault::Refused,
-            Ok(Confirmation::NotRequested) => {
-                unknown = true;
-                Fault::Refused
-            }
-            Err(error) => {
-                unknown = true;
-                Fault::from(error)
-            }
+        let permits = timeout_at(by, permits).await.ok().flatten().ok_or_else(late)?;
+        let (reply, answer) = oneshot::channel();
+        let stage = Arc::new(AtomicU8::new(WAITS));
+        let ask = Ask {
+            parcels: Arc::clone(parcels),
+            range,
+            by,
+            stage: Arc::clone(&stage),
+            reply,
+            _permits: permits,
         };
-        failed.get_or_insert(fault);
-    }
-    match failed {
-        None => Ok(()),
-        Some(fault) => Err(Partly { fault, may_have_applied: stored || unknown }),
+        let departs = {
+            let mut state = self.state();
+            state.waiting.push_back(ask);
+            let departs = state.flying < FLIGHTS;
+            state.flying += usize::from(departs);
+            departs
+        };
+        if departs {
+            // A task of its own: it carries the messages of others, whoever of them stops waiting. It ends with what is
+            // waiting, and each of its steps has a limit.
+            tokio::spawn(fly(Arc::clone(self)));
+        }
+        match timeout_at(by, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            // The runtime ends.
+            Ok(Err(_)) => Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true }),
+            Err(_) => {
+                let given_up =
+                    stage.compare_exchange(WAITS, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
+                if given_up.is_err() {
+                    return Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true });
+                }
+                let blocked = self.link.blocked().await;
+                Err(Partly::nothing(if blocked {
+                    Fault::Blocked
+                } else {
+                    Fault::Late("a channel")
+                }))
+            }
+        }
     }
 }

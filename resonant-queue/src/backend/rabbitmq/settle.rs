@@ -4,6 +4,7 @@
 //! the channel follows the acknowledgements, as they have no answer of their own: if it fails the channel is gone, and a
 //! new one is made only after the log has shown that no newer owner is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -53,7 +54,7 @@ impl Owner {
             }
         }
         if !moves.parcels.is_empty() {
-            let sent = self.tools.publisher.send(&moves.parcels).await;
+            let sent = self.tools.publisher.send(&Arc::new(moves.parcels)).await;
             sent.map_err(|partly| {
                 self.tools.doubt_if_missing(&partly.fault);
                 partly.into_error("settle")

@@ -13,9 +13,10 @@ use tokio::time::{Instant, timeout};
 
 use super::control::Record;
 use super::error::Fault;
+use super::feed::RabbitFeed;
 use super::link::Settings;
 use super::names::{DELAYS, Kind};
-use super::owner::{Owner, RabbitFeed, Tools};
+use super::owner::{Owner, Tools};
 use super::to_its_end;
 use super::topology::Shared;
 use crate::backend::{Opened, QueueSpec, QueueStore, Settlement};

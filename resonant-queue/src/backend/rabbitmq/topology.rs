@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::control::Record;
 use super::delays::{self, Delays};
 use super::error::Fault;
-use super::link::{Link, Settings};
+use super::link::{Link, Purpose, Settings};
 use super::log::Log;
 use super::names::{BURIAL, DELAYS, Kind, Names};
 use super::owner::{Owner, Tools};
@@ -63,8 +63,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Arc<Settings>, spec: &QueueSpec) -> Self {
         let names = Names::new(&spec.name);
-        let link = Arc::new(Link::new(Arc::clone(&settings), "reading"));
-        let publisher = Arc::new(Publisher::new(Link::new(settings, "publishing")));
+        let link = Arc::new(Link::new(Arc::clone(&settings), Purpose::Reading));
+        let publisher = Arc::new(Publisher::new(Link::new(settings, Purpose::Publishing)));
         let log = Arc::new(Log::new(names.log(), Arc::clone(&publisher)));
         let ids = Arc::new(Log::new(names.ids(), Arc::clone(&publisher)));
         Self {

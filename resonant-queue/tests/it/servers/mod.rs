@@ -1,29 +1,50 @@
-//! Against real brokers. One is started for all tests of the binary; each test has a virtual host of its own.
+//! Against real servers.
 
-mod access;
-mod conformance;
-mod faults;
-mod fleet;
-mod losses;
-mod other_programs;
 mod postgres;
-mod reconnect;
-mod support;
-mod takeover;
-mod traps;
+mod rabbitmq;
 
-use resonant_testkit::{RabbitMq, RabbitNode};
-use tokio::sync::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-/// The broker of tests that do it no harm.
-pub(crate) async fn broker() -> &'static RabbitMq {
-    static BROKER: OnceCell<RabbitMq> = OnceCell::const_new();
-    BROKER.get_or_init(async || RabbitMq::start().await.unwrap()).await
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// What handlers finished, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Seen(Arc<Mutex<Vec<u64>>>);
+
+impl Seen {
+    pub(crate) fn push(&self, number: u64) {
+        self.0.lock().unwrap().push(number);
+    }
+
+    pub(crate) fn all(&self) -> Vec<u64> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// How many different ones.
+    pub(crate) fn count(&self) -> usize {
+        self.all().into_iter().collect::<BTreeSet<_>>().len()
+    }
+
+    /// First deliveries of each key, the last digit, rise.
+    pub(crate) fn assert_in_order(&self) {
+        let mut highest: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut known = BTreeSet::new();
+        for number in self.all() {
+            if known.insert(number) {
+                let before = highest.insert(number % 10, number);
+                assert!(before.is_none_or(|before| before < number), "{before:?} before {number}");
+            }
+        }
+    }
 }
 
-/// A node of its own for a test that harms it.
-pub(crate) async fn node() -> (RabbitMq, RabbitNode) {
-    let rabbit = RabbitMq::start().await.unwrap();
-    let node = rabbit.node(0);
-    (rabbit, node)
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(LIMIT, wait).await.is_ok(), "{what} did not happen");
 }

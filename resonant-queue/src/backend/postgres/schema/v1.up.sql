@@ -19,18 +19,26 @@ CREATE TABLE resonant_queue.queues (
 
 -- What publishers change. The lock on a row is held to the end of the transaction that publishes into the partition, so
 -- that messages become visible in the order of their sequences.
+--
+-- Rows of heads and owners change all the time. While somebody holds an old snapshot none of their versions goes away, so
+-- they are looked up by the highest turn, which rises with each change: the index has the newest version first, and the
+-- others are never looked at. The index is not unique, as a unique one would look at all of them, and would make
+-- every change one of the key, for which handlers would have to wait.
 CREATE TABLE resonant_queue.heads (
-    partition int    PRIMARY KEY,
+    partition int    NOT NULL,
+    turn      bigint NOT NULL DEFAULT 0,
     queue     int    NOT NULL,
     last      bigint NOT NULL DEFAULT 0,         -- the highest sequence given out
     arrived   bigint NOT NULL DEFAULT 0,         -- messages that became ready, ever
     delayed   bigint NOT NULL DEFAULT 0          -- rows of delayed
-) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX heads_queue ON resonant_queue.heads (queue);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX heads_turn ON resonant_queue.heads (partition, turn);
+ALTER TABLE resonant_queue.heads REPLICA IDENTITY FULL;
 
 -- What owners change.
 CREATE TABLE resonant_queue.owners (
-    partition   int    PRIMARY KEY,
+    partition   int    NOT NULL,
+    turn        bigint NOT NULL DEFAULT 0,
     queue       int    NOT NULL,
     epoch       bigint NOT NULL DEFAULT 0,       -- of the owner; lower ones are fenced
     low         bigint NOT NULL DEFAULT 0,       -- no ready message has this sequence or a lower one
@@ -38,8 +46,9 @@ CREATE TABLE resonant_queue.owners (
     parked      bigint NOT NULL DEFAULT 0,       -- rows of parked
     parked_keys bigint NOT NULL DEFAULT 0,       -- rows of parked_keys
     dead        bigint NOT NULL DEFAULT 0        -- rows of dead
-) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX owners_queue ON resonant_queue.owners (queue);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX owners_turn ON resonant_queue.owners (partition, turn);
+ALTER TABLE resonant_queue.owners REPLICA IDENTITY FULL;
 
 CREATE TABLE resonant_queue.messages (
     partition int    NOT NULL,
@@ -59,9 +68,9 @@ CREATE TABLE resonant_queue.messages (
 CREATE TABLE resonant_queue.keys (
     partition int    NOT NULL,
     key       text   NOT NULL,
-    sequence  bigint NOT NULL,                   -- of the key's last message
-    PRIMARY KEY (partition, key)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.2, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+    sequence  bigint NOT NULL,                   -- of the key's last message: a new row takes the place of the old one
+    PRIMARY KEY (partition, key, sequence)
+) WITH (autovacuum_vacuum_scale_factor = 0.2, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE resonant_queue.delayed (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -186,10 +195,39 @@ END $$;
 
 -- How many messages a queue stores, in whatever state.
 CREATE FUNCTION resonant_queue.total(p_queue int) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT (SELECT coalesce(sum(h.arrived + h.delayed), 0) FROM resonant_queue.heads h WHERE h.queue = p_queue)::bigint
-         - (SELECT coalesce(sum(o.gone - o.parked - o.dead), 0) FROM resonant_queue.owners o WHERE o.queue = p_queue)::bigint
+    SELECT (SELECT coalesce(sum(h.arrived + h.delayed - o.gone + o.parked + o.dead), 0)
+            FROM resonant_queue.queues q CROSS JOIN generate_series(q.base, q.base + q.partitions - 1) p
+            CROSS JOIN LATERAL (SELECT x.* FROM resonant_queue.heads x WHERE x.partition = p ORDER BY x.turn DESC LIMIT 1) h
+            CROSS JOIN LATERAL (SELECT x.* FROM resonant_queue.owners x WHERE x.partition = p ORDER BY x.turn DESC LIMIT 1) o
+            WHERE q.id = p_queue)::bigint
          - (SELECT count(*) FROM resonant_queue.tallies t WHERE t.queue = p_queue)
 $$;
+
+-- Bounds how long others wait for a transaction that publishes, and how long it waits for them: one whose client says
+-- nothing for five seconds is ended by the server, and no lock is waited for longer than ten. Shorter limits of the
+-- caller stay. Returns its limit for locks.
+CREATE FUNCTION resonant_queue.bound() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE locks text := current_setting('lock_timeout'); idle text := current_setting('idle_in_transaction_session_timeout');
+BEGIN
+    IF locks = '0' OR locks::interval > '10 s' THEN
+        PERFORM set_config('lock_timeout', '10s', true);
+    END IF;
+    IF idle = '0' OR idle::interval > '5 s' THEN
+        PERFORM set_config('idle_in_transaction_session_timeout', '5s', true);
+    END IF;
+    RETURN locks;
+END $$;
+
+-- Locks the heads of partitions, in the order of their ids: all lock in the same order.
+CREATE FUNCTION resonant_queue.hold(p_parts int[]) RETURNS void LANGUAGE plpgsql
+SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = on SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE part int;
+BEGIN
+    FOR part IN SELECT DISTINCT u.part FROM unnest(p_parts) u (part) ORDER BY u.part LOOP
+        PERFORM 1 FROM heads h WHERE h.partition = part ORDER BY h.turn DESC LIMIT 1 FOR NO KEY UPDATE;
+    END LOOP;
+END $$;
 
 -- Stores messages at the end of their partitions, and returns their sequences in the order given.
 CREATE FUNCTION resonant_queue.append(p_parts int[], p_keys text[], p_headers text[], p_bodies text[])
@@ -198,8 +236,8 @@ SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_ha
 SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE given bigint[]; t bigint;
 BEGIN
-    -- All lock in the same order. What is read of keys is read after the lock is held.
-    PERFORM 1 FROM heads h WHERE h.partition = ANY (p_parts) ORDER BY h.partition FOR NO KEY UPDATE;
+    -- What is read of keys is read after the lock is held.
+    PERFORM hold(p_parts);
     t := now_ms();
     WITH batch AS (
         SELECT u.part, u.key, u.headers, u.body, u.ord, row_number() OVER (PARTITION BY u.part ORDER BY u.ord) AS place
@@ -207,21 +245,28 @@ BEGIN
     ), counts AS (
         SELECT b.part, count(*) AS n FROM batch b GROUP BY b.part
     ), moved AS (
-        UPDATE heads h SET last = h.last + c.n, arrived = h.arrived + c.n FROM counts c WHERE h.partition = c.part
+        UPDATE heads h SET turn = h.turn + 1, last = h.last + c.n, arrived = h.arrived + c.n
+        FROM counts c CROSS JOIN LATERAL (SELECT x.turn FROM heads x WHERE x.partition = c.part ORDER BY x.turn DESC LIMIT 1) newest
+        WHERE h.partition = c.part AND h.turn = newest.turn
         RETURNING h.partition AS part, h.last - c.n AS base
     ), numbered AS MATERIALIZED (
         SELECT b.part, b.key, b.headers, b.body, b.ord, m.base + b.place AS seq FROM batch b JOIN moved m ON m.part = b.part
-    ), latest AS (
-        INSERT INTO keys (partition, key, sequence)
-        SELECT n.part, n.key, max(n.seq) FROM numbered n WHERE n.key IS NOT NULL GROUP BY n.part, n.key ORDER BY n.part, n.key
-        ON CONFLICT (partition, key) DO UPDATE SET sequence = excluded.sequence
+    ), latest AS MATERIALIZED (
+        SELECT n.part, n.key, max(n.seq) AS seq,
+            (SELECT k.sequence FROM keys k WHERE k.partition = n.part AND k.key = n.key ORDER BY k.sequence DESC LIMIT 1) AS before
+        FROM numbered n WHERE n.key IS NOT NULL GROUP BY n.part, n.key
+    ), replaced AS (
+        DELETE FROM keys k USING latest l WHERE k.partition = l.part AND k.key = l.key AND k.sequence = l.before
+    ), remembered AS (
+        INSERT INTO keys (partition, key, sequence) SELECT l.part, l.key, l.seq FROM latest l ORDER BY l.part, l.key
     ), stored AS (
         INSERT INTO messages (partition, sequence, previous, published, key, headers, body)
         SELECT n.part, n.seq,
                CASE WHEN n.key IS NOT NULL
-                    THEN coalesce(lag(n.seq) OVER (PARTITION BY n.part, n.key ORDER BY n.seq), k.sequence) END,
+                    THEN coalesce(lag(n.seq) OVER (PARTITION BY n.part, n.key ORDER BY n.seq),
+                        (SELECT k.sequence FROM keys k WHERE k.partition = n.part AND k.key = n.key ORDER BY k.sequence DESC LIMIT 1)) END,
                t, n.key, n.headers, n.body
-        FROM numbered n LEFT JOIN keys k ON k.partition = n.part AND k.key = n.key
+        FROM numbered n
         ORDER BY n.part, n.seq
     )
     SELECT array_agg(n.seq ORDER BY n.ord) INTO given FROM numbered n;
@@ -236,6 +281,7 @@ CREATE FUNCTION resonant_queue.publish(p_queue int, p_max bigint, p_parts int[],
 RETURNS TABLE (depth bigint, sequences text) LANGUAGE plpgsql SET search_path = resonant_queue, pg_temp
 SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
+    PERFORM bound();
     depth := total(p_queue);
     IF depth + array_length(p_parts, 1) <= p_max THEN
         sequences := array_to_string(append(p_parts, p_keys, p_headers, p_bodies), ',');
@@ -250,14 +296,15 @@ RETURNS TABLE (depth bigint, part int, sequence bigint, duplicate boolean) LANGU
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
-DECLARE t bigint := now_ms(); i int;
+DECLARE t bigint := now_ms(); i int; locks text;
 BEGIN
     depth := total(p_queue);
     IF depth + array_length(p_parts, 1) > p_max THEN
         RETURN NEXT;
         RETURN;
     END IF;
-    PERFORM 1 FROM heads h WHERE h.partition = ANY (p_parts) ORDER BY h.partition FOR NO KEY UPDATE;
+    locks := bound();
+    PERFORM hold(p_parts);
     DELETE FROM unique_ids u WHERE u.queue = p_queue AND u.unique_id = ANY (ARRAY(
         SELECT v.unique_id FROM unique_ids v WHERE v.queue = p_queue AND v.at <= t - p_window
         ORDER BY v.at LIMIT 100 FOR UPDATE SKIP LOCKED));
@@ -277,7 +324,8 @@ BEGIN
         END IF;
         IF p_delays[i] IS NOT NULL THEN
             INSERT INTO delayed (partition, due, key, headers, body) VALUES (part, t + p_delays[i], p_keys[i], p_headers[i], p_bodies[i]);
-            UPDATE heads SET delayed = heads.delayed + 1 WHERE heads.partition = part;
+            UPDATE heads h SET turn = h.turn + 1, delayed = h.delayed + 1 WHERE h.partition = part
+                AND h.turn = (SELECT x.turn FROM heads x WHERE x.partition = part ORDER BY x.turn DESC LIMIT 1);
         ELSE
             sequence := (append(p_parts[i:i], p_keys[i:i], p_headers[i:i], p_bodies[i:i]))[1];
             IF p_ids[i] IS NOT NULL THEN
@@ -286,6 +334,7 @@ BEGIN
         END IF;
         RETURN NEXT;
     END LOOP;
+    PERFORM set_config('lock_timeout', locks, true);
 END $$;
 
 -- Forgets ids that are too many, and keys that were not heard of for long.
@@ -298,9 +347,11 @@ BEGIN
         DELETE FROM unique_ids u WHERE u.queue = p_queue AND u.unique_id = ANY (ARRAY(
             SELECT v.unique_id FROM unique_ids v WHERE v.queue = p_queue AND v.at <= edge FOR UPDATE SKIP LOCKED));
     END IF;
-    DELETE FROM keys k WHERE (k.partition, k.key) IN (
-        SELECT l.partition, l.key FROM heads h JOIN keys l ON l.partition = h.partition
-        WHERE h.queue = p_queue AND l.sequence < h.last - 1000000 LIMIT 10000 FOR UPDATE OF l SKIP LOCKED);
+    DELETE FROM keys k WHERE (k.partition, k.key, k.sequence) IN (
+        SELECT l.partition, l.key, l.sequence FROM queues q CROSS JOIN generate_series(q.base, q.base + q.partitions - 1) p
+        CROSS JOIN LATERAL (SELECT x.last FROM heads x WHERE x.partition = p ORDER BY x.turn DESC LIMIT 1) h
+        JOIN keys l ON l.partition = p AND l.sequence < h.last - 1000000
+        WHERE q.id = p_queue LIMIT 10000 FOR UPDATE OF l SKIP LOCKED);
 END $$;
 
 -- Moves what fell due to the end of its partition. Returns how many.
@@ -309,7 +360,8 @@ SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bi
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE keys text[]; heads_ text[]; bodies text[]; n int;
 BEGIN
-    PERFORM 1 FROM heads h WHERE h.partition = p_part FOR NO KEY UPDATE;
+    PERFORM bound();
+    PERFORM hold(ARRAY[p_part]);
     WITH due AS (
         DELETE FROM delayed d WHERE d.id = ANY (ARRAY(
             SELECT e.id FROM delayed e WHERE e.partition = p_part AND e.due <= now_ms() ORDER BY e.due, e.id LIMIT 1000))
@@ -318,7 +370,8 @@ BEGIN
     SELECT count(*), array_agg(d.key ORDER BY d.due, d.id), array_agg(d.headers ORDER BY d.due, d.id), array_agg(d.body ORDER BY d.due, d.id)
     INTO n, keys, heads_, bodies FROM due d;
     IF n > 0 THEN
-        UPDATE heads SET delayed = delayed - n WHERE partition = p_part;
+        UPDATE heads h SET turn = h.turn + 1, delayed = h.delayed - n WHERE h.partition = p_part
+            AND h.turn = (SELECT x.turn FROM heads x WHERE x.partition = p_part ORDER BY x.turn DESC LIMIT 1);
         PERFORM append(array_fill(p_part, ARRAY[n]), keys, heads_, bodies);
     END IF;
     RETURN n;
@@ -328,14 +381,14 @@ END $$;
 CREATE FUNCTION resonant_queue.open(p_part int, p_epoch bigint) RETURNS TABLE (epoch bigint, key text) LANGUAGE plpgsql
 SET search_path = resonant_queue, pg_temp AS $$
 #variable_conflict use_column
-DECLARE current bigint;
+DECLARE current bigint; newest bigint;
 BEGIN
-    SELECT o.epoch INTO current FROM owners o WHERE o.partition = p_part FOR UPDATE;
+    SELECT o.epoch, o.turn INTO current, newest FROM owners o WHERE o.partition = p_part ORDER BY o.turn DESC LIMIT 1 FOR UPDATE;
     IF p_epoch < current THEN
         RETURN QUERY SELECT current, NULL::text;
         RETURN;
     END IF;
-    UPDATE owners o SET epoch = p_epoch WHERE o.partition = p_part AND o.epoch <> p_epoch;
+    UPDATE owners o SET turn = o.turn + 1, epoch = p_epoch WHERE o.partition = p_part AND o.turn = newest AND o.epoch <> p_epoch;
     DELETE FROM resumed r WHERE r.partition = p_part;
     RETURN QUERY SELECT p_epoch, NULL::text;
     RETURN QUERY SELECT p_epoch, k.key FROM parked_keys k WHERE k.partition = p_part;
@@ -350,7 +403,7 @@ SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS 
 DECLARE msg record; size bigint := 0; n bigint := 0; t bigint := now_ms(); start bigint := p_after;
 BEGIN
     IF start = 0 THEN
-        SELECT o.low INTO start FROM owners o WHERE o.partition = p_part;
+        SELECT o.low INTO start FROM owners o WHERE o.partition = p_part ORDER BY o.turn DESC LIMIT 1;
     END IF;
     FOR msg IN SELECT m.* FROM messages m WHERE m.partition = p_part AND m.sequence > start AND m.sequence <= p_until
                ORDER BY m.sequence LIMIT p_limit + 1 LOOP
@@ -401,10 +454,11 @@ CREATE FUNCTION resonant_queue.settle(p_part int, p_epoch bigint, p_done bigint[
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    current bigint; old_low bigint; q int; t bigint; item json; s bigint; k text; n bigint; next bigint;
+    current bigint; old_low bigint; newest bigint; q int; t bigint; item json; s bigint; k text; n bigint; next bigint;
     gone_ bigint := 0; parked_ bigint := 0; keys_ bigint := 0; dead_ bigint := 0;
 BEGIN
-    SELECT o.epoch, o.low, o.queue INTO current, old_low, q FROM owners o WHERE o.partition = p_part FOR NO KEY UPDATE;
+    SELECT o.epoch, o.low, o.queue, o.turn INTO current, old_low, q, newest FROM owners o WHERE o.partition = p_part
+        ORDER BY o.turn DESC LIMIT 1 FOR NO KEY UPDATE;
     IF current <> p_epoch THEN
         RETURN current;
     END IF;
@@ -451,53 +505,52 @@ BEGIN
     IF next IS NULL AND array_length(p_done, 1) > 0 THEN
         SELECT max(d) INTO next FROM unnest(p_done) d;
     END IF;
-    UPDATE owners SET gone = gone + gone_, parked = parked + parked_, parked_keys = parked_keys + keys_, dead = dead + dead_,
-        low = greatest(low, next)
-    WHERE partition = p_part;
+    UPDATE owners SET turn = turn + 1, gone = gone + gone_, parked = parked + parked_, parked_keys = parked_keys + keys_,
+        dead = dead + dead_, low = greatest(low, next)
+    WHERE partition = p_part AND turn = newest;
     RETURN current;
 END $$;
 
--- Finishes a message inside the transaction that holds its effects; to be called last. Returns 0, or 1 if it is finished
--- already, or 2 if the partition has a newer owner: then the transaction must be rolled back.
-CREATE FUNCTION resonant_queue.finish(p_part int, p_epoch bigint, p_sequence bigint) RETURNS int LANGUAGE plpgsql
+-- Finishes messages inside the transaction that holds their effects; to be called last. Returns 0, or 1 if one of them is
+-- finished already, or 2 if the partition has a newer owner: then the transaction must be rolled back.
+CREATE FUNCTION resonant_queue.finish(p_part int, p_epoch bigint, p_sequences bigint[]) RETURNS int LANGUAGE plpgsql
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
-DECLARE current bigint; q int;
+DECLARE current bigint; q int; n bigint;
 BEGIN
-    SELECT o.epoch, o.queue INTO current, q FROM owners o WHERE o.partition = p_part FOR KEY SHARE;
+    SELECT o.epoch, o.queue INTO current, q FROM owners o WHERE o.partition = p_part ORDER BY o.turn DESC LIMIT 1 FOR KEY SHARE;
     IF current IS DISTINCT FROM p_epoch THEN
         RETURN 2;
     END IF;
-    DELETE FROM messages WHERE partition = p_part AND sequence = p_sequence;
-    IF NOT FOUND THEN
+    DELETE FROM messages WHERE partition = p_part AND sequence = ANY (p_sequences);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    IF n < cardinality(p_sequences) THEN
         RETURN 1;
     END IF;
-    INSERT INTO tallies (partition, queue) VALUES (p_part, q);
+    INSERT INTO tallies (partition, queue) SELECT p_part, q FROM generate_series(1, n);
     -- The next owner must wait for this transaction: one that froze here is ended by the server.
     PERFORM set_config('idle_in_transaction_session_timeout', '3000', true);
     RETURN 0;
 END $$;
 
--- Whether a message is still to be handled at this epoch: 0, 1 or 2 as finish says.
-CREATE FUNCTION resonant_queue.pending(p_part int, p_epoch bigint, p_sequence bigint) RETURNS int LANGUAGE plpgsql
+-- Which of these messages are still to be handled, separated by commas; null if the partition has another epoch.
+CREATE FUNCTION resonant_queue.pending(p_part int, p_epoch bigint, p_sequences bigint[]) RETURNS text LANGUAGE plpgsql
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    IF NOT EXISTS (SELECT 1 FROM owners o WHERE o.partition = p_part AND o.epoch = p_epoch) THEN
-        RETURN 2;
+    IF (SELECT o.epoch FROM owners o WHERE o.partition = p_part ORDER BY o.turn DESC LIMIT 1) IS DISTINCT FROM p_epoch THEN
+        RETURN NULL;
     END IF;
-    IF NOT EXISTS (SELECT 1 FROM messages m WHERE m.partition = p_part AND m.sequence = p_sequence) THEN
-        RETURN 1;
-    END IF;
-    RETURN 0;
+    RETURN (SELECT coalesce(string_agg(m.sequence::text, ','), '') FROM messages m
+            WHERE m.partition = p_part AND m.sequence = ANY (p_sequences));
 END $$;
 
 -- Brings the messages of a parked key back under their old sequences. Returns how many; null if it is not parked.
 CREATE FUNCTION resonant_queue.resume(p_part int, p_key text) RETURNS bigint LANGUAGE plpgsql
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET jit = off AS $$
-DECLARE start bigint; n bigint;
+DECLARE start bigint; n bigint; newest bigint;
 BEGIN
-    PERFORM 1 FROM owners o WHERE o.partition = p_part FOR NO KEY UPDATE;
+    SELECT o.turn INTO newest FROM owners o WHERE o.partition = p_part ORDER BY o.turn DESC LIMIT 1 FOR NO KEY UPDATE;
     DELETE FROM parked_keys k WHERE k.partition = p_part AND k.key = p_key RETURNING k.sequence INTO start;
     IF start IS NULL THEN
         RETURN NULL;
@@ -507,16 +560,17 @@ BEGIN
     SELECT b.partition, b.sequence, b.previous, b.published, b.key, b.headers, b.body FROM back b ORDER BY b.sequence;
     GET DIAGNOSTICS n = ROW_COUNT;
     INSERT INTO resumed (partition, key, sequence) VALUES (p_part, p_key, start);
-    UPDATE owners SET parked = parked - n, parked_keys = parked_keys - 1, gone = gone - n, low = least(low, start - 1)
-    WHERE partition = p_part;
+    UPDATE owners SET turn = turn + 1, parked = parked - n, parked_keys = parked_keys - 1, gone = gone - n, low = least(low, start - 1)
+    WHERE partition = p_part AND turn = newest;
     RETURN n;
 END $$;
 
 -- Makes dead letters ready again, or removes them. Returns the partitions they were of, one for each.
 CREATE FUNCTION resonant_queue.move_dead(p_queue int, p_limit bigint, p_alive boolean) RETURNS int[] LANGUAGE plpgsql
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET jit = off AS $$
-DECLARE ids bigint[]; parts int[]; keys text[]; heads_ text[]; bodies text[];
+DECLARE ids bigint[]; parts int[]; keys text[]; heads_ text[]; bodies text[]; part int; n bigint; newest bigint;
 BEGIN
+    PERFORM bound();
     ids := ARRAY(SELECT d.id FROM dead d WHERE d.queue = p_queue ORDER BY d.id LIMIT p_limit FOR UPDATE);
     IF cardinality(ids) = 0 THEN
         RETURN ARRAY[]::int[];
@@ -531,24 +585,24 @@ BEGIN
     IF p_alive THEN
         PERFORM append(parts, keys, heads_, bodies);
     END IF;
-    PERFORM 1 FROM owners o WHERE o.partition = ANY (parts) ORDER BY o.partition FOR NO KEY UPDATE;
-    UPDATE owners o SET dead = o.dead - c.n FROM (SELECT u.part, count(*) AS n FROM unnest(parts) u (part) GROUP BY u.part) c
-    WHERE o.partition = c.part;
+    FOR part, n IN SELECT u.part, count(*) FROM unnest(parts) u (part) GROUP BY u.part ORDER BY u.part LOOP
+        SELECT o.turn INTO newest FROM owners o WHERE o.partition = part ORDER BY o.turn DESC LIMIT 1 FOR NO KEY UPDATE;
+        UPDATE owners o SET turn = o.turn + 1, dead = o.dead - n WHERE o.partition = part AND o.turn = newest;
+    END LOOP;
     RETURN parts;
 END $$;
 
 CREATE FUNCTION resonant_queue.stored(p_queue int)
 RETURNS TABLE (ready bigint, delayed bigint, parked bigint, parked_keys bigint, dead bigint, age bigint) LANGUAGE sql STABLE
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-    SELECT h.arrived - o.gone - (SELECT count(*) FROM tallies t WHERE t.queue = p_queue), h.delayed, o.parked, o.parked_keys, o.dead,
-        (SELECT max(now_ms() - f.published) FROM owners o CROSS JOIN LATERAL (
-            SELECT m.published FROM messages m WHERE m.partition = o.partition AND m.sequence > o.low ORDER BY m.sequence LIMIT 1) f
-         WHERE o.queue = p_queue)
-    FROM (SELECT coalesce(sum(x.arrived), 0)::bigint AS arrived, coalesce(sum(x.delayed), 0)::bigint AS delayed
-          FROM heads x WHERE x.queue = p_queue) h,
-         (SELECT coalesce(sum(x.gone), 0)::bigint AS gone, coalesce(sum(x.parked), 0)::bigint AS parked,
-                 coalesce(sum(x.parked_keys), 0)::bigint AS parked_keys, coalesce(sum(x.dead), 0)::bigint AS dead
-          FROM owners x WHERE x.queue = p_queue) o
+    SELECT (coalesce(sum(h.arrived - o.gone), 0) - (SELECT count(*) FROM tallies t WHERE t.queue = p_queue))::bigint,
+        coalesce(sum(h.delayed), 0)::bigint, coalesce(sum(o.parked), 0)::bigint, coalesce(sum(o.parked_keys), 0)::bigint,
+        coalesce(sum(o.dead), 0)::bigint, max(now_ms() - f.published)
+    FROM queues q CROSS JOIN generate_series(q.base, q.base + q.partitions - 1) p
+    CROSS JOIN LATERAL (SELECT x.* FROM heads x WHERE x.partition = p ORDER BY x.turn DESC LIMIT 1) h
+    CROSS JOIN LATERAL (SELECT x.* FROM owners x WHERE x.partition = p ORDER BY x.turn DESC LIMIT 1) o
+    LEFT JOIN LATERAL (SELECT m.published FROM messages m WHERE m.partition = p AND m.sequence > o.low ORDER BY m.sequence LIMIT 1) f ON true
+    WHERE q.id = p_queue
 $$;
 
 -- XXH64 with seed 0, in arithmetic modulo 2^64 on signed numbers.

@@ -339,3 +339,53 @@ async fn a_relay_that_repeats_has_effects_once() {
     assert_eq!(inbox.forget(Duration::from_secs(3600)).await.unwrap(), 0);
     assert_eq!(inbox.forget(Duration::ZERO).await.unwrap_or(0), 40);
 }
+
+/// A run's effects and its acknowledgement are one transaction: what of it was finished before is left out, and what is
+/// finished as a whole does not run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_has_its_effects_once() {
+    let database = database().await;
+    database.sql("CREATE TABLE applied (id bigint NOT NULL)").await.unwrap();
+    let postgres = postgres(&database.url()).await;
+    let queue = receipts(&postgres).await;
+    let effects = postgres.effects(&queue);
+    let insert = async |tx: &mut resonant_db::Transaction<'_>, ids: Vec<i64>| {
+        for id in ids {
+            tx.execute("INSERT INTO applied VALUES ($1)", params![id]).await?;
+        }
+        Ok(())
+    };
+    let runs = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let handler = {
+        let runs = Arc::clone(&runs);
+        async move |run: resonant_queue::Run<i64>| {
+            let ids: Vec<i64> = run.iter().map(|delivery| *delivery.message()).collect();
+            // One in the middle was finished by an earlier attempt whose answer was lost.
+            if let Some(one) = run.iter().nth(1) {
+                let id = ids[1];
+                effects.apply(one, async move |tx| insert(tx, vec![id]).await).await?;
+            }
+            let picked = ids.clone();
+            let work = async move |tx: &mut resonant_db::Transaction<'_>, left: Vec<usize>| {
+                assert!(!left.contains(&1), "it is finished");
+                insert(tx, left.into_iter().map(|place| picked[place]).collect()).await
+            };
+            assert!(effects.apply_run(&run, work.clone()).await?.is_some());
+            assert!(effects.apply_run(&run, work).await?.is_none(), "nothing of it is left");
+            runs.lock().unwrap().push(ids.len());
+            Ok::<(), HandlerError>(())
+        }
+    };
+    queue.publish_many(0..200).await.unwrap();
+    let worker = queue.worker_runs(50, handler).start().await.unwrap();
+    until("all is applied", async || {
+        queue.depth().await.is_ok_and(|depth| depth.unfinished() == 0)
+    })
+    .await;
+    worker.drain().await.unwrap();
+    assert!(runs.lock().unwrap().iter().any(|run| *run > 1), "{runs:?}");
+    let value = "SELECT count(*) || ' ' || count(DISTINCT id) FROM applied";
+    assert_eq!(database.value(value).await.unwrap(), "200 200");
+    let tallies = "SELECT count(*) FROM resonant_queue.tallies";
+    until("all are counted", async || database.value(tallies).await.unwrap() == "0").await;
+}

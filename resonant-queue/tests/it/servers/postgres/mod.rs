@@ -5,15 +5,15 @@ mod conformance;
 mod dropping;
 mod effects;
 mod faults;
+mod holding;
 mod publishing;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use resonant_queue::{Delivery, HandlerError, PartitionedQueue, Postgres, SequenceCheck, Worker};
 use resonant_testkit::postgres::TempDatabase;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+use super::{LIMIT, Seen, until};
 
 /// An empty database with the tables, as a migration made them.
 pub(crate) async fn database() -> TempDatabase {
@@ -32,37 +32,6 @@ pub(crate) async fn queue(postgres: &Postgres, partitions: u32) -> PartitionedQu
     builder.backend(postgres.clone()).build().await.unwrap()
 }
 
-/// What handlers finished, in order.
-#[derive(Clone, Default)]
-pub(crate) struct Seen(Arc<std::sync::Mutex<Vec<u64>>>);
-
-impl Seen {
-    pub(crate) fn push(&self, number: u64) {
-        self.0.lock().unwrap().push(number);
-    }
-
-    pub(crate) fn all(&self) -> Vec<u64> {
-        self.0.lock().unwrap().clone()
-    }
-
-    /// How many different ones.
-    pub(crate) fn count(&self) -> usize {
-        self.all().into_iter().collect::<std::collections::BTreeSet<_>>().len()
-    }
-
-    /// First deliveries of each key rise.
-    pub(crate) fn assert_in_order(&self) {
-        let mut highest = std::collections::BTreeMap::new();
-        let mut known = std::collections::BTreeSet::new();
-        for number in self.all() {
-            if known.insert(number) {
-                let before = highest.insert(number % 10, number);
-                assert!(before.is_none_or(|before| before < number), "{before:?} before {number}");
-            }
-        }
-    }
-}
-
 pub(crate) async fn work(
     queue: &PartitionedQueue<u64>,
     seen: &Seen,
@@ -75,13 +44,4 @@ pub(crate) async fn work(
         Ok::<(), HandlerError>(())
     };
     queue.worker(handler).start().await.unwrap()
-}
-
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LIMIT, wait).await.is_ok(), "{what} did not happen");
 }

@@ -36,7 +36,8 @@ async fn interpreter() -> String {
 /// Runs the other program and returns what it printed.
 async fn python(arguments: &[&str]) -> String {
     let program = interpreter().await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/servers/other_program.py");
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/servers/rabbitmq/other_program.py");
     let running = Command::new(program).arg(script).args(arguments).kill_on_drop(true).output();
     let output = timeout(LIMIT, running).await.expect("it ends").expect("python3 is there");
     let errors = String::from_utf8_lossy(&output.stderr);

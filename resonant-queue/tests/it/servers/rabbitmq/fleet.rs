@@ -48,7 +48,7 @@ async fn child() {
 
 fn spawn(url: &str, directory: &Path, name: usize) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "servers::fleet::child", "--nocapture"])
+        .args(["--exact", "servers::rabbitmq::fleet::child", "--nocapture"])
         .env(CHILD, format!("{url} {} {name}", directory.display()))
         .stdout(Stdio::null())
         .kill_on_drop(true)

@@ -1,22 +1,24 @@
 //! Processes that are frozen, thawed or killed in the middle of a message, and workers that come: who owns what, and since
 //! when. This binary runs itself as the other process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
 use resonant_common::join::MemoryLeaseStore;
 use resonant_queue::{
     Delivery, Durability, HandlerError, PartitionedQueue, PublishOptions, RabbitMq, Sqlite,
 };
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::broker;
-use super::support::{LIMIT, until};
+use crate::other_process::{OtherProcess, hold_messages};
+use crate::servers::{LIMIT, until};
 
 const CHILD: &str = "RESONANT_QUEUE_RABBIT_TAKEOVER";
 const LEASE: Duration = Duration::from_secs(2);
@@ -37,51 +39,7 @@ async fn child() {
     let Ok(argument) = std::env::var(CHILD) else { return };
     let (url, directory) = argument.split_once(' ').unwrap();
     let queue = open(url, Path::new(directory)).await;
-    let go_on = Path::new(directory).join("go on");
-    let handler = async move |delivery: Delivery<u64>| {
-        println!("\nbegan {} at {}", delivery.message(), delivery.epoch());
-        while !go_on.exists() {
-            // Without an await: it cannot be stopped, and finishes what it holds.
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        println!("\nfinished {}", delivery.message());
-        Ok::<(), HandlerError>(())
-    };
-    let worker = queue.worker(handler).start().await.unwrap();
-    while worker.report().fenced == 0 {
-        sleep(Duration::from_millis(5)).await;
-    }
-    println!("\nfenced");
-    std::future::pending::<()>().await;
-}
-
-fn spawn(url: &str, directory: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "servers::takeover::child", "--nocapture"])
-        .env(CHILD, format!("{url} {}", directory.display()))
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    (child, lines)
-}
-
-async fn line_with(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String {
-    let find = async {
-        loop {
-            let line = lines.next_line().await.unwrap().expect("the child ended by itself");
-            if line.contains(text) {
-                return line;
-            }
-        }
-    };
-    timeout(LIMIT, find).await.expect("the child says what is waited for")
-}
-
-async fn signal(child: &Child, name: &str) {
-    let id = child.id().unwrap().to_string();
-    assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
+    hold_messages(queue, Path::new(directory)).await;
 }
 
 async fn takes_over(freezes: bool) {
@@ -89,8 +47,9 @@ async fn takes_over(freezes: bool) {
     let directory = tempfile::tempdir().unwrap();
     let queue = open(&vhost.url(), directory.path()).await;
     queue.publish_many(0..5).await.unwrap();
-    let (mut child, mut lines) = spawn(&vhost.url(), directory.path());
-    let began = line_with(&mut lines, "began").await;
+    let argument = format!("{} {}", vhost.url(), directory.path().display());
+    let mut child = OtherProcess::run("servers::rabbitmq::takeover::child", CHILD, &argument);
+    let began = child.line_with("began").await;
     assert!(began.contains("began 0 at "), "{began}");
     let epoch: u64 = began.split(" at ").nth(1).unwrap().trim().parse().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -106,9 +65,9 @@ async fn takes_over(freezes: bool) {
     let worker = queue.worker(handler).start().await.unwrap();
     let ended = Instant::now();
     if freezes {
-        signal(&child, "-STOP").await
+        child.freeze().await
     } else {
-        child.kill().await.unwrap()
+        child.kill().await
     }
     until("it is taken over", async || !seen.lock().unwrap().is_empty()).await;
     let how = if freezes { "frozen" } else { "killed" };
@@ -120,12 +79,12 @@ async fn takes_over(freezes: bool) {
     assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3, 4]);
     if freezes {
         std::fs::write(directory.path().join("go on"), "").unwrap();
-        signal(&child, "-CONT").await;
-        line_with(&mut lines, "fenced").await;
+        child.thaw().await;
+        child.line_with("fenced").await;
         queue.publish(&5).await.unwrap();
         until("it goes on", async || seen.lock().unwrap().len() >= 6).await;
         assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3, 4, 5], "the zombie changed nothing");
-        child.kill().await.unwrap();
+        child.kill().await;
     }
     worker.drain().await.unwrap();
 }
@@ -211,4 +170,47 @@ async fn a_rebalance_is_fair_and_leaves_partitions_alone_that_stay() {
     load.abort();
     first.drain().await.unwrap();
     second.drain().await.unwrap();
+}
+
+/// An owner that stops in order holds hundreds of messages while another consumer waits: that one is given these before all
+/// later ones, and none that was finished.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_partition_gets_it_in_order_after_a_graceful_stop() {
+    const COUNT: u64 = 1500;
+    let vhost = broker().await.vhost().await.unwrap();
+    let leases = Arc::new(MemoryLeaseStore::new());
+    let rabbit = RabbitMq::connect([vhost.url()]).creation_wait(Duration::ZERO).leases(leases);
+    let builder = PartitionedQueue::<u64>::builder("waits").partitions(1).key(|n: &u64| n % 7);
+    let queue = builder.backend(rabbit.await.unwrap()).build().await.unwrap();
+    queue.publish_many(0..COUNT).await.unwrap();
+    let finished = Arc::new(Mutex::new(BTreeSet::new()));
+    let handler = {
+        let finished = Arc::clone(&finished);
+        async move |delivery: Delivery<u64>| {
+            // Keys go on at different paces, so that what is finished is no prefix.
+            sleep(Duration::from_millis(1 + delivery.message() % 7)).await;
+            finished.lock().unwrap().insert(delivery.into_message());
+            Ok::<(), HandlerError>(())
+        }
+    };
+    let worker = queue.worker(handler).start().await.unwrap();
+    let connection =
+        Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.basic_qos(512, BasicQosOptions::default()).await.unwrap();
+    let options = BasicConsumeOptions::default();
+    let asked =
+        channel.basic_consume("waits.p.0".into(), "".into(), options, FieldTable::default());
+    let mut waiting = asked.await.unwrap();
+    until("some are finished", async || finished.lock().unwrap().len() > 300).await;
+    worker.drain().await.unwrap();
+    let finished = finished.lock().unwrap().clone();
+    let mut rest = Vec::new();
+    while rest.len() + finished.len() < COUNT as usize {
+        let next = timeout(LIMIT, waiting.next()).await.expect("all come").unwrap().unwrap();
+        rest.push(String::from_utf8(next.data.clone()).unwrap().parse::<u64>().unwrap());
+        next.ack(BasicAckOptions::default()).await.unwrap();
+    }
+    assert!(rest.is_sorted(), "in their old order: {rest:?}");
+    assert!(rest.iter().all(|number| !finished.contains(number)), "none comes twice");
 }

@@ -53,9 +53,9 @@ async fn a_worker_goes_on_whatever_the_broker_does_to_it() {
     let handler = {
         let (seen, began, gate) = (seen.clone(), began.clone(), Arc::clone(&gate));
         async move |delivery: Delivery<u64>| {
-            began.0.lock().unwrap().push(*delivery.message());
+            began.push(*delivery.message());
             gate.acquire().await?.forget();
-            seen.0.lock().unwrap().push(delivery.into_message());
+            seen.push(delivery.into_message());
             Ok::<(), HandlerError>(())
         }
     };

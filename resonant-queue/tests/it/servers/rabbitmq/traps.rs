@@ -212,3 +212,34 @@ async fn a_stream_gives_every_reader_one_order() {
     let headers = delivery.properties.headers().clone().unwrap();
     assert!(headers.inner().contains_key("x-stream-offset"), "{headers:?}");
 }
+
+/// Who publishes on a channel beside others may be told what became of theirs: a message that came back is handed to any
+/// of those that are confirmed together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_that_share_a_channel_get_the_returns_of_each_other() {
+    let client = client().await;
+    client.declare("there", "quorum", &[]).await;
+    let turn = async |channel: Channel, queue: &'static str| {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let send = || {
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            channel.basic_publish("".into(), queue.into(), options, b"1", properties)
+        };
+        let sent = futures::future::try_join_all((0..50).map(|_| send())).await.unwrap();
+        let confirms = futures::future::try_join_all(sent).await.unwrap();
+        let back = |it: &&Confirmation| matches!(it, Confirmation::Ack(Some(_)));
+        confirms.iter().filter(back).count()
+    };
+    let mixed = async {
+        loop {
+            let channel = &client.channel;
+            let tasks = futures::future::join_all(
+                ["there", "gone", "there", "gone"].map(|queue| turn(channel.clone(), queue)),
+            );
+            if tasks.await[0] > 0 {
+                return;
+            }
+        }
+    };
+    timeout(SOON, mixed).await.expect("it is told of a message that is not its own");
+}
