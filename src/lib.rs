@@ -26,10 +26,14 @@
     feature = "health",
     doc = "| [`health`] | `health` | `resonant-health` | `HealthChecker` |"
 )]
+#![cfg_attr(
+    feature = "scale",
+    doc = "| [`scale`] | `scale` | `resonant-scale` | `Scaler`, `WorkerPool` |"
+)]
 //!
-//! All six are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their
+//! All seven are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their
 //! connections, `sqlite` adds the embedded durable engine to the database and the queue, `sharding` adds `ShardedDatabase`
-//! with its SQL router, `axum` the routes of the health checker.
+//! with its SQL router, `axum` the routes of the health checker, `http` the HTTP API and the status page (`http`).
 //!
 //! [`join`] holds the plain values the primitives exchange.
 
@@ -45,7 +49,11 @@ pub use resonant_ha as ha;
 pub use resonant_health as health;
 #[cfg(feature = "queue")]
 pub use resonant_queue as queue;
+#[cfg(feature = "scale")]
+pub use resonant_scale as scale;
 
 pub use resonant_common::join;
 
+#[cfg(feature = "http")]
+pub mod http;
 pub mod telemetry;

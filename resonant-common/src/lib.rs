@@ -7,7 +7,8 @@
 //! - [`backoff`], [`breaker`], [`budget`]: pure decisions about when to try again;
 //! - [`duration`]: settings in human text (`"300s"`) or plain seconds;
 //! - [`telemetry`]: the one table of metric names and handles that bind late;
-//! - [`join`]: the plain values primitives exchange, and the [`join::LeaseStore`] trait.
+//! - [`join`]: the plain values primitives exchange, and the [`join::LeaseStore`] trait;
+//! - [`wall`]: timestamps for people.
 //!
 //! # Features
 //!
@@ -25,3 +26,4 @@ pub mod error;
 pub mod hash;
 pub mod join;
 pub mod telemetry;
+pub mod wall;

@@ -184,7 +184,7 @@ impl Cell {
             self.transitions += 1;
         }
         let code = if shift.to == Status::Pass { None } else { self.cause };
-        let at = crate::wall::now();
+        let at = resonant_common::wall::now();
         self.history.push_back(Transition { from: shift.from, to: shift.to, code, at });
         while self.history.len() > keep {
             self.history.pop_front();

@@ -102,7 +102,6 @@ mod router;
 mod runs;
 mod track;
 mod verdict;
-mod wall;
 mod watchdog;
 mod wire;
 mod work;

@@ -74,7 +74,7 @@ impl CheckMeter {
         }
         self.time.record_duration(seen.took);
         if seen.outcome == Outcome::Ok {
-            self.last_success.set(crate::wall::unix_seconds(seen.at));
+            self.last_success.set(resonant_common::wall::unix_seconds(seen.at));
         }
     }
 

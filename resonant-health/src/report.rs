@@ -123,7 +123,7 @@ pub struct Transition {
 }
 
 fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&crate::wall::rfc3339(*time))
+    serializer.collect_str(&resonant_common::wall::rfc3339(*time))
 }
 
 /// What is known of one check.

@@ -201,7 +201,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn of(end: End, took: Duration) -> Self {
-        let at = crate::wall::now();
+        let at = resonant_common::wall::now();
         let failed = |outcome, code, detail| Self {
             status: Status::Fail,
             outcome,

@@ -5,5 +5,6 @@
 mod snippets;
 
 mod findings;
+mod http;
 mod servers;
 mod telemetry;

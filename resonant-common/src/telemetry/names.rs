@@ -157,6 +157,13 @@ table! {
     BATCH_DEDUPLICATED = Counter "resonant_batch_deduplicated_total" {"batch"} "Items that shared an equal item's run.";
     BATCH_ISOLATION_RUNS = Counter "resonant_batch_isolation_runs_total" {"batch"} "Extra runs to find the bad items of failed batches.";
 
+    // resonant-scale.
+    SCALING_REPLICAS = Gauge "resonant_scaling_replicas" {"target", "kind"} "Replicas of a target: wanted, existing, ready, and the bounds.";
+    SCALING_DECISIONS = Counter "resonant_scaling_decisions_total" {"target", "direction"} "Decisions by the way they went.";
+    SCALING_BLOCKED = Counter "resonant_scaling_blocked_total" {"target", "reason"} "Decisions that something held back, by what it was.";
+    SCALING_FAILURES = Counter "resonant_scaling_failures_total" {"target", "operation"} "Metrics that could not be read, and targets that could not be read or changed.";
+    SCALING_LAST_CHANGE = Gauge "resonant_scaling_last_change_timestamp_seconds" ["seconds"] {"target"} "When the number of replicas was last changed, in Unix time.";
+
     // resonant-health.
     HEALTH_STATUS = Gauge "resonant_health_status" {"probe", "state"} "1 for the state a probe is in, 0 for the others.";
     HEALTH_CHECK_STATUS = Gauge "resonant_health_check_status" {"check", "state"} "1 for the state a check is in, 0 for the others.";

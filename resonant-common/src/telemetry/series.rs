@@ -27,6 +27,7 @@ const OPEN: &[(&str, usize)] = &[
     ("queue", 64),
     ("service", 64),
     ("shard", 256),
+    ("target", 64),
 ];
 
 /// The longest value taken as it is.

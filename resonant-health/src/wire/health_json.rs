@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::body::{Body, Pairs, Scope, milliseconds, public_part};
 use crate::check::Criticality;
 use crate::report::{CheckKind, CheckReport, Status};
-use crate::wall::rfc3339;
+use resonant_common::wall::rfc3339;
 
 impl Body<'_> {
     /// The IETF draft's form: arrays of objects by component.

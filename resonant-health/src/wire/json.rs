@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::body::{Body, Pairs, Scope, milliseconds, public_part};
 use crate::check::Criticality;
 use crate::report::{CheckKind, CheckReport, Status, Transition};
-use crate::wall::rfc3339;
+use resonant_common::wall::rfc3339;
 
 impl Body<'_> {
     /// Plain JSON: one object per check, by name.

@@ -203,7 +203,7 @@ fn page() -> String {
     let mut page = String::from(
         "# Metrics\n\nEverything the crates count, from the table in `resonant-common/src/telemetry/names.rs`. This page is written by a \
          test from it.\n\n\
-         Labels named in code (`queue`, `cache`, `batch`, `database`, `service` and the pool's name) take 64 values in a process, \
+         Labels named in code (`queue`, `cache`, `batch`, `database`, `service`, `target` and the pool's name) take 64 values in a process, \
          checks and shards 256, endpoints 128; more become `other`. All other labels are closed sets.\n\n\
          | metric | kind | labels | what it is |\n|---|---|---|---|\n",
     );

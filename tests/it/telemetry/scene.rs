@@ -19,6 +19,8 @@ use resonant_health::{Check, HealthChecker, HealthConfig, Watchdog};
 use resonant_queue::{
     Delivery, HandlerError, Memory, PartitionedQueue, RetryConfig, SequenceCheck,
 };
+use resonant_scale::testing::{FakeMetric, FakeTarget};
+use resonant_scale::{Scaler, guide};
 use resonant_sdk::telemetry::prometheus::Prometheus;
 use resonant_sdk::telemetry::{Requests, count_requests};
 use tower::ServiceExt;
@@ -95,6 +97,9 @@ struct Stage {
     health: HealthChecker,
     flag: resonant_health::Flag,
     app: Router,
+    scaler: Scaler,
+    load: FakeMetric,
+    workers: FakeTarget,
 }
 
 impl Stage {
@@ -142,7 +147,14 @@ impl Stage {
             .route("/users/{id}", get(async || "Ada"))
             .route("/broken/{id}", get(async || StatusCode::SERVICE_UNAVAILABLE))
             .layer(middleware::from_fn_with_state(Requests::new(), count_requests));
-        Self { pool, db, queue, deep, batch, cache, health, flag, app }
+        let (load, workers) = (FakeMetric::new(40.0), FakeTarget::new(2));
+        let scaler = Scaler::builder("session-workers")
+            .policy(guide::workers())
+            .source("queue_depth", load.clone())
+            .target(workers.clone())
+            .build()
+            .unwrap();
+        Self { pool, db, queue, deep, batch, cache, health, flag, app, scaler, load, workers }
     }
 
     /// What a service does on a good day.
@@ -173,6 +185,7 @@ impl Stage {
             users.get_or_load("7", async move || Ok::<_, std::io::Error>(7)).await.unwrap();
         }
         self.health.run_all().await;
+        assert!(self.scaler.evaluate().await.changes());
         self.ask("/users/7", 100).await;
         tokio::time::sleep(MOMENT).await;
         self.health.run_all().await;
@@ -211,6 +224,14 @@ impl Stage {
                 submitted.await.unwrap_err();
             }
         }
+        // More work than workers are allowed for, and then nobody knows how much.
+        self.load.set(10_000.0);
+        self.scaler.evaluate().await;
+        self.load.set(None);
+        self.workers.fail_to_set(true);
+        self.scaler.evaluate().await;
+        self.load.set(0.0);
+        self.scaler.evaluate().await;
         self.flag.raise("scene.writer.gone");
         let report = self.health.run_all().await;
         assert!(!report.is_up());

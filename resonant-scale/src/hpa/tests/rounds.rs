@@ -1,0 +1,194 @@
+//! Whole rounds: metrics, windows, rates and bounds, and what is said of them.
+
+use tokio::time::Instant;
+
+use super::super::{Behavior, Hpa, HpaConfig, MetricSpec, Observed, Reading, Scale, ScalingRules};
+use super::{now, secs};
+use crate::decision::ConditionKind::{self, AbleToScale, ScalingActive, ScalingLimited};
+use crate::decision::Reason;
+
+fn observed(replicas: u32, readings: &[(&str, Option<f64>)]) -> Observed {
+    let reading = |value: &Option<f64>| match value {
+        Some(value) => Reading::Total(*value),
+        None => Reading::Failed("something went wrong".into()),
+    };
+    Observed {
+        scale: Scale::steady(replicas),
+        readings: readings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), reading(value)))
+            .collect(),
+        ..Observed::default()
+    }
+}
+
+fn two(min: u32, max: u32) -> HpaConfig {
+    HpaConfig::new(min, max)
+        .metric(MetricSpec::external("a", 10.0))
+        .metric(MetricSpec::external("b", 10.0))
+}
+
+fn at_once(config: HpaConfig) -> HpaConfig {
+    config.behavior(Behavior {
+        scale_down: ScalingRules { stabilization_window: secs(0), ..ScalingRules::down() },
+        ..Behavior::default()
+    })
+}
+
+#[test]
+fn the_largest_proposal_counts_and_what_failed_never_shrinks() {
+    for (a, b, from, to, active, reason) in [
+        (Some(20.0), Some(10.0), 3, 6, true, Reason::MetricAboveTarget),
+        (Some(5.0), Some(20.0), 3, 6, true, Reason::MetricAboveTarget),
+        (Some(5.0), Some(2.0), 6, 3, true, Reason::AllMetricsBelowTarget),
+        (Some(10.5), Some(2.0), 6, 6, true, Reason::WithinTolerance),
+        (None, Some(20.0), 3, 6, true, Reason::MetricAboveTarget),
+        (Some(20.0), None, 3, 6, true, Reason::MetricAboveTarget),
+        (None, Some(2.0), 6, 6, false, Reason::FailedGetMetric),
+        (Some(2.0), None, 6, 6, false, Reason::FailedGetMetric),
+        (Some(10.0), None, 6, 6, true, Reason::WithinTolerance),
+        (None, None, 6, 6, false, Reason::FailedGetMetric),
+    ] {
+        let mut hpa = Hpa::new(at_once(two(1, 100))).unwrap();
+        let decision = hpa.decide(&observed(from, &[("a", a), ("b", b)]), now());
+        assert_eq!((decision.to, decision.reason), (to, reason), "{a:?} {b:?}");
+        assert_eq!(decision.condition(ScalingActive).unwrap().holds, active);
+        let failed = decision.metrics.iter().filter(|metric| metric.error.is_some()).count();
+        assert_eq!(failed, [a, b].iter().filter(|it| it.is_none()).count());
+    }
+}
+
+#[test]
+fn bounds_come_before_metrics_windows_and_rates() {
+    for (min, max, from, to, reason) in [
+        (2, 6, 1, 2, Reason::BelowMinimum),
+        (2, 5, 6, 5, Reason::AboveMaximum),
+        (1, 9, 0, 0, Reason::ScalingDisabled),
+        (2, 5, 500, 5, Reason::AboveMaximum),
+        (90, 100, 1, 90, Reason::BelowMinimum),
+    ] {
+        let mut hpa = Hpa::new(two(min, max).behavior(Behavior::default())).unwrap();
+        let decision = hpa.decide(&observed(from, &[("a", None), ("b", None)]), now());
+        assert_eq!((decision.to, decision.reason), (to, reason));
+        assert!(decision.metrics.is_empty(), "they are not looked at");
+    }
+}
+
+#[test]
+fn the_minimum_may_be_nothing_and_back() {
+    let mut hpa =
+        Hpa::new(at_once(HpaConfig::new(0, 9).metric(MetricSpec::external_average("a", 10.0))))
+            .unwrap();
+    assert_eq!(hpa.decide(&observed(0, &[("a", Some(25.0))]), now()).to, 3);
+    assert_eq!(hpa.decide(&observed(3, &[("a", Some(0.0))]), now()).to, 0);
+}
+
+fn conditions(hpa: &mut Hpa, observed: &Observed, at: Instant) -> [(bool, Reason); 3] {
+    let decision = hpa.decide(observed, at);
+    let of = |kind: ConditionKind| {
+        let condition = decision.condition(kind).unwrap();
+        (condition.holds, condition.reason)
+    };
+    [of(AbleToScale), of(ScalingActive), of(ScalingLimited)]
+}
+
+#[test]
+fn conditions_say_what_kubernetes_says() {
+    let valid = (true, Reason::ValidMetricFound);
+    let at = now();
+    let single = |min, max| HpaConfig::new(min, max).metric(MetricSpec::external("a", 10.0));
+    let mut hpa = Hpa::new(at_once(single(2, 5))).unwrap();
+    let ready = (true, Reason::ReadyForNewScale);
+    let within = (false, Reason::DesiredWithinRange);
+    assert_eq!(
+        conditions(&mut hpa, &observed(3, &[("a", Some(10.0))]), at),
+        [ready, valid, within]
+    );
+    let many = (true, Reason::TooManyReplicas);
+    assert_eq!(conditions(&mut hpa, &observed(3, &[("a", Some(90.0))]), at), [ready, valid, many]);
+    let few = (true, Reason::TooFewReplicas);
+    assert_eq!(conditions(&mut hpa, &observed(3, &[("a", Some(0.1))]), at), [ready, valid, few]);
+    let mut hpa = Hpa::new(at_once(single(1, 100))).unwrap();
+    let rate = (true, Reason::ScaleUpLimit);
+    assert_eq!(conditions(&mut hpa, &observed(3, &[("a", Some(90.0))]), at), [ready, valid, rate]);
+    // The window of the default behaviour holds what ran at the start.
+    let mut hpa = Hpa::new(single(1, 100).behavior(Behavior::default())).unwrap();
+    let window = (true, Reason::ScaleDownStabilized);
+    assert_eq!(
+        conditions(&mut hpa, &observed(8, &[("a", Some(5.0))]), at),
+        [window, valid, within]
+    );
+}
+
+#[test]
+fn a_restart_makes_no_jump() {
+    let config =
+        HpaConfig::new(1, 100).metric(MetricSpec::external("a", 10.0)).behavior(Behavior {
+            scale_up: ScalingRules { stabilization_window: secs(60), ..ScalingRules::up() },
+            ..Behavior::default()
+        });
+    for value in [100.0, 0.1] {
+        let mut hpa = Hpa::new(config.clone()).unwrap();
+        assert!(!hpa.decide(&observed(8, &[("a", Some(value))]), now()).changes());
+    }
+}
+
+#[test]
+fn nothing_is_taken_away_during_a_failover() {
+    let mut hpa = Hpa::new(at_once(two(1, 5))).unwrap();
+    let mut quiet = observed(4, &[("a", Some(1.0)), ("b", Some(1.0))]);
+    quiet.forbid_scale_in = true;
+    let decision = hpa.decide(&quiet, now());
+    assert_eq!(
+        (decision.to, decision.reason, decision.recommended),
+        (4, Reason::ScaleInForbidden, Some(1))
+    );
+    // Not even what is above the maximum, and more is still added.
+    quiet.scale = Scale::steady(9);
+    assert_eq!(hpa.decide(&quiet, now()).to, 9);
+    let mut busy = observed(4, &[("a", Some(100.0)), ("b", Some(1.0))]);
+    busy.forbid_scale_in = true;
+    assert_eq!(hpa.decide(&busy, now()).to, 5);
+    quiet.scale = Scale::steady(4);
+    quiet.forbid_scale_in = false;
+    assert_eq!(hpa.decide(&quiet, now()).to, 1);
+}
+
+#[test]
+fn a_thousand_scalers_do_not_know_of_each_other() {
+    let at = now();
+    for number in 0..1000_u32 {
+        let mut hpa = Hpa::new(at_once(two(1, 2000))).unwrap();
+        let value = f64::from(number + 1);
+        let decision = hpa.decide(&observed(10, &[("a", Some(value)), ("b", Some(0.0))]), at);
+        let expected = match value {
+            value if (9.0..=11.0).contains(&value) => 10,
+            value => (value.ceil() as u32).min(20),
+        };
+        assert_eq!(decision.to, expected, "{value}");
+    }
+}
+
+#[test]
+fn settings_that_break_a_rule_are_refused_by_its_name() {
+    let refused = |config: HpaConfig| Hpa::new(config).map(drop).unwrap_err().message().to_owned();
+    let single = |metric| HpaConfig::new(1, 9).metric(metric);
+    assert!(refused(HpaConfig::new(3, 2).metric(MetricSpec::cpu(70))).contains("min_replicas (3)"));
+    assert!(refused(HpaConfig::new(0, 0).metric(MetricSpec::cpu(70))).contains("max_replicas"));
+    assert!(
+        refused(HpaConfig::new(1, u32::MAX).metric(MetricSpec::cpu(70))).contains("max_replicas")
+    );
+    assert!(refused(HpaConfig::new(1, 2)).contains("at least one metric"));
+    assert!(refused(single(MetricSpec::cpu(0))).contains("above 0"));
+    assert!(refused(single(MetricSpec::external("x", f64::NAN))).contains("above 0"));
+    assert!(refused(single(MetricSpec::cpu(1)).metric(MetricSpec::cpu(2))).contains("twice"));
+    let spec =
+        MetricSpec::new("x", super::super::MetricKind::Pods, super::super::Target::Value(1.0));
+    assert!(refused(single(spec)).contains("takes no target"));
+    let none = ScalingRules::new(secs(0), []);
+    let behavior = Behavior { scale_up: none, ..Behavior::default() };
+    assert!(refused(single(MetricSpec::cpu(1)).behavior(behavior)).contains("scale_up: policies"));
+    let mut config = single(MetricSpec::cpu(1));
+    config.tolerance = f64::NAN;
+    assert!(refused(config).contains("tolerance"));
+}

@@ -1,0 +1,94 @@
+//! What a scaler remembers between rounds.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::status::LastChange;
+use crate::decision::Decision;
+use crate::policy::Rules;
+use crate::target::TargetState;
+
+pub(super) struct State {
+    pub(super) rules: Rules,
+    /// Rises with every change of the number, of a pause and of a hold.
+    pub(super) generation: u64,
+    pub(super) paused: bool,
+    pub(super) held_until: Option<Instant>,
+    pub(super) manual_at: Option<Instant>,
+    /// A change that was begun; its end is not known until the target is read again.
+    pub(super) pending: Option<Pending>,
+    pub(super) seen: Option<TargetState>,
+    pub(super) decided: Option<(SystemTime, Decision)>,
+    pub(super) history: VecDeque<LastChange>,
+    pub(super) longest: usize,
+    pub(super) next_at: Option<Instant>,
+    /// Whether the last round failed, to warn of the change only.
+    pub(super) failing: bool,
+}
+
+pub(super) struct Pending {
+    pub(super) from: u32,
+    pub(super) change: LastChange,
+}
+
+impl State {
+    pub(super) fn new(rules: Rules, longest: usize) -> Self {
+        Self {
+            rules,
+            generation: 1,
+            paused: false,
+            held_until: None,
+            manual_at: None,
+            pending: None,
+            seen: None,
+            decided: None,
+            history: VecDeque::new(),
+            longest,
+            next_at: None,
+            failing: false,
+        }
+    }
+
+    pub(super) fn pause(&mut self, paused: bool) {
+        if self.paused != paused {
+            self.paused = paused;
+            self.generation += 1;
+        }
+    }
+
+    pub(super) fn held(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| until > now)
+    }
+
+    pub(super) fn begin(&mut self, from: u32, change: LastChange) {
+        self.pending = Some(Pending { from, change });
+    }
+
+    /// The target has taken the change that was begun.
+    pub(super) fn finish(&mut self, now: Instant) {
+        let Some(Pending { from, change }) = self.pending.take() else { return };
+        self.rules.scaled(from, change.to, now);
+        self.generation += 1;
+        if let Some(seen) = &mut self.seen {
+            seen.scale.wanted = change.to;
+        }
+        if self.history.len() >= self.longest {
+            self.history.pop_front();
+        }
+        self.history.push_back(change);
+    }
+
+    /// The target was read: a change whose end was lost is now known, and so is what somebody else did.
+    pub(super) fn read(&mut self, read: TargetState, now: Instant) {
+        if let Some(pending) = &self.pending {
+            if read.scale.wanted == pending.change.to && pending.from != pending.change.to {
+                self.finish(now);
+            } else {
+                self.pending = None;
+            }
+        }
+        self.seen = Some(read);
+    }
+}

@@ -1,0 +1,139 @@
+//! Metrics in Prometheus' text format: what a recorder in this process renders.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::MetricSource;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hpa::Reading;
+
+/// The sum of a metric's series in a text of Prometheus' format, such as what the recorder of this process renders.
+///
+/// ```
+/// # struct Handle; impl Handle { fn render(&self) -> String { "queue_depth{queue=\"tasks\"} 7\n".into() } }
+/// # let handle = Handle;
+/// use resonant_scale::source::PrometheusText;
+///
+/// // `handle` is `prometheus::Prometheus` of the family or the `PrometheusHandle` of metrics-exporter-prometheus.
+/// let depth = PrometheusText::new(move || handle.render(), "queue_depth").label("queue", "tasks");
+/// # drop(depth);
+/// ```
+pub struct PrometheusText {
+    render: Box<dyn Fn() -> String + Send + Sync>,
+    metric: String,
+    labels: Vec<(String, String)>,
+}
+
+impl PrometheusText {
+    /// All series of `metric` in what `render` returns.
+    pub fn new(
+        render: impl Fn() -> String + Send + Sync + 'static,
+        metric: impl Into<String>,
+    ) -> Self {
+        Self { render: Box::new(render), metric: metric.into(), labels: Vec::new() }
+    }
+
+    /// Only series with this label.
+    #[must_use]
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((name.into(), value.into()));
+        self
+    }
+}
+
+impl fmt::Debug for PrometheusText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { metric, labels, .. } = self;
+        f.debug_struct("PrometheusText")
+            .field("metric", metric)
+            .field("labels", labels)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl MetricSource for PrometheusText {
+    async fn read(&self) -> Result<Reading> {
+        let text = (self.render)();
+        let found = sum(&text, &self.metric, &self.labels);
+        found.map(Reading::Total).ok_or_else(|| {
+            let message = format!("no series of {} is recorded yet", self.metric);
+            Error::new(ErrorKind::Unavailable, "read", message)
+        })
+    }
+}
+
+/// The sum of the series that match; `None` if there is none.
+fn sum(text: &str, metric: &str, wanted: &[(String, String)]) -> Option<f64> {
+    let mut total = None;
+    for line in text.lines() {
+        let Some(rest) = line.strip_prefix(metric) else { continue };
+        let (labels, rest) = match rest.chars().next() {
+            Some('{') => match labels(&rest[1..]) {
+                Some(read) => read,
+                None => continue,
+            },
+            Some(' ') => (Vec::new(), rest),
+            // Another metric whose name begins alike.
+            _ => continue,
+        };
+        if !wanted.iter().all(|label| labels.contains(label)) {
+            continue;
+        }
+        // A time may stand after the value.
+        let value = rest.split_ascii_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            *total.get_or_insert(0.0) += value;
+        }
+    }
+    total
+}
+
+/// The labels up to the closing brace, and what follows it.
+fn labels(text: &str) -> Option<(Vec<(String, String)>, &str)> {
+    let mut labels = Vec::new();
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches([',', ' ']);
+        if let Some(after) = rest.strip_prefix('}') {
+            return Some((labels, after));
+        }
+        let (name, after) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut chars = after.char_indices();
+        let end = loop {
+            match chars.next()? {
+                (at, '"') => break at,
+                (_, '\\') => match chars.next()?.1 {
+                    'n' => value.push('\n'),
+                    other => value.push(other),
+                },
+                (_, other) => value.push(other),
+            }
+        };
+        labels.push((name.trim().to_owned(), value));
+        rest = &after[end + 1..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_summed_by_name_and_labels() {
+        let text = "# HELP queue_depth Messages.\n# TYPE queue_depth gauge\n\
+            queue_depth{queue=\"a\"} 3\nqueue_depth{queue=\"b}\\\"\",x=\"y\"} 4.5 1700000000\n\
+            queue_depth_bucket{queue=\"a\"} 100\nplain 2\nbroken{queue=\"a 1\nodd{a=\"b\"} NaN\n";
+        let label = |value: &str| vec![("queue".to_owned(), value.to_owned())];
+        assert_eq!(sum(text, "queue_depth", &[]), Some(7.5));
+        assert_eq!(sum(text, "queue_depth", &label("a")), Some(3.0));
+        assert_eq!(sum(text, "queue_depth", &label("b}\"")), Some(4.5));
+        assert_eq!(sum(text, "queue_depth", &label("c")), None);
+        assert_eq!(sum(text, "plain", &[]), Some(2.0));
+        for missing in ["queue", "broken", "odd", "HELP"] {
+            assert_eq!(sum(text, missing, &[]), None, "{missing}");
+        }
+    }
+}

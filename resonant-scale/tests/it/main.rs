@@ -1,0 +1,10 @@
+//! What users see of the crate.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cancel;
+mod guide;
+mod manual;
+mod pool;
+mod query;
+mod scaler;
+mod tracking;

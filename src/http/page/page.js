@@ -1,0 +1,195 @@
+"use strict";
+(() => {
+  const every = 5000, patience = 8000;
+  const by = (id) => document.getElementById(id);
+  const main = by("main"), banner = by("banner"), overall = by("overall");
+  const kept = { get: () => { try { return sessionStorage.getItem("token") || ""; } catch { return ""; } },
+    set: (it) => { try { it ? sessionStorage.setItem("token", it) : sessionStorage.removeItem("token"); } catch { /* for this page only */ } } };
+  let token = kept.get(), note = "", shown = null, seenAt = 0, round = 0, timer = 0;
+
+  // Everything that is shown goes through here, as text.
+  const make = (kind, name, ...inside) => {
+    const it = document.createElement(kind);
+    if (name) it.className = name;
+    for (const part of inside) if (part !== null && part !== undefined) it.append(typeof part === "object" ? part : String(part));
+    return it;
+  };
+  const states = { ok: "ok", pass: "ok", warn: "warn", fail: "fail", unknown: "none" };
+  const chip = (word, state) => make("span", "chip " + (states[state] || ""), word);
+
+  const time = (seconds) => {
+    if (seconds < 1) return Math.round(seconds * 1000) + " ms";
+    if (seconds < 120) return (seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)) + " s";
+    if (seconds < 7200) return Math.round(seconds / 60) + " min";
+    return seconds < 172800 ? Math.round(seconds / 3600) + " h" : Math.round(seconds / 86400) + " d";
+  };
+  const bytes = (count) => {
+    let unit = 0;
+    while (count >= 1024 && unit < 4) { count /= 1024; unit += 1; }
+    return (unit ? count.toFixed(1) : count) + " " + ["B", "KiB", "MiB", "GiB", "TiB"][unit];
+  };
+  const number = (it) => Number.isInteger(it) ? it.toLocaleString("en") : String(Math.round(it * 1000) / 1000);
+  const clock = (text) => { const at = new Date(text); return isNaN(at) ? text : at.toLocaleTimeString([], { hour12: false }); };
+  const value = (name, it) => {
+    if (it === null || it === undefined || it === "") return "–";
+    if (typeof it === "number") {
+      if (name.endsWith("_seconds")) return time(it);
+      if (name === "duration_ms") return time(it / 1000);
+      if (name === "bytes" || name.endsWith("_bytes")) return bytes(it);
+      if (name.endsWith("_ratio")) return (it * 100).toFixed(1) + " %";
+      return number(it);
+    }
+    if (typeof it === "boolean") return it ? "yes" : "no";
+    return typeof it === "object" ? JSON.stringify(it) : it;
+  };
+  const titles = { oldest_seconds: "oldest", lag_seconds: "lag", hit_ratio: "hits", duration_ms: "took" };
+  const title = (name) => titles[name] || name.replaceAll("_", " ");
+  const first = ["name", "state", "role", "region", "epoch", "partition", "depth", "in_flight", "oldest_seconds", "lag_seconds",
+    "parked_keys", "dead", "in_use", "idle", "max", "waiting", "entries", "bytes", "hit_ratio", "queued", "processed", "failed",
+    "status", "code", "took", "at", "from", "to", "value", "target", "proposal", "actor", "reason"];
+  const place = (name) => { const at = first.indexOf(name); return at < 0 ? first.length : at; };
+
+  const table = (rows, columns) => {
+    columns = columns || [...new Set(rows.flatMap((row) => Object.keys(row)))].sort((a, b) => place(a) - place(b));
+    const numeric = (name) => rows.some((row) => typeof row[name] === "number");
+    const head = make("tr", "", ...columns.map((name) => {
+      const cell = make("th", numeric(name) ? "number" : "", title(name));
+      cell.scope = "col";
+      return cell;
+    }));
+    const body = rows.map((row) => make("tr", "", ...columns.map((name, index) => {
+      const isState = name === "state" || name === "status";
+      const inside = isState && row[name] ? chip(row[name], row[name]) : value(name, row[name]);
+      const kind = numeric(name) ? "number" : name === "at" ? "whole" : "";
+      const cell = make("td", [index === 0 ? "first" : "", kind, inside === "–" ? "blank" : ""].join(" "), inside);
+      cell.dataset.label = title(name);
+      return cell;
+    })));
+    return make("div", "scroll", make("table", "", make("thead", "", head), make("tbody", "", ...body)));
+  };
+  const card = (id, head, ...inside) => {
+    const it = make("section", "", make("h2", "", ...[].concat(head)), ...inside);
+    it.dataset.id = id;
+    return it;
+  };
+  const nothing = (words) => make("p", "empty", words);
+
+  const worst = (rows) => ["fail", "warn", "ok"].find((state) => rows.some((row) => row.state === state));
+  const tableCard = (it) => {
+    const state = worst(it.rows), head = [it.title];
+    if (it.rows.length) head.push(state === "ok" || !state ? chip(it.count, "ok") : chip(it.rows.filter((row) => row.state === state).length + " " + state, state));
+    const inside = it.error ? make("p", "error", "This " + it.error + ".") : it.rows.length ? table(it.rows) : nothing("None.");
+    const more = it.count > it.rows.length ? nothing("The first " + it.rows.length + " of " + number(it.count) + ".") : null;
+    return card("table-" + it.id, head, inside, more);
+  };
+  const healthCard = (health) => {
+    const rows = Object.entries(health.checks || {}).map(([name, check]) => ({
+      name, status: check.status, code: check.code, duration_ms: check.duration_ms, at: check.time ? clock(check.time) : null,
+    }));
+    const order = ["fail", "unknown", "warn", "pass"];
+    rows.sort((a, b) => order.indexOf(a.status) - order.indexOf(b.status));
+    return card("health", ["Health checks", chip(health.status, health.status)], rows.length ? table(rows) : nothing("None are registered."));
+  };
+  const fact = (name, it) => make("div", "", make("dt", "", name), make("dd", "", it ?? "–"));
+  const scalingCard = (it) => {
+    const chips = [it.target];
+    if (it.paused) chips.push(chip("paused", "warn"));
+    if (it.scale_in_forbidden) chips.push(chip("failover: no scale-in", "warn"));
+    if (typeof it.held_for === "number") chips.push(chip("held " + time(it.held_for), "warn"));
+    for (const condition of it.conditions) {
+      const bad = condition.kind === "ScalingLimited" ? condition.holds : !condition.holds;
+      if (bad) chips.push(chip(condition.kind + ": " + condition.reason, condition.kind === "ScalingLimited" ? "warn" : "fail"));
+    }
+    const replicas = it.replicas, last = it.recommendation;
+    const facts = make("dl", "", fact("current", replicas.current), fact("desired", replicas.desired), fact("ready", replicas.ready),
+      fact("bounds", replicas.min + "–" + replicas.max), fact("wanted", last ? last.raw : null));
+    const why = make("p", "why", last ? clock(last.at) + "  " + last.text : "Nothing was decided yet.");
+    const metrics = it.metrics.map((metric) => ({ name: metric.name, value: metric.value, target: metric.target,
+      proposal: metric.proposal, ...(metric.error ? { error: metric.error } : {}) }));
+    const changes = it.history.map((change) => ({ at: clock(change.at), from: change.from, to: change.to, actor: change.actor, reason: change.reason }));
+    const details = make("details", "", make("summary", "", "Last changes (" + changes.length + ")"), changes.length ? table(changes) : nothing("None."));
+    details.dataset.id = it.target;
+    details.open = opened.has(it.target);
+    details.addEventListener("toggle", () => details.open ? opened.add(it.target) : opened.delete(it.target));
+    return card("scaling-" + it.target, chips, facts, why, metrics.length ? table(metrics) : null, details);
+  };
+  const opened = new Set();
+
+  const draw = (it) => {
+    by("service").textContent = it.service || "Status";
+    document.title = (it.status && it.status !== "pass" ? it.status + " – " : "") + (it.service || "Status");
+    const word = it.draining ? "draining" : it.status || "no checks";
+    overall.textContent = word;
+    overall.className = "chip " + (it.draining ? "warn" : states[it.status] || "");
+    by("forget").hidden = !token;
+    if (!it.authorized) {
+      const parts = [it.checks ? it.checks + " health checks" : "", it.scalers ? it.scalers + " scalers" : "", ...it.tables.map((one) => one.title.toLowerCase())].filter(Boolean);
+      main.replaceChildren(card("locked", "Details need a token", nothing(parts.length ? "There is more about: " + parts.join(", ") + "." : "Nothing else is registered."),
+        nothing("Type the token above. It stays in this tab and is sent only to this service.")));
+      return;
+    }
+    const cards = [];
+    if (it.health) cards.push(healthCard(it.health));
+    cards.push(...it.scaling.map(scalingCard), ...it.tables.map(tableCard));
+    if (!cards.length) cards.push(card("nothing", "Nothing is registered", nothing("The service shows no checks, scalers or tables.")));
+    main.replaceChildren(...cards);
+  };
+
+  const age = () => {
+    const seconds = Math.round((Date.now() - seenAt) / 1000);
+    by("updated").textContent = !seenAt ? "" : seconds < 1 ? "seen just now" : "seen " + time(seconds).replace(".0", "") + " ago";
+  };
+  const complain = (words) => {
+    if (banner.textContent !== words) banner.textContent = words;
+    banner.hidden = !words;
+    main.classList.toggle("stale", words.includes("cannot be seen") && Boolean(shown));
+  };
+
+  const look = async () => {
+    clearTimeout(timer);
+    const mine = ++round, stop = new AbortController();
+    const late = setTimeout(() => stop.abort(), patience);
+    try {
+      const headers = token ? { authorization: "Bearer " + token } : {};
+      const answer = await fetch("api/v1/overview", { headers, cache: "no-store", credentials: "omit", redirect: "error", signal: stop.signal });
+      if (mine !== round) return;
+      if (answer.status === 401) {
+        token = ""; kept.set("");
+        note = "This token is not known here.";
+        look();
+        return;
+      }
+      if (answer.status === 429) throw new Error("It is asked too often.");
+      if (!answer.ok) throw new Error("It answers " + answer.status + ".");
+      const it = await answer.json();
+      if (mine !== round) return;
+      shown = it; seenAt = Date.now();
+      draw(it);
+      complain(note);
+    } catch (error) {
+      if (mine !== round) return;
+      const why = error instanceof TypeError || error.name === "AbortError" ? "It does not answer." : error.message;
+      complain("The service cannot be seen. " + why + (shown ? " Below is what was known." : ""));
+      if (!shown) { overall.textContent = "not seen"; overall.className = "chip fail"; }
+    } finally {
+      clearTimeout(late);
+      if (mine === round) { clearTimeout(timer); timer = setTimeout(look, every); age(); }
+    }
+  };
+
+  by("sign").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const typed = by("token").value.trim();
+    by("token").value = "";
+    if (!typed) return;
+    note = "";
+    // A header holds no more than this; the service would refuse it anyway.
+    token = /^[\x20-\x7e]+$/.test(typed) ? typed : "not a token";
+    kept.set(token);
+    look();
+  });
+  by("forget").addEventListener("click", () => { token = ""; note = ""; kept.set(""); shown = null; main.replaceChildren(); look(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
+  setInterval(age, 1000);
+  look();
+})();
