@@ -8,3 +8,4 @@ mod findings;
 mod http;
 mod servers;
 mod telemetry;
+mod workers;

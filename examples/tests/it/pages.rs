@@ -14,4 +14,4 @@ macro_rules! pages {
     };
 }
 
-pages!(batch cache database growing health pool queue sharding);
+pages!(batch cache database growing health pool queue scaling sharding);

@@ -60,7 +60,7 @@
     const body = rows.map((row) => make("tr", "", ...columns.map((name, index) => {
       const isState = name === "state" || name === "status";
       const inside = isState && row[name] ? chip(row[name], row[name]) : value(name, row[name]);
-      const kind = numeric(name) ? "number" : name === "at" ? "whole" : "";
+      const kind = numeric(name) ? "number" : name === "at" ? "whole" : name === "actor" ? "mid" : "";
       const cell = make("td", [index === 0 ? "first" : "", kind, inside === "–" ? "blank" : ""].join(" "), inside);
       cell.dataset.label = title(name);
       return cell;
@@ -123,7 +123,7 @@
     overall.className = "chip " + (it.draining ? "warn" : states[it.status] || "");
     by("forget").hidden = !token;
     if (!it.authorized) {
-      const parts = [it.checks ? it.checks + " health checks" : "", it.scalers ? it.scalers + " scalers" : "", ...it.tables.map((one) => one.title.toLowerCase())].filter(Boolean);
+      const parts = [it.checks ? "health checks (" + it.checks + ")" : "", it.scalers ? "scalers (" + it.scalers + ")" : "", ...it.tables.map((one) => one.title.toLowerCase())].filter(Boolean);
       main.replaceChildren(card("locked", "Details need a token", nothing(parts.length ? "There is more about: " + parts.join(", ") + "." : "Nothing else is registered."),
         nothing("Type the token above. It stays in this tab and is sent only to this service.")));
       return;
