@@ -155,7 +155,7 @@ impl Tier {
             // The kit gives each primary one range of slots.
             let range = slot / 64;
             let owner = match by_slot.get(&range) {
-                Some(owner) if slot % 64 != 0 => *owner,
+                Some(owner) if !slot.is_multiple_of(64) => *owner,
                 _ => {
                     let owner = cluster.owner_of_slot(slot).await?.address();
                     let found = slots.iter().find(|(_, address)| *address == owner);
