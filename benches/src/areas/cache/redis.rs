@@ -9,7 +9,7 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, KeysInterface as _};
 use fred::types::config::Config;
 use fred::types::{Builder, Expiration};
-use resonant_cache::{CacheConfig, DistributedCache, Namespace, Raw};
+use resonant_cache::{CacheConfig, DistributedCache, Namespace, Raw, RedisDriver};
 use resonant_testkit::RedisCluster;
 use tokio::runtime::Runtime;
 
@@ -67,6 +67,8 @@ struct Bench {
 struct Tier {
     keys: Vec<String>,
     ours: Namespace<Bytes>,
+    /// The same keys, with the other driver.
+    by_fred: Namespace<Bytes>,
     raw: Client,
     /// A client of one connection for each primary, and a pool.
     nodes: Vec<(Client, bb8::Pool<RedisConnectionManager>)>,
@@ -83,6 +85,12 @@ pub(super) fn run(report: &mut Report, runtime: Runtime) -> Outcome {
         .run("DistributedCache", get)
         .run("fred", || Ok(drawn!(it, 64, |it, at| it.raw_get(at).await)))
         .goal_against("fred", 0.95)
+        .measure(report)?;
+    Case::new("cache.l2_get.fred_driver_vs_fred.64", "Redis, get, 64 tasks", "gets")
+        .run("DistributedCache, driver fred", || {
+            Ok(drawn!(it, 64, |it, at| matches!(it.by_fred.get(&it.keys[at]).await, Ok(Some(_)))))
+        })
+        .run("fred", || Ok(drawn!(it, 64, |it, at| it.raw_get(at).await)))
         .measure(report)?;
     Case::new("cache.l2_get.vs_bb8_redis.64", "Redis, get, 64 tasks", "gets")
         .run("DistributedCache", get)
@@ -135,8 +143,12 @@ impl Tier {
             command_timeout: Duration::from_secs(10),
             ..CacheConfig::default()
         };
-        let cache = DistributedCache::builder().config(config).connect().await?;
-        let ours = cache.namespace_builder("bench").open_with(Raw)?;
+        let open = async |config| {
+            let cache = DistributedCache::builder().config(config).connect().await?;
+            cache.namespace_builder("bench").open_with(Raw)
+        };
+        let ours = open(config.clone()).await?;
+        let by_fred = open(CacheConfig { driver: RedisDriver::Fred, ..config }).await?;
         let seed = cluster.node(0).address();
         let raw = connect(&format!("redis-cluster://{seed}")).await?;
         let mut nodes = Vec::new();
@@ -165,7 +177,7 @@ impl Tier {
             by_slot.insert(range, owner);
             owners.push(owner);
         }
-        let tier = Self { keys, ours, raw, nodes, owners };
+        let tier = Self { keys, ours, by_fred, raw, nodes, owners };
         for at in 0..KEYS {
             tier.ours.set(&tier.keys[at], &value()).await?;
             tier.raw.set::<(), _, _>(&tier.keys[at], value(), None, None, false).await?;

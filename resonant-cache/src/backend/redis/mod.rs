@@ -43,7 +43,9 @@
 //! - A connection costs two more commands, `CLIENT ID` and `INFO server`. A login that may not say `INFO` works, and `fred` logs
 //!   a warning for each connection, as it does for each that ends, by the crate `log`. Where there is no password, the default
 //!   user must be allowed to `PING`.
-//! - It is slower: a command takes two more turns of tasks, and its answer is copied once more.
+//! - It is slower: a command takes two more turns of tasks, is written with fewer others at once, and its answer is copied once
+//!   more. Where 64 tasks read, the own driver is as fast as the clustered client of `fred` or faster; through `fred` reads
+//!   reached 0.38 of it, on a busy machine of two cores (`cache.l2_get.fred_driver_vs_fred.64` of the benches).
 
 mod clock;
 mod cluster;
