@@ -127,6 +127,7 @@ impl Conn {
         let Some(waiter) = self.waiting.front_mut() else {
             return Err(io::Error::other("the server answered what nobody asked"));
         };
+        self.signs.end(1);
         waiter.answers.push(answer);
         waiter.left -= 1;
         if waiter.left == 0
@@ -142,13 +143,12 @@ impl Conn {
         while self.output.len() < GATHERED {
             match self.queue.poll_recv(cx) {
                 // What nobody waits for any more is not sent.
-                Poll::Ready(Some(request)) if request.answers.is_closed() => {}
+                Poll::Ready(Some(request)) if request.answers.is_closed() => {
+                    self.signs.end(request.batch.count);
+                }
                 Poll::Ready(Some(Request { batch, answers: done })) => {
                     self.output.extend_from_slice(&batch.bytes);
                     let answers = Vec::with_capacity(batch.count);
-                    if self.waiting.is_empty() {
-                        self.signs.heard();
-                    }
                     self.waiting.push_back(Waiter { left: batch.count, answers, done });
                 }
                 Poll::Ready(None) => return true,

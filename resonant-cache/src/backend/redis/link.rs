@@ -48,6 +48,7 @@ impl Link {
     pub(super) async fn send(&self, commands: &[&Command]) -> Vec<Answer> {
         let (answers, answered) = oneshot::channel();
         let batch = Batch::of(commands.iter().copied());
+        self.signs.begin(commands.len());
         let sent = self.queue.try_send(Request { batch, answers });
         let why = match sent {
             Ok(()) => {
@@ -57,6 +58,7 @@ impl Link {
             Err(mpsc::error::TrySendError::Full(_)) => "too many commands wait for the server",
             Err(mpsc::error::TrySendError::Closed(_)) => "the connection has ended",
         };
+        self.signs.end(commands.len());
         all(commands.len(), Fault::Down(why.into()))
     }
 

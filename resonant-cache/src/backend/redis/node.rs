@@ -151,7 +151,10 @@ impl Shared {
         }
         tokio::select! {
             () = link.ended() => {}
-            () = self.kick.notified() => link.end(),
+            () = self.kick.notified() => {
+                link.end();
+                link.ended().await;
+            }
         }
         self.state.send_replace(State::Connecting);
         self.trouble.notify_one();

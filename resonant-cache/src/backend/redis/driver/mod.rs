@@ -9,8 +9,8 @@ mod signs;
 #[cfg(test)]
 mod tests;
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,9 @@ use super::resp::Command;
 use super::target::{Address, Login, Targets};
 use super::tls::Tls;
 use crate::config::RedisDriver;
+
+/// For how long an answer that lies unread is looked for, before a server is taken for dead.
+const LAST_LOOK: Duration = Duration::from_millis(25);
 
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +84,7 @@ pub(super) type SharedSettings = Arc<Settings>;
 /// 6. **No afterlife.** Once [`ended`](Link::ended) has returned, nothing that was given to the connection reaches the server
 ///    any more: what the next one sends comes after it. Dropping a link ends it.
 /// 7. **Bounded.** At most `max_queued` commands are on their way, unless one exchange alone has more; further ones fail at
-///    once, as [`Fault::Down`].
+///    once, as [`Fault::Down`]. One that its caller has left is on its way until it is answered.
 /// 8. **Nothing borrowed.** The bytes of an answer are as long as they say and hold no larger buffer.
 ///
 /// Announcements are no part of it: each primary has an [ear](super::ear), on a connection that is always our own, because
@@ -89,7 +92,6 @@ pub(super) type SharedSettings = Arc<Settings>;
 #[derive(Debug)]
 pub(super) struct Link {
     wire: Wire,
-    on_their_way: AtomicUsize,
     most: usize,
     silence: Duration,
 }
@@ -162,7 +164,6 @@ impl Link {
         };
         let link = Self {
             wire,
-            on_their_way: AtomicUsize::new(0),
             most: settings.max_queued,
             // A replica is given up sooner: there are others to ask.
             silence: if readonly { settings.silence / 5 } else { settings.silence },
@@ -204,15 +205,29 @@ impl Link {
     /// Sends commands one after another, without waiting in between, and answers for each. A timeout ends the connection if
     /// the server has owed an answer for long and said nothing to anybody; a caller with little time left proves nothing.
     pub(super) async fn exchange(&self, commands: &[&Command], limit: Duration) -> Vec<Answer> {
-        match tokio::time::timeout(limit, self.send(commands)).await {
-            Ok(answers) => answers,
-            Err(_) => {
-                if either!(&self.wire, link => link.signs()).silence() >= self.silence {
-                    self.end();
-                }
-                vec![Err(Fault::TimedOut(limit)); commands.len()]
+        let mut answers = pin!(self.send(commands));
+        if let Ok(answers) = tokio::time::timeout(limit, &mut answers).await {
+            return answers;
+        }
+        if self.is_silent() {
+            // Where the whole process stood still the answer lies there unread: it has its turn before the server is judged.
+            if let Ok(answers) = tokio::time::timeout(LAST_LOOK, answers).await {
+                return answers;
+            }
+            if self.is_silent() {
+                self.end();
             }
         }
+        all(commands.len(), Fault::TimedOut(limit))
+    }
+
+    fn signs(&self) -> &Signs {
+        either!(&self.wire, link => link.signs())
+    }
+
+    /// Whether the server has owed an answer for long and said nothing.
+    fn is_silent(&self) -> bool {
+        self.signs().silence() >= self.silence
     }
 
     async fn send(&self, commands: &[&Command]) -> Vec<Answer> {
@@ -220,9 +235,12 @@ impl Link {
         if count == 0 {
             return Vec::new();
         }
-        let before = self.on_their_way.fetch_add(count, Ordering::Relaxed);
-        let _leave = Leave { counter: &self.on_their_way, count };
+        let before = self.signs().owed();
         if before > 0 && before + count > self.most {
+            // Who is refused never comes to wait in vain, and would never notice.
+            if self.is_silent() {
+                self.end();
+            }
             return all(count, Fault::Down("too many commands wait for the server".into()));
         }
         either!(&self.wire, link => link.send(commands).await)
@@ -247,16 +265,4 @@ impl Link {
 /// The same for each of so many commands.
 pub(super) fn all(count: usize, fault: Fault) -> Vec<Answer> {
     vec![Err(fault); count]
-}
-
-/// Commands that are on their way no more when it is dropped.
-struct Leave<'a> {
-    counter: &'a AtomicUsize,
-    count: usize,
-}
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(self.count, Ordering::Relaxed);
-    }
 }

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use super::*;
 
 const SOON: Duration = Duration::from_secs(30);
+/// For how long a process stands still.
+const STALL: Duration = Duration::from_millis(300);
 
 #[cfg(feature = "fred")]
 const DRIVERS: [RedisDriver; 2] = [RedisDriver::Native, RedisDriver::Fred];
@@ -52,13 +54,17 @@ impl Server {
             }
             let command = words.join(" ");
             let answer = Self::say(&command);
-            let waits = command == "GATE";
+            let (waits, stalls) = (command == "GATE", command == "STALL");
             self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(command);
             if waits {
                 self.gate.notified().await;
             }
             if let Some(answer) = answer {
                 socket.write_all(answer.as_bytes()).await?;
+            }
+            let answered = Instant::now();
+            while stalls && answered.elapsed() < STALL {
+                std::hint::spin_loop();
             }
         }
     }
@@ -172,9 +178,11 @@ async fn a_server_that_says_nothing_is_given_up_and_hears_nothing_more() -> io::
         let begun = Instant::now();
         let limit = Duration::from_millis(300);
         let silent = command("WAIT", "x");
-        let answers = link.exchange(&[&silent, &silent], limit).await;
-        assert!(matches!(&answers[..], [Err(Fault::TimedOut(_)), Err(Fault::TimedOut(_))]));
-        assert!(begun.elapsed() < SOON / 2, "{driver:?}: {:?}", begun.elapsed());
+        while !link.is_ended() {
+            let answers = link.exchange(&[&silent, &silent], limit).await;
+            assert!(matches!(&answers[..], [Err(_), Err(_)]), "{driver:?}: {answers:?}");
+            assert!(begun.elapsed() < SOON, "{driver:?}: {:?}", begun.elapsed());
+        }
         assert!(tokio::time::timeout(SOON, link.ended()).await.is_ok(), "{driver:?}");
         assert!(link.is_ended(), "{driver:?}");
         let late = command("ECHO", "late");
@@ -204,9 +212,40 @@ async fn a_caller_with_little_time_left_ends_nobodys_connection() -> io::Result<
             server.gate.notify_one();
         };
         tokio::join!(with_time, hurried);
+        // Nor when nothing was said for long, because nobody asked.
+        let silence = Duration::from_millis(50);
+        let (idle, _) = patient(driver, 64, silence).await?;
+        tokio::time::sleep(silence * 2).await;
+        for _ in 0..10 {
+            let begun = Instant::now();
+            let _ = idle.exchange(&[&ping], Duration::ZERO).await;
+            // Unless the machine itself was as slow as that.
+            assert!(!idle.is_ended() || begun.elapsed() >= silence, "{driver:?}");
+            tokio::task::yield_now().await;
+        }
         // What the hurried ones left behind is owed no more.
         let answers = link.exchange(&[&ping], SOON).await;
         assert!(matches!(answers[..], [Ok(_)]), "{driver:?}: {answers:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_callers_have_left_takes_room_until_it_is_answered() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, server) = connected(driver, 8).await?;
+        let (gate, ping) = (Command::new("GATE", []), Command::new("PING", []));
+        let mut refused = 0;
+        for _ in 0..20 {
+            let answers = link.exchange(&[&gate], Duration::from_millis(1)).await;
+            refused += usize::from(matches!(answers[..], [Err(Fault::Down(_))]));
+        }
+        assert_eq!(refused, 12, "{driver:?}");
+        let begun = Instant::now();
+        while !matches!(link.exchange(&[&ping], SOON / 30).await[..], [Ok(_)]) {
+            assert!(begun.elapsed() < SOON, "{driver:?}: there is no room again");
+            server.gate.notify_one();
+        }
     }
     Ok(())
 }
@@ -228,17 +267,29 @@ async fn a_server_that_owes_answers_for_long_is_given_up_even_by_short_callers()
     Ok(())
 }
 
+/// On one thread, so that nobody reads while it stands still.
+#[tokio::test]
+async fn a_process_that_stood_still_takes_no_server_for_dead() -> io::Result<()> {
+    for driver in DRIVERS {
+        let (link, _) = patient(driver, 64, STALL / 3).await?;
+        let answers = link.exchange(&[&Command::new("STALL", [])], STALL / 2).await;
+        assert!(matches!(answers[..], [Ok(_)]), "{driver:?}: {answers:?}");
+        assert!(!link.is_ended(), "{driver:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_answered_those_who_left_owes_nothing() -> io::Result<()> {
     for driver in DRIVERS {
-        let silence = Duration::from_millis(200);
+        let silence = Duration::from_secs(1);
         let (link, server) = patient(driver, 64, silence).await?;
         let (gate, silent) = (Command::new("GATE", []), command("WAIT", "x"));
         let answers = link.exchange(&[&gate], Duration::from_millis(20)).await;
         assert!(matches!(answers[..], [Err(Fault::TimedOut(_))]), "{driver:?}: {answers:?}");
         // It is answered behind its caller's back; then nothing happens for long.
         server.gate.notify_one();
-        tokio::time::sleep(silence * 2).await;
+        tokio::time::sleep(silence + silence / 4).await;
         let begun = Instant::now();
         let answers = link.exchange(&[&silent], Duration::from_millis(10)).await;
         assert!(matches!(answers[..], [Err(Fault::TimedOut(_))]), "{driver:?}: {answers:?}");

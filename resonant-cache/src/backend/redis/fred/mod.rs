@@ -133,7 +133,7 @@ impl Link {
 
     async fn one(&self, command: &Command) -> Answer {
         let (name, args) = words(command);
-        let waiting = Waiting::begin(&self.owed, &self.client);
+        let waiting = Waiting::begin(&self.owed, &self.client, 1);
         let answer = self.client.custom_raw(name, args).await;
         waiting.answered();
         match answer {
@@ -154,7 +154,7 @@ impl Link {
             // Gathered only; it answers at once.
             let _: Result<Value, _> = pipeline.custom(name, args).await;
         }
-        let waiting = Waiting::begin(&self.owed, &self.client);
+        let waiting = Waiting::begin(&self.owed, &self.client, commands.len());
         let mut answers = pipeline.try_all::<Value>().await;
         waiting.answered();
         if answers.len() == commands.len() {
