@@ -1,58 +1,22 @@
 //! Which server a lane talks to, while names move and roles change.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use resonant_db::backend::postgres::{Postgres, Resolver};
 use resonant_db::{Database, PoolConfig, ReadStrategy};
 use resonant_testkit::PostgresCluster;
 
 use super::lanes::{item, lanes};
+use super::resolver::Name;
 use super::{LIMIT, until};
 
 const ITEMS: &str = "CREATE TABLE item (id int8 PRIMARY KEY, name text NOT NULL); \
                      INSERT INTO item SELECT n, 'item ' || n FROM generate_series(0, 999) AS n; ANALYZE item";
 const NEWER: &str = "UPDATE item SET name = 'new ' || id";
 
-/// A name that leads where it is told to, and counts who asks.
-#[derive(Clone)]
-struct Name {
-    address: Arc<Mutex<SocketAddr>>,
-    asked: Arc<AtomicUsize>,
-}
-
-impl Name {
-    fn of(address: SocketAddr) -> Self {
-        Self { address: Arc::new(Mutex::new(address)), asked: Arc::default() }
-    }
-
-    fn leads_to(&self, address: SocketAddr) {
-        *self.address.lock().expect("no test panics while holding it") = address;
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
-    }
-
-    /// A database known by this name alone, with two connections.
-    async fn database(&self) -> Database {
-        let name = self.clone();
-        let resolver = Resolver::new(move |_host, _port| {
-            name.asked.fetch_add(1, Ordering::Relaxed);
-            let address = *name.address.lock().expect("no test panics while holding it");
-            async move { Ok(vec![address]) }
-        });
-        let pool = PoolConfig::default().min_size(2).max_size(2).acquire_timeout(LIMIT);
-        Database::builder()
-            .primary("postgresql://postgres@primary.example/postgres")
-            .backend(Arc::new(Postgres::default().resolver(resolver)))
-            .pool(pool)
-            .connect()
-            .await
-            .expect("connect")
-    }
+/// A database known by a name alone, with two connections.
+async fn small(name: &Name) -> Database {
+    let pool = PoolConfig::default().min_size(2).max_size(2).acquire_timeout(LIMIT);
+    name.database().pool(pool).connect().await.expect("connect")
 }
 
 /// Reads by more than there are connections; how many of them saw the old state.
@@ -73,7 +37,7 @@ async fn a_primarys_lanes_do_not_open_at_a_standby_its_name_leads_to() {
     standby.pause_replay().await.expect("paused");
     primary.sql(NEWER).await.expect("newer");
     let name = Name::of(primary.address());
-    let db = name.database().await;
+    let db = small(&name).await;
     name.leads_to(standby.address());
     let asked = name.asked();
     let mut seen = 0;
@@ -102,7 +66,7 @@ async fn lanes_leave_the_server_that_the_connections_have_left() {
     old.sql(ITEMS).await.expect("items");
     cluster.caught_up().await.expect("caught up");
     let name = Name::of(old.address());
-    let db = name.database().await;
+    let db = small(&name).await;
     until("reads share", async || {
         stale(&db).await;
         lanes(&db).reads > 100

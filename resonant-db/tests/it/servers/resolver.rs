@@ -1,17 +1,56 @@
 //! A name that moves: the database behind it is found again without a change of settings.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use resonant_db::backend::postgres::{Names, Postgres, Resolver};
-use resonant_db::{Database, PoolConfig, params};
+use resonant_db::{Database, DatabaseBuilder, PoolConfig, params};
 use resonant_testkit::{PgNode, PostgresCluster};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::until;
+
+/// A name that leads where it is told to, and counts who asks.
+#[derive(Clone)]
+pub(super) struct Name {
+    address: Arc<Mutex<SocketAddr>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Name {
+    pub(super) fn of(address: SocketAddr) -> Self {
+        Self { address: Arc::new(Mutex::new(address)), asked: Arc::default() }
+    }
+
+    pub(super) fn leads_to(&self, address: SocketAddr) {
+        *self.address.lock().expect("no test panics while holding it") = address;
+    }
+
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// All the settings are this one name, as managed services give it out.
+    pub(super) fn database(&self) -> DatabaseBuilder {
+        let name = self.clone();
+        let resolver = Resolver::new(move |host, _port| {
+            name.asked.fetch_add(1, Ordering::Relaxed);
+            let address = *name.address.lock().expect("no test panics while holding it");
+            async move {
+                assert_eq!(host, "primary.example");
+                Ok(vec![address])
+            }
+        });
+        Database::builder()
+            .primary("postgresql://postgres@primary.example/postgres")
+            .backend(Arc::new(Postgres::default().resolver(resolver)))
+            .pool(PoolConfig::default().min_size(2).max_size(4))
+    }
+}
 
 #[tokio::test]
 async fn a_name_that_moves_to_the_new_primary_is_followed() {
@@ -20,25 +59,8 @@ async fn a_name_that_moves_to_the_new_primary_is_followed() {
         let nodes = cluster.nodes().to_vec();
         nodes[0].sql("CREATE TABLE t (n bigint)").await.expect("create");
         cluster.caught_up().await.expect("caught up");
-        let name = Arc::new(Mutex::new(nodes[0].address()));
-        let resolver = {
-            let name = Arc::clone(&name);
-            Resolver::new(move |host, _port| {
-                let address: SocketAddr = *name.lock().expect("no test panics while holding it");
-                async move {
-                    assert_eq!(host, "primary.example");
-                    Ok(vec![address])
-                }
-            })
-        };
-        // All the settings are one name, as managed services give it out.
-        let db = Database::builder()
-            .primary("postgresql://postgres@primary.example/postgres")
-            .backend(Arc::new(Postgres::default().resolver(resolver)))
-            .pool(PoolConfig::default().min_size(2).max_size(4))
-            .connect()
-            .await
-            .expect("connect");
+        let name = Name::of(nodes[0].address());
+        let db = name.database().connect().await.expect("connect");
         let insert = "INSERT INTO t VALUES (1)";
         db.write().execute(insert, params![]).await.expect("a write");
         if old_lives_on {
@@ -47,7 +69,7 @@ async fn a_name_that_moves_to_the_new_primary_is_followed() {
             nodes[0].kill().await.expect("killed");
         }
         nodes[1].promote().await.expect("promoted");
-        *name.lock().expect("no test panics while holding it") = nodes[1].address();
+        name.leads_to(nodes[1].address());
         let moved = Instant::now();
         until("a write is taken", async || db.write().execute(insert, params![]).await.is_ok())
             .await;
@@ -144,21 +166,8 @@ async fn a_name_that_leaves_a_hanging_primary_is_followed_at_once() {
 async fn a_long_statement_is_let_finish_where_the_name_still_leads_or_somebody_answers() {
     let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
     let nodes = cluster.nodes().to_vec();
-    let name = Arc::new(Mutex::new(nodes[0].address()));
-    let resolver = {
-        let name = Arc::clone(&name);
-        Resolver::new(move |_host, _port| {
-            let address: SocketAddr = *name.lock().expect("no test panics while holding it");
-            async move { Ok(vec![address]) }
-        })
-    };
-    let db = Database::builder()
-        .primary("postgresql://postgres@primary.example/postgres")
-        .backend(Arc::new(Postgres::default().resolver(resolver)))
-        .pool(PoolConfig::default().min_size(2).max_size(4))
-        .connect()
-        .await
-        .expect("connect");
+    let name = Name::of(nodes[0].address());
+    let db = name.database().connect().await.expect("connect");
     let long = "SELECT inet_server_port() FROM pg_sleep(2.2)";
     let at = async || db.write().query_one_as::<i64>(long, params![]).await;
     let port = i64::from(nodes[0].port());
@@ -166,12 +175,12 @@ async fn a_long_statement_is_let_finish_where_the_name_still_leads_or_somebody_a
     // The name moves on while both run; the server is not gone for that.
     let moves = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        *name.lock().expect("no test panics while holding it") = nodes[1].address();
+        name.leads_to(nodes[1].address());
     };
     let (one, other, ()) = futures::join!(at(), at(), moves);
     assert_eq!((one.expect("it answers"), other.expect("it answers")), (port, port));
     // It hangs where the name leads, which a long statement looks like: nothing is given up before its limit.
-    *name.lock().expect("no test panics while holding it") = nodes[0].address();
+    name.leads_to(nodes[0].address());
     let hangs = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         nodes[0].freeze().expect("frozen");
