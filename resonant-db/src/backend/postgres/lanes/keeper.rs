@@ -42,8 +42,16 @@ pub(super) async fn keep(inner: Arc<Inner>) {
         used: None,
         epoch: inner.epoch.load(Ordering::Acquire),
     };
+    inner.asleep.store(false, Ordering::SeqCst);
     while !inner.is_closed() {
         let pace = keeper.look(&inner);
+        if pace.is_none() {
+            inner.asleep.store(true, Ordering::SeqCst);
+            if inner.wanted.load(Ordering::SeqCst) && !inner.is_off() {
+                inner.asleep.store(false, Ordering::SeqCst);
+                continue;
+            }
+        }
         let done = {
             let nudged = pin!(inner.nudge.notified());
             let ended = pin!(ended(&mut keeper.tasks));
@@ -52,6 +60,7 @@ pub(super) async fn keep(inner: Arc<Inner>) {
                 _ => None,
             }
         };
+        inner.asleep.store(false, Ordering::SeqCst);
         if let Some(done) = done {
             keeper.take(&inner, done);
         }

@@ -67,6 +67,8 @@ struct Inner {
     doubts: Mutex<Vec<Arc<Known>>>,
     /// Somebody would have used a lane since the keeper last looked.
     wanted: AtomicBool,
+    /// The keeper looks again only when it is told to.
+    asleep: AtomicBool,
     closed: AtomicBool,
     /// There are to be none for the time being.
     off: AtomicBool,
@@ -92,6 +94,7 @@ impl PostgresLanes {
             lanes: RwLock::new(Arc::new([])),
             doubts: Mutex::default(),
             wanted: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             off: AtomicBool::new(false),
             primary: AtomicBool::new(false),
@@ -156,7 +159,9 @@ impl Sharing for PostgresLanes {
         let place = if known.is_trusted() { inner.place(role, Instant::now()) } else { None };
         let Some(place) = place else {
             inner.primary.store(role == Role::Primary, Ordering::Release);
-            if !inner.wanted.swap(true, Ordering::AcqRel) || !self.is_kept() {
+            // A read that was under way when the lanes went may have wanted one while nobody looked.
+            let first = !inner.wanted.swap(true, Ordering::SeqCst);
+            if first || inner.asleep.load(Ordering::SeqCst) || !self.is_kept() {
                 self.nudge();
             }
             return None;
