@@ -33,7 +33,8 @@
 //!
 //! All seven are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their
 //! connections, `sqlite` adds the embedded durable engine to the database and the queue, `sharding` adds `ShardedDatabase`
-//! with its SQL router, `axum` the routes of the health checker, `http` the HTTP API and the status page (`http`).
+//! with its SQL router, `axum` the routes of the health checker, `http` the HTTP API and the status page,
+//! `kubernetes` Deployments as targets of the scaler.
 //!
 //! [`join`] holds the plain values the primitives exchange.
 

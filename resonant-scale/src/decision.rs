@@ -59,6 +59,15 @@ impl Decision {
         self.conditions.iter().find(|condition| condition.kind == kind)
     }
 
+    /// Takes back what would take away.
+    pub(crate) fn forbid_scale_in(&mut self) {
+        if self.direction() == Direction::Down {
+            self.to = self.from;
+            self.reason = Reason::ScaleInForbidden;
+            self.set(ConditionKind::ScalingLimited, true, Reason::ScaleInForbidden);
+        }
+    }
+
     pub(crate) fn set(&mut self, kind: ConditionKind, holds: bool, reason: Reason) {
         let condition = Condition { kind, holds, reason };
         match self.conditions.iter_mut().find(|known| known.kind == kind) {

@@ -39,7 +39,8 @@
 //!
 //! A metric comes from a closure ([`ScalerBuilder::measure`]), from the recorder of this process
 //! ([`source::PrometheusText`]), from a Prometheus server (`source::PrometheusQuery`, feature `prometheus`), or from a
-//! [`MetricSource`] of yours. What is scaled is a [`WorkerPool`] in this process or a [`ScaleTarget`] of yours.
+//! [`MetricSource`] of yours. What is scaled is a [`WorkerPool`] in this process, a Deployment or StatefulSet (`Kubernetes`,
+//! feature `kubernetes`), or a [`ScaleTarget`] of yours.
 //!
 //! # What it does not do
 //!
@@ -64,6 +65,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
+//! | `kubernetes` | no | `Kubernetes`: Deployments and StatefulSets by their scale subresource, over kube |
 //! | `prometheus` | no | `source::PrometheusQuery`, over hyper |
 //! | `testing` | no | `testing`: doubles of a target and a metric |
 
@@ -95,5 +97,7 @@ pub use self::scaler::{
     ScalerBuilder, ScalerConfig, ScalerStatus,
 };
 pub use self::source::MetricSource;
+#[cfg(feature = "kubernetes")]
+pub use self::target::{Kubernetes, KubernetesBuilder};
 pub use self::target::{ScaleTarget, TargetState, WorkerPool};
 pub use self::tracking::{TargetTracking, TrackingConfig};

@@ -99,10 +99,8 @@ impl Hpa {
         } else {
             self.by_metrics(&mut decision, observed, now);
         }
-        if observed.forbid_scale_in && decision.to < current {
-            decision.to = current;
-            decision.reason = Reason::ScaleInForbidden;
-            decision.set(ConditionKind::ScalingLimited, true, Reason::ScaleInForbidden);
+        if observed.forbid_scale_in {
+            decision.forbid_scale_in();
         }
         decision
     }

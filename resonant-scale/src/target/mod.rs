@@ -1,5 +1,7 @@
 //! What is scaled.
 
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod pool;
 
 use std::fmt;
@@ -9,6 +11,8 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::hpa::{Instance, Scale};
 
+#[cfg(feature = "kubernetes")]
+pub use self::kubernetes::{Kubernetes, KubernetesBuilder};
 pub use self::pool::WorkerPool;
 
 /// Something with a number of replicas.

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod guide;
+mod kubernetes;
 mod manual;
 mod pool;
 mod query;
