@@ -28,7 +28,7 @@
 )]
 #![cfg_attr(
     feature = "scale",
-    doc = "| [`scale`] | `scale` | `resonant-scale` | `Scaler`, `WorkerPool` |"
+    doc = "| [`scale`] | `scale` | `resonant-scale` | `Autoscaler`, `WorkerPool` |"
 )]
 //!
 //! All seven are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their

@@ -1,4 +1,4 @@
-//! Scaler: workers of a queue come with its depth and go with it, and a page shows them.
+//! Autoscaler: workers of a queue come with its depth and go with it, and a page shows them.
 //!
 //! `cargo run --example scaling`, or with `-- --stay` to keep it going and watch it in a browser.
 
@@ -11,7 +11,8 @@ use axum::Router;
 use resonant_health::{Check, HealthChecker};
 use resonant_queue::{Delivery, Memory, PartitionedQueue, SequenceCheck, Worker};
 use resonant_scale::{
-    Behavior, HpaConfig, MetricSpec, ScaleTarget, Scaler, ScalingPolicy, ScalingRules, WorkerPool,
+    Autoscaler, Behavior, HpaConfig, MetricSpec, ScaleTarget, ScalingPolicy, ScalingRules,
+    WorkerPool,
 };
 use resonant_sdk::http::{Api, rows};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,10 @@ fn workers(tasks: &Tasks, check: &Arc<SequenceCheck>) -> WorkerPool<Worker> {
 }
 
 /// Ten tasks to a worker, as in the guide, only in a hurry.
-fn scaler(tasks: &Tasks, workers: &WorkerPool<Worker>) -> Result<Scaler, resonant_scale::Error> {
+fn scaler(
+    tasks: &Tasks,
+    workers: &WorkerPool<Worker>,
+) -> Result<Autoscaler, resonant_scale::Error> {
     let moment = Duration::from_millis(500);
     let policy = HpaConfig::new(1, 8)
         .metric(MetricSpec::external_average("queue_depth", 10.0))
@@ -111,7 +115,7 @@ fn scaler(tasks: &Tasks, workers: &WorkerPool<Worker>) -> Result<Scaler, resonan
             scale_down: ScalingRules::new(moment, [ScalingPolicy::percent(50, moment)]),
         });
     let tasks = tasks.clone();
-    Scaler::builder("session-workers")
+    Autoscaler::builder("session-workers")
         .policy(policy)
         .measure("queue_depth", move || {
             let tasks = tasks.clone();
@@ -124,7 +128,7 @@ fn scaler(tasks: &Tasks, workers: &WorkerPool<Worker>) -> Result<Scaler, resonan
 
 fn page(
     tasks: &Tasks,
-    scaler: &Scaler,
+    scaler: &Autoscaler,
     health: HealthChecker,
 ) -> Result<Router, resonant_scale::Error> {
     let tasks = tasks.clone();

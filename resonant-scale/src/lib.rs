@@ -4,14 +4,14 @@
 //! # Quick start
 //!
 //! ```
-//! use resonant_scale::{HpaConfig, MetricSpec, Scaler, WorkerPool};
+//! use resonant_scale::{HpaConfig, MetricSpec, Autoscaler, WorkerPool};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let workers = WorkerPool::new(
 //!     async || Ok::<_, std::io::Error>("a worker"),              // starts one
 //!     async |_worker| Ok::<_, std::io::Error>(()),               // lets one finish
 //! );
-//! let scaler = Scaler::builder("workers")
+//! let scaler = Autoscaler::builder("workers")
 //!     .policy(HpaConfig::new(2, 50).metric(MetricSpec::external_average("queue_depth", 10.0)))
 //!     .measure("queue_depth", async || Ok::<_, std::io::Error>(42.0))
 //!     .target(workers.clone())
@@ -37,7 +37,7 @@
 //!
 //! # Sources and targets
 //!
-//! A metric comes from a closure ([`ScalerBuilder::measure`]), from the recorder of this process
+//! A metric comes from a closure ([`AutoscalerBuilder::measure`]), from the recorder of this process
 //! ([`source::PrometheusText`]), from a Prometheus server (`source::PrometheusQuery`, feature `prometheus`), or from a
 //! [`MetricSource`] of yours. What is scaled is a [`WorkerPool`] in this process, a Deployment or StatefulSet (`Kubernetes`,
 //! feature `kubernetes`), or a [`ScaleTarget`] of yours.
@@ -50,7 +50,7 @@
 //! # Guarantees
 //!
 //! - **The same numbers as Kubernetes** from the same inputs, floating point included.
-//! - **Nothing is taken away for want of data**, nor while [a failover](ScalerBuilder::forbid_scale_in_while) is under way.
+//! - **Nothing is taken away for want of data**, nor while [a failover](AutoscalerBuilder::forbid_scale_in_while) is under way.
 //! - **A restart makes no jump**: what runs counts as recommended.
 //! - **A person's change counts**: it is held to the bounds, remembered by the rates, and can be
 //!   [held](ScaleRequest::hold_for) against the loop.
@@ -58,8 +58,8 @@
 //!
 //! # Cancellation
 //!
-//! A dropped [`Scaler::evaluate`] or [`Scaler::scale`] may have changed the target. The next round reads it, and counts the
-//! change if it was made. When the last [`Scaler`] is dropped its loop ends; the target stays as it is.
+//! A dropped [`Autoscaler::evaluate`] or [`Autoscaler::scale`] may have changed the target. The next round reads it, and counts the
+//! change if it was made. When the last [`Autoscaler`] is dropped its loop ends; the target stays as it is.
 //!
 //! # Features
 //!
@@ -93,8 +93,8 @@ pub use self::hpa::{
 };
 pub use self::policy::Policy;
 pub use self::scaler::{
-    Change, Cooldowns, LastChange, Plan, Recommendation, Replicas, ScaleRequest, Scaler,
-    ScalerBuilder, ScalerConfig, ScalerStatus,
+    Autoscaler, AutoscalerBuilder, AutoscalerConfig, AutoscalerStatus, Change, Cooldowns,
+    LastChange, Plan, Recommendation, Replicas, ScaleRequest,
 };
 pub use self::source::MetricSource;
 #[cfg(feature = "kubernetes")]

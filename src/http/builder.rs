@@ -9,7 +9,7 @@ use axum::Router;
 use resonant_common::error::BoxError;
 use resonant_common::join::Topology;
 use resonant_health::HealthChecker;
-use resonant_scale::{Error, ErrorKind, Result, Scaler};
+use resonant_scale::{Autoscaler, Error, ErrorKind, Result};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -87,7 +87,7 @@ pub struct ApiBuilder {
     open: bool,
     wrong: Option<Error>,
     health: Option<HealthChecker>,
-    scalers: Vec<Scaler>,
+    scalers: Vec<Autoscaler>,
     metrics: Option<Render>,
     private_metrics: bool,
     tables: Vec<Table>,
@@ -148,7 +148,7 @@ impl ApiBuilder {
     }
 
     /// A scaler that is shown and may be scaled by hand. Several may be given.
-    pub fn scaler(mut self, scaler: Scaler) -> Self {
+    pub fn scaler(mut self, scaler: Autoscaler) -> Self {
         self.scalers.push(scaler);
         self
     }
@@ -247,7 +247,7 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) open: bool,
     pub(super) health: Option<HealthChecker>,
-    pub(super) scalers: Vec<Scaler>,
+    pub(super) scalers: Vec<Autoscaler>,
     pub(super) metrics: Option<Render>,
     pub(super) private_metrics: bool,
     pub(super) overview: Overview,

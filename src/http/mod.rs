@@ -4,12 +4,12 @@
 //! use axum::Router;
 //! use resonant_sdk::health::HealthChecker;
 //! use resonant_sdk::http::{Api, rows};
-//! use resonant_sdk::scale::{Scaler, WorkerPool, guide};
+//! use resonant_sdk::scale::{Autoscaler, WorkerPool, guide};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let workers = WorkerPool::new(async || Ok::<_, std::io::Error>(()), async |()| Ok::<_, std::io::Error>(()));
 //! let health = HealthChecker::new().check("database", async || Ok::<_, std::io::Error>(()));
-//! let scaler = Scaler::builder("session-workers")
+//! let scaler = Autoscaler::builder("session-workers")
 //!     .policy(guide::workers())
 //!     .measure("queue_depth", async || Ok::<_, std::io::Error>(12.0))
 //!     .target(workers)

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use resonant_common::error::BoxError;
 use resonant_common::wall;
 use resonant_health::{HealthChecker, Status};
-use resonant_scale::{LastChange, Scaler, ScalerStatus};
+use resonant_scale::{Autoscaler, AutoscalerStatus, LastChange};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -113,7 +113,7 @@ struct Full {
 #[derive(Serialize)]
 struct Scaling {
     #[serde(flatten)]
-    status: ScalerStatus,
+    status: AutoscalerStatus,
     history: Vec<LastChange>,
 }
 
@@ -130,7 +130,11 @@ impl Overview {
         Self { service, tables, read: tokio::sync::Mutex::default() }
     }
 
-    pub(super) async fn full(&self, health: Option<&HealthChecker>, scalers: &[Scaler]) -> String {
+    pub(super) async fn full(
+        &self,
+        health: Option<&HealthChecker>,
+        scalers: &[Autoscaler],
+    ) -> String {
         let report = health.map(HealthChecker::snapshot);
         let scaling = scalers.iter().map(|scaler| {
             let mut history = scaler.history();
@@ -151,7 +155,7 @@ impl Overview {
         serde_json::to_string(&full).unwrap_or_default()
     }
 
-    pub(super) fn brief(&self, health: Option<&HealthChecker>, scalers: &[Scaler]) -> String {
+    pub(super) fn brief(&self, health: Option<&HealthChecker>, scalers: &[Autoscaler]) -> String {
         let report = health.map(HealthChecker::snapshot);
         let table = |table: &Table| serde_json::json!({ "id": table.id, "title": table.title });
         let brief = Brief {

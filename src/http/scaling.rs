@@ -7,7 +7,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use resonant_scale::{Error, ErrorKind, ScaleRequest, Scaler};
+use resonant_scale::{Autoscaler, Error, ErrorKind, ScaleRequest};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -46,7 +46,7 @@ pub(super) async fn status(shared: Arc<Shared>, request: Request) -> Answer {
         None | Some("") => None,
         Some(query) => Some(target_of(query)?),
     };
-    let scalers: Vec<&Scaler> = match &named {
+    let scalers: Vec<&Autoscaler> = match &named {
         None => shared.scalers.iter().collect(),
         Some(name) => vec![find(&shared.scalers, Some(name))?],
     };
@@ -103,7 +103,7 @@ pub(super) async fn scale(shared: Arc<Shared>, request: Request) -> Answer {
 /// Does it in a task of the API's own, so that a client that goes away leaves no change half told.
 async fn carry_out(
     shared: &Arc<Shared>,
-    scaler: Scaler,
+    scaler: Autoscaler,
     asked: ScaleRequest,
     key: Option<[u8; 32]>,
 ) -> Answer {
@@ -216,7 +216,7 @@ fn request_of(wanted: &Wanted) -> Result<ScaleRequest, Problem> {
     Ok(request)
 }
 
-fn find<'a>(scalers: &'a [Scaler], name: Option<&str>) -> Result<&'a Scaler, Problem> {
+fn find<'a>(scalers: &'a [Autoscaler], name: Option<&str>) -> Result<&'a Autoscaler, Problem> {
     match (name, scalers) {
         (None, [only]) => Ok(only),
         (None, []) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use resonant_queue::{Delivery, Memory, PartitionedQueue, SequenceCheck, Worker};
 use resonant_scale::{
-    Behavior, HpaConfig, MetricSpec, ScaleTarget, Scaler, ScalingPolicy, ScalingRules, WorkerPool,
+    Autoscaler, Behavior, HpaConfig, MetricSpec, ScaleTarget, ScalingPolicy, ScalingRules,
+    WorkerPool,
 };
 use tokio::time::sleep;
 
@@ -98,7 +99,7 @@ async fn depth_brings_workers_and_its_end_sends_them_away() {
             scale_up: ScalingRules::new(Duration::ZERO, [ScalingPolicy::pods(4, moment)]),
             scale_down: ScalingRules::new(Duration::ZERO, [ScalingPolicy::percent(100, moment)]),
         });
-    let scaler = Scaler::builder("scaled-workers")
+    let scaler = Autoscaler::builder("scaled-workers")
         .policy(policy)
         .measure("queue_depth", {
             let queue = queue.clone();

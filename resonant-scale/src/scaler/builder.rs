@@ -10,16 +10,16 @@ use resonant_common::error::BoxError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{Core, Scaler};
+use super::{Autoscaler, Core};
 use crate::error::{Result, config};
 use crate::policy::Policy;
 use crate::source::{FromFn, MetricSource};
 use crate::target::ScaleTarget;
 
-/// Settings of a [`Scaler`].
+/// Settings of a [`Autoscaler`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ScalerConfig {
+pub struct AutoscalerConfig {
     /// How often it decides. Default 15 s, as Kubernetes does.
     #[serde(with = "resonant_common::duration")]
     pub interval: Duration,
@@ -39,7 +39,7 @@ pub struct ScalerConfig {
     pub history: usize,
 }
 
-impl Default for ScalerConfig {
+impl Default for AutoscalerConfig {
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(15),
@@ -52,7 +52,7 @@ impl Default for ScalerConfig {
     }
 }
 
-impl ScalerConfig {
+impl AutoscalerConfig {
     /// Whether the settings can be used.
     ///
     /// # Errors
@@ -76,11 +76,11 @@ impl ScalerConfig {
     }
 }
 
-/// Gathers what a [`Scaler`] needs.
+/// Gathers what a [`Autoscaler`] needs.
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct ScalerBuilder {
+pub struct AutoscalerBuilder {
     name: String,
-    config: ScalerConfig,
+    config: AutoscalerConfig,
     policy: Option<Policy>,
     target: Option<Arc<dyn ScaleTarget>>,
     sources: HashMap<String, Arc<dyn MetricSource>>,
@@ -90,11 +90,11 @@ pub struct ScalerBuilder {
 /// Says whether nothing may be taken away now.
 pub(super) type Forbidden = Box<dyn Fn() -> bool + Send + Sync>;
 
-impl ScalerBuilder {
+impl AutoscalerBuilder {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            config: ScalerConfig::default(),
+            config: AutoscalerConfig::default(),
             policy: None,
             target: None,
             sources: HashMap::new(),
@@ -103,7 +103,7 @@ impl ScalerBuilder {
     }
 
     /// Settings other than the defaults.
-    pub fn config(mut self, config: ScalerConfig) -> Self {
+    pub fn config(mut self, config: AutoscalerConfig) -> Self {
         self.config = config;
         self
     }
@@ -156,13 +156,13 @@ impl ScalerBuilder {
         self.forbid_scale_in_while(move || *signal.borrow())
     }
 
-    /// Puts it together. [`Scaler::start`] sets it going.
+    /// Puts it together. [`Autoscaler::start`] sets it going.
     ///
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) for settings that break a rule, a missing policy or target, and a metric without a
     /// source.
-    pub fn build(self) -> Result<Scaler> {
+    pub fn build(self) -> Result<Autoscaler> {
         let refuse = |message: String| Err(config("build", message));
         self.config.validate()?;
         if self.name.is_empty() || self.name.len() > 128 || self.name.chars().any(char::is_control)
@@ -184,12 +184,12 @@ impl ScalerBuilder {
             ));
         }
         let core = Core::new(self.name, self.config, policy, target, self.sources, self.forbidden)?;
-        Ok(Scaler::of(core))
+        Ok(Autoscaler::of(core))
     }
 }
 
-impl fmt::Debug for ScalerBuilder {
+impl fmt::Debug for AutoscalerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScalerBuilder").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("AutoscalerBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }

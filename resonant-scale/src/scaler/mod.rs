@@ -24,16 +24,16 @@ use crate::policy::Policy;
 use crate::source::MetricSource;
 use crate::target::ScaleTarget;
 
-pub use self::builder::{ScalerBuilder, ScalerConfig};
+pub use self::builder::{AutoscalerBuilder, AutoscalerConfig};
 pub use self::manual::{Change, Plan, ScaleRequest};
-pub use self::status::{Cooldowns, LastChange, Recommendation, Replicas, ScalerStatus};
+pub use self::status::{AutoscalerStatus, Cooldowns, LastChange, Recommendation, Replicas};
 
 /// Keeps a target as large as its metrics ask.
 ///
 /// Clones are the same scaler. It works while [`started`](Self::start), and without: [`evaluate`](Self::evaluate) does one
 /// round. When the last clone is dropped, the loop ends.
 #[derive(Clone)]
-pub struct Scaler {
+pub struct Autoscaler {
     handle: Arc<Handle>,
 }
 
@@ -50,7 +50,7 @@ struct Running {
 /// Everything but the loop.
 struct Core {
     name: String,
-    config: ScalerConfig,
+    config: AutoscalerConfig,
     policy: Policy,
     target: Arc<dyn ScaleTarget>,
     sources: HashMap<String, Arc<dyn MetricSource>>,
@@ -64,7 +64,7 @@ struct Core {
 impl Core {
     fn new(
         name: String,
-        config: ScalerConfig,
+        config: AutoscalerConfig,
         policy: Policy,
         target: Arc<dyn ScaleTarget>,
         sources: HashMap<String, Arc<dyn MetricSource>>,
@@ -86,10 +86,10 @@ impl Core {
     }
 }
 
-impl Scaler {
+impl Autoscaler {
     /// Gathers what a scaler needs. The name is that of the target: it stands in the status and on metrics.
-    pub fn builder(name: impl Into<String>) -> ScalerBuilder {
-        ScalerBuilder::new(name.into())
+    pub fn builder(name: impl Into<String>) -> AutoscalerBuilder {
+        AutoscalerBuilder::new(name.into())
     }
 
     fn of(core: Core) -> Self {
@@ -178,7 +178,7 @@ impl Scaler {
     }
 
     /// What is known, for people and machines.
-    pub fn status(&self) -> ScalerStatus {
+    pub fn status(&self) -> AutoscalerStatus {
         self.handle.core.status(Instant::now())
     }
 
@@ -203,10 +203,13 @@ impl Drop for Handle {
     }
 }
 
-impl fmt::Debug for Scaler {
+impl fmt::Debug for Autoscaler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Core { name, target, .. } = &*self.handle.core;
-        f.debug_struct("Scaler").field("name", name).field("target", target).finish_non_exhaustive()
+        f.debug_struct("Autoscaler")
+            .field("name", name)
+            .field("target", target)
+            .finish_non_exhaustive()
     }
 }
 

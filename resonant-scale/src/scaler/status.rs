@@ -10,7 +10,7 @@ use crate::decision::{Condition, MetricState, Reason};
 /// All that is known of a scaler. Durations are seconds, times RFC 3339.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct ScalerStatus {
+pub struct AutoscalerStatus {
     /// The scaler's name.
     pub target: String,
     /// Rises with every change; a request may name it, to be refused if somebody was faster.
@@ -107,14 +107,14 @@ impl LastChange {
 }
 
 impl Core {
-    pub(super) fn status(&self, now: Instant) -> ScalerStatus {
+    pub(super) fn status(&self, now: Instant) -> AutoscalerStatus {
         let scale_in_forbidden = self.scale_in_forbidden();
         let (min, max) = self.policy.bounds();
         let state = self.state();
         let scale = state.seen.as_ref().map(|seen| seen.scale);
         let left = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
         let decided = state.decided.as_ref();
-        ScalerStatus {
+        AutoscalerStatus {
             target: self.name.clone(),
             generation: state.generation,
             replicas: Replicas {

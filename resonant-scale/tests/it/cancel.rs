@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use resonant_scale::testing::{FakeMetric, FakeTarget};
-use resonant_scale::{Result, ScaleRequest, ScaleTarget, Scaler, TargetState};
+use resonant_scale::{Autoscaler, Result, ScaleRequest, ScaleTarget, TargetState};
 use tokio::task::yield_now;
 
 use crate::scaler::eager;
@@ -31,8 +31,8 @@ impl ScaleTarget for Slow {
     }
 }
 
-fn scaler(target: &FakeTarget, metric: &FakeMetric) -> Scaler {
-    let builder = Scaler::builder("workers").policy(eager()).source("depth", metric.clone());
+fn scaler(target: &FakeTarget, metric: &FakeMetric) -> Autoscaler {
+    let builder = Autoscaler::builder("workers").policy(eager()).source("depth", metric.clone());
     builder.target(Slow(target.clone())).build().unwrap()
 }
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use resonant_scale::testing::FakeMetric;
-use resonant_scale::{ErrorKind, Kubernetes, Reason, ScaleTarget, Scaler};
+use resonant_scale::{Autoscaler, ErrorKind, Kubernetes, Reason, ScaleTarget};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -288,7 +288,7 @@ async fn a_scaler_scales_it() {
     let shared = cluster(2);
     let target = worker(&serve(&shared).await).await;
     let metric = FakeMetric::new(40.0);
-    let builder = Scaler::builder("worker").policy(eager()).source("depth", metric.clone());
+    let builder = Autoscaler::builder("worker").policy(eager()).source("depth", metric.clone());
     let scaler = builder.target(target).build().unwrap();
     assert_eq!(scaler.evaluate().await.to, 4);
     // The pods are not there yet: forty for two is still too much, and four are asked for already.

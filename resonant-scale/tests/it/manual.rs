@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use resonant_scale::testing::{FakeMetric, FakeTarget};
 use resonant_scale::{
-    Behavior, ErrorKind, Reason, ScaleRequest, Scaler, ScalerConfig, ScalingPolicy, ScalingRules,
+    Autoscaler, AutoscalerConfig, Behavior, ErrorKind, Reason, ScaleRequest, ScalingPolicy,
+    ScalingRules,
 };
 use tokio::time::sleep;
 
 use crate::scaler::{builder, eager, secs};
 
-fn scaler(replicas: u32) -> (Scaler, FakeTarget, FakeMetric) {
+fn scaler(replicas: u32) -> (Autoscaler, FakeTarget, FakeMetric) {
     let (target, metric) = (FakeTarget::new(replicas), FakeMetric::new(f64::from(replicas) * 10.0));
     (builder(&target, &metric).build().unwrap(), target, metric)
 }
@@ -84,7 +85,8 @@ async fn rates_count_people_and_people_keep_to_the_rates() {
     let up = ScalingRules::new(secs(0), [ScalingPolicy::pods(3, minute)]);
     let down = ScalingRules::new(secs(0), [ScalingPolicy::pods(2, minute)]);
     let policy = eager().behavior(Behavior { scale_up: up, scale_down: down });
-    let config = ScalerConfig { manual_cooldown: Duration::ZERO, ..ScalerConfig::default() };
+    let config =
+        AutoscalerConfig { manual_cooldown: Duration::ZERO, ..AutoscalerConfig::default() };
     let scaler = builder(&target, &metric).policy(policy).config(config).build().unwrap();
     let plan = scaler.scale(ScaleRequest::to(6)).await.unwrap();
     assert_eq!((plan.to, plan.limited_by), (6, None));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use resonant_scale::testing::{FakeMetric, FakeTarget};
 use resonant_scale::{
-    Behavior, Error, ErrorKind, HpaConfig, MetricSpec, Reason, Scaler, ScalerBuilder, ScalingRules,
-    TrackingConfig,
+    Autoscaler, AutoscalerBuilder, Behavior, Error, ErrorKind, HpaConfig, MetricSpec, Reason,
+    ScalingRules, TrackingConfig,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -24,8 +24,8 @@ pub(crate) fn eager() -> HpaConfig {
         .behavior(Behavior { scale_down: down, ..Behavior::default() })
 }
 
-pub(crate) fn builder(target: &FakeTarget, metric: &FakeMetric) -> ScalerBuilder {
-    Scaler::builder("workers")
+pub(crate) fn builder(target: &FakeTarget, metric: &FakeMetric) -> AutoscalerBuilder {
+    Autoscaler::builder("workers")
         .policy(eager())
         .source("depth", metric.clone())
         .target(target.clone())
@@ -88,7 +88,7 @@ async fn what_fails_changes_nothing_and_is_said() {
 #[tokio::test(start_paused = true)]
 async fn a_metric_or_target_that_hangs_is_given_up() {
     let target = FakeTarget::new(4);
-    let scaler = Scaler::builder("workers")
+    let scaler = Autoscaler::builder("workers")
         .policy(eager())
         .measure("depth", std::future::pending::<Result<f64, Error>>)
         .target(target.clone())
@@ -167,7 +167,7 @@ async fn the_status_is_plain_data() {
 #[tokio::test(start_paused = true)]
 async fn history_is_bounded() {
     let (target, metric) = (FakeTarget::new(2), FakeMetric::new(10.0));
-    let config = resonant_scale::ScalerConfig { history: 3, ..Default::default() };
+    let config = resonant_scale::AutoscalerConfig { history: 3, ..Default::default() };
     let scaler = builder(&target, &metric).config(config).build().unwrap();
     for round in 0..20 {
         metric.set(if round % 2 == 0 { 20.0 } else { 40.0 });
@@ -181,19 +181,24 @@ async fn history_is_bounded() {
 fn what_cannot_work_is_refused() {
     let (target, metric) = (FakeTarget::new(1), FakeMetric::new(1.0));
     let refused =
-        |builder: ScalerBuilder| builder.build().map(drop).unwrap_err().message().to_owned();
-    assert!(refused(Scaler::builder("x")).contains("policy"));
-    assert!(refused(Scaler::builder("x").policy(eager())).contains("target"));
-    let without = Scaler::builder("x").policy(eager()).target(target.clone());
+        |builder: AutoscalerBuilder| builder.build().map(drop).unwrap_err().message().to_owned();
+    assert!(refused(Autoscaler::builder("x")).contains("policy"));
+    assert!(refused(Autoscaler::builder("x").policy(eager())).contains("target"));
+    let without = Autoscaler::builder("x").policy(eager()).target(target.clone());
     assert!(refused(without).contains("\"depth\" of the policy has no source"));
     let other = builder(&target, &metric).source("deepness", metric.clone());
     assert!(refused(other).contains("no metric \"deepness\""));
     assert!(refused(builder(&target, &metric).interval(Duration::ZERO)).contains("interval"));
-    assert!(refused(Scaler::builder("").policy(eager()).target(target.clone())).contains("name"));
+    assert!(
+        refused(Autoscaler::builder("").policy(eager()).target(target.clone())).contains("name")
+    );
     let bad = TrackingConfig { target_value: -1.0, ..TrackingConfig::default() };
     assert!(
         refused(
-            Scaler::builder("x").policy(bad).target(target.clone()).source("cpu", metric.clone())
+            Autoscaler::builder("x")
+                .policy(bad)
+                .target(target.clone())
+                .source("cpu", metric.clone())
         )
         .contains("target_value")
     );
@@ -208,7 +213,7 @@ async fn it_compiles_where_users_put_it() {
     let task = tokio::spawn({
         let target = target.clone();
         async move {
-            let scaler = Scaler::builder("spawned")
+            let scaler = Autoscaler::builder("spawned")
                 .policy(eager())
                 .measure("depth", move || {
                     let depth = Arc::clone(&depth);

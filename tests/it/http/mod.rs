@@ -12,7 +12,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use resonant_health::HealthChecker;
 use resonant_scale::testing::{FakeMetric, FakeTarget};
-use resonant_scale::{Behavior, HpaConfig, MetricSpec, Scaler, ScalingRules};
+use resonant_scale::{Autoscaler, Behavior, HpaConfig, MetricSpec, ScalingRules};
 use resonant_sdk::http::{Api, ApiBuilder, ApiConfig};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ pub(crate) const TOKEN: &str = "a long secret of ada's";
 /// A service with one scaler of 4 workers, between 1 and 20.
 pub(crate) struct Service {
     pub(crate) app: Router,
-    pub(crate) scaler: Scaler,
+    pub(crate) scaler: Autoscaler,
     pub(crate) target: FakeTarget,
     pub(crate) failover: watch::Sender<bool>,
 }
@@ -38,7 +38,7 @@ pub(crate) fn generous() -> ApiConfig {
     }
 }
 
-pub(crate) fn scaler(name: &str) -> (Scaler, FakeTarget, watch::Sender<bool>) {
+pub(crate) fn scaler(name: &str) -> (Autoscaler, FakeTarget, watch::Sender<bool>) {
     let target = FakeTarget::new(4);
     let (failover, signal) = watch::channel(false);
     let down =
@@ -46,7 +46,7 @@ pub(crate) fn scaler(name: &str) -> (Scaler, FakeTarget, watch::Sender<bool>) {
     let policy = HpaConfig::new(1, 20)
         .metric(MetricSpec::external_average("queue_depth", 10.0))
         .behavior(Behavior { scale_down: down, ..Behavior::default() });
-    let scaler = Scaler::builder(name)
+    let scaler = Autoscaler::builder(name)
         .policy(policy)
         .source("queue_depth", FakeMetric::new(40.0))
         .forbid_scale_in_on(signal)

@@ -20,7 +20,7 @@ use resonant_queue::{
     Delivery, HandlerError, Memory, PartitionedQueue, RetryConfig, SequenceCheck,
 };
 use resonant_scale::testing::{FakeMetric, FakeTarget};
-use resonant_scale::{Scaler, guide};
+use resonant_scale::{Autoscaler, guide};
 use resonant_sdk::telemetry::prometheus::Prometheus;
 use resonant_sdk::telemetry::{Requests, count_requests};
 use tower::ServiceExt;
@@ -97,7 +97,7 @@ struct Stage {
     health: HealthChecker,
     flag: resonant_health::Flag,
     app: Router,
-    scaler: Scaler,
+    scaler: Autoscaler,
     load: FakeMetric,
     workers: FakeTarget,
 }
@@ -148,7 +148,7 @@ impl Stage {
             .route("/broken/{id}", get(async || StatusCode::SERVICE_UNAVAILABLE))
             .layer(middleware::from_fn_with_state(Requests::new(), count_requests));
         let (load, workers) = (FakeMetric::new(40.0), FakeTarget::new(2));
-        let scaler = Scaler::builder("session-workers")
+        let scaler = Autoscaler::builder("session-workers")
             .policy(guide::workers())
             .source("queue_depth", load.clone())
             .target(workers.clone())

@@ -14,7 +14,7 @@ use axum::middleware::{self, Next};
 use resonant_common::join::{Node, Severity, Topology};
 use resonant_health::{Check, HealthChecker};
 use resonant_scale::testing::{FakeMetric, FakeTarget};
-use resonant_scale::{ScaleRequest, Scaler, guide};
+use resonant_scale::{Autoscaler, ScaleRequest, guide};
 use resonant_sdk::http::{Api, rows};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -72,7 +72,7 @@ async fn busy(depth: Arc<Mutex<u64>>) -> Api {
         )
         .with(Check::new("queue", async || Ok::<_, std::io::Error>(())));
     health.run_all().await;
-    let scaler = Scaler::builder("session-workers")
+    let scaler = Autoscaler::builder("session-workers")
         .policy(guide::workers())
         .source("queue_depth", FakeMetric::new(93.0))
         .target(FakeTarget::new(4))
