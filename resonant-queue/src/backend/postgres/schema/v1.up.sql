@@ -68,7 +68,7 @@ CREATE TABLE resonant_queue.messages (
 CREATE TABLE resonant_queue.keys (
     partition int    NOT NULL,
     key       text   NOT NULL,
-    sequence  bigint NOT NULL,                   -- of the key's last message: a new row takes the place of the old one
+    sequence  bigint NOT NULL,                   -- of the key's last message; the highest is looked for, as above
     PRIMARY KEY (partition, key, sequence)
 ) WITH (autovacuum_vacuum_scale_factor = 0.2, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
@@ -232,47 +232,46 @@ END $$;
 -- Stores messages at the end of their partitions, and returns their sequences in the order given.
 CREATE FUNCTION resonant_queue.append(p_parts int[], p_keys text[], p_headers text[], p_bodies text[])
 RETURNS bigint[] LANGUAGE plpgsql
-SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_material = off
 SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
-DECLARE given bigint[]; t bigint;
+DECLARE given bigint[]; t bigint; number int; n bigint; newest bigint; base bigint; held int[]; bases bigint[];
 BEGIN
-    -- What is read of keys is read after the lock is held.
-    PERFORM hold(p_parts);
+    -- All lock in the same order. What is read of keys is read after the lock is held. Row by row, as a join might look at
+    -- all versions.
+    FOR number, n IN SELECT u.part, count(*) FROM unnest(p_parts) u (part) GROUP BY u.part ORDER BY u.part LOOP
+        SELECT h.turn INTO newest FROM heads h WHERE h.partition = number ORDER BY h.turn DESC LIMIT 1 FOR NO KEY UPDATE;
+        UPDATE heads h SET turn = h.turn + 1, last = h.last + n, arrived = h.arrived + n WHERE h.partition = number AND h.turn = newest
+            RETURNING h.last - n INTO base;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'resonant_queue: there is no such partition' USING ERRCODE = 'no_data_found';
+        END IF;
+        held := held || number;
+        bases := bases || base;
+    END LOOP;
     t := now_ms();
-    WITH batch AS (
-        SELECT u.part, u.key, u.headers, u.body, u.ord, row_number() OVER (PARTITION BY u.part ORDER BY u.ord) AS place
+    WITH numbered AS MATERIALIZED (
+        SELECT u.part, u.key, u.headers, u.body, u.ord,
+            bases[array_position(held, u.part)] + row_number() OVER (PARTITION BY u.part ORDER BY u.ord) AS seq
         FROM unnest(p_parts, p_keys, p_headers, p_bodies) WITH ORDINALITY u (part, key, headers, body, ord)
-    ), counts AS (
-        SELECT b.part, count(*) AS n FROM batch b GROUP BY b.part
-    ), moved AS (
-        UPDATE heads h SET turn = h.turn + 1, last = h.last + c.n, arrived = h.arrived + c.n
-        FROM counts c CROSS JOIN LATERAL (SELECT x.turn FROM heads x WHERE x.partition = c.part ORDER BY x.turn DESC LIMIT 1) newest
-        WHERE h.partition = c.part AND h.turn = newest.turn
-        RETURNING h.partition AS part, h.last - c.n AS base
-    ), numbered AS MATERIALIZED (
-        SELECT b.part, b.key, b.headers, b.body, b.ord, m.base + b.place AS seq FROM batch b JOIN moved m ON m.part = b.part
+    ), linked AS MATERIALIZED (
+        SELECT l.*, k.sequence AS before, k.place
+        FROM (SELECT n.*, lag(n.seq) OVER (PARTITION BY n.part, n.key ORDER BY n.seq) AS lagged FROM numbered n) l
+        LEFT JOIN LATERAL (SELECT x.sequence, x.ctid AS place FROM keys x WHERE x.partition = l.part AND x.key = l.key
+            AND l.lagged IS NULL ORDER BY x.sequence DESC LIMIT 1) k ON true
     ), latest AS MATERIALIZED (
-        SELECT n.part, n.key, max(n.seq) AS seq,
-            (SELECT k.sequence FROM keys k WHERE k.partition = n.part AND k.key = n.key ORDER BY k.sequence DESC LIMIT 1) AS before
-        FROM numbered n WHERE n.key IS NOT NULL GROUP BY n.part, n.key
-    ), replaced AS (
-        DELETE FROM keys k USING latest l WHERE k.partition = l.part AND k.key = l.key AND k.sequence = l.before
+        SELECT l.part, l.key, max(l.seq) AS seq, (array_agg(l.place) FILTER (WHERE l.place IS NOT NULL))[1] AS place
+        FROM linked l WHERE l.key IS NOT NULL GROUP BY l.part, l.key
+    ), moved_on AS (
+        -- By its place, so that no plan looks at other versions.
+        UPDATE keys k SET sequence = l.seq FROM latest l WHERE k.ctid = l.place
     ), remembered AS (
-        INSERT INTO keys (partition, key, sequence) SELECT l.part, l.key, l.seq FROM latest l ORDER BY l.part, l.key
+        INSERT INTO keys (partition, key, sequence) SELECT l.part, l.key, l.seq FROM latest l WHERE l.place IS NULL ORDER BY l.part, l.key
     ), stored AS (
         INSERT INTO messages (partition, sequence, previous, published, key, headers, body)
-        SELECT n.part, n.seq,
-               CASE WHEN n.key IS NOT NULL
-                    THEN coalesce(lag(n.seq) OVER (PARTITION BY n.part, n.key ORDER BY n.seq),
-                        (SELECT k.sequence FROM keys k WHERE k.partition = n.part AND k.key = n.key ORDER BY k.sequence DESC LIMIT 1)) END,
-               t, n.key, n.headers, n.body
-        FROM numbered n
-        ORDER BY n.part, n.seq
+        SELECT l.part, l.seq, CASE WHEN l.key IS NOT NULL THEN coalesce(l.lagged, l.before) END, t, l.key, l.headers, l.body
+        FROM linked l ORDER BY l.part, l.seq
     )
     SELECT array_agg(n.seq ORDER BY n.ord) INTO given FROM numbered n;
-    IF array_length(given, 1) IS DISTINCT FROM array_length(p_parts, 1) THEN
-        RAISE EXCEPTION 'resonant_queue: there is no such partition' USING ERRCODE = 'no_data_found';
-    END IF;
     RETURN given;
 END $$;
 
@@ -493,7 +492,9 @@ BEGIN
         END LOOP;
     END IF;
     IF array_length(p_done, 1) > 0 THEN
-        DELETE FROM messages WHERE partition = p_part AND sequence = ANY (p_done);
+        -- The bounds are for a plan that does not look up each.
+        DELETE FROM messages WHERE partition = p_part AND sequence = ANY (p_done)
+            AND sequence BETWEEN (SELECT min(d) FROM unnest(p_done) d) AND (SELECT max(d) FROM unnest(p_done) d);
         GET DIAGNOSTICS n = ROW_COUNT;
         gone_ := gone_ + n;
     END IF;
@@ -522,7 +523,8 @@ BEGIN
     IF current IS DISTINCT FROM p_epoch THEN
         RETURN 2;
     END IF;
-    DELETE FROM messages WHERE partition = p_part AND sequence = ANY (p_sequences);
+    DELETE FROM messages WHERE partition = p_part AND sequence = ANY (p_sequences)
+        AND sequence BETWEEN (SELECT min(d) FROM unnest(p_sequences) d) AND (SELECT max(d) FROM unnest(p_sequences) d);
     GET DIAGNOSTICS n = ROW_COUNT;
     IF n < cardinality(p_sequences) THEN
         RETURN 1;
@@ -542,7 +544,8 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN (SELECT coalesce(string_agg(m.sequence::text, ','), '') FROM messages m
-            WHERE m.partition = p_part AND m.sequence = ANY (p_sequences));
+            WHERE m.partition = p_part AND m.sequence = ANY (p_sequences)
+            AND m.sequence BETWEEN (SELECT min(d) FROM unnest(p_sequences) d) AND (SELECT max(d) FROM unnest(p_sequences) d));
 END $$;
 
 -- Brings the messages of a parked key back under their old sequences. Returns how many; null if it is not parked.

@@ -61,6 +61,39 @@ async fn tables_stay_as_small_as_they_were() {
     assert_eq!(node.value(rows).await.unwrap(), "0");
 }
 
+/// While somebody holds an old snapshot no version of a row goes away; a message costs no more reads for that, however many
+/// there are.
+#[tokio::test]
+async fn a_held_snapshot_makes_no_message_read_more() {
+    let (cluster, postgres) = server().await;
+    let node = cluster.primary();
+    let builder = PartitionedQueue::<u64>::builder("numbers").partitions(1);
+    drop(builder.backend(postgres).build().await.unwrap());
+    let mut holder = node.session().await.unwrap();
+    holder.sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
+    let mut session = node.session().await.unwrap();
+    let mut reads = Vec::new();
+    for _ in 0..4 {
+        for number in 0..150 {
+            let message = format!("SELECT resonant_publish('numbers', '{}', '1')", number % 3);
+            session.sql(&message).await.unwrap();
+            let settled = "SELECT resonant_queue.settle(base, 0, ARRAY(SELECT sequence FROM
+                resonant_queue.fetch(base, 0, 1000000000, 10, 1000000)), NULL) FROM resonant_queue.queues";
+            session.sql(settled).await.unwrap();
+        }
+        session.sql("SELECT pg_stat_force_next_flush()").await.unwrap();
+        let read =
+            "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'resonant_queue'
+            AND relname IN ('heads', 'owners', 'keys', 'messages')";
+        reads.push(session.value(read).await.unwrap().parse::<u64>().unwrap());
+    }
+    holder.sql("COMMIT").await.unwrap();
+    let rounds: Vec<_> = reads.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    println!("FIGURE index entries read by each 150 messages while a snapshot is held: {rounds:?}");
+    assert!(rounds[2] < rounds[0] + rounds[0] / 4, "{rounds:?}");
+    assert!(rounds[2] < 150 * 60, "{rounds:?}");
+}
+
 /// Half a million messages, the second half while an old snapshot is held open; prints speed and sizes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: run it alone, for its figures"]
