@@ -194,14 +194,17 @@ BEGIN
 END $$;
 
 -- How many messages a queue stores, in whatever state.
-CREATE FUNCTION resonant_queue.total(p_queue int) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT (SELECT coalesce(sum(h.arrived + h.delayed - o.gone + o.parked + o.dead), 0)
+CREATE FUNCTION resonant_queue.total(p_queue int) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT coalesce(sum(h.n + o.n), 0)
             FROM resonant_queue.queues q CROSS JOIN generate_series(q.base, q.base + q.partitions - 1) p
-            CROSS JOIN LATERAL (SELECT x.* FROM resonant_queue.heads x WHERE x.partition = p ORDER BY x.turn DESC LIMIT 1) h
-            CROSS JOIN LATERAL (SELECT x.* FROM resonant_queue.owners x WHERE x.partition = p ORDER BY x.turn DESC LIMIT 1) o
+            CROSS JOIN LATERAL (SELECT x.arrived + x.delayed AS n FROM resonant_queue.heads x WHERE x.partition = p
+                ORDER BY x.turn DESC LIMIT 1) h
+            CROSS JOIN LATERAL (SELECT x.parked + x.dead - x.gone AS n FROM resonant_queue.owners x WHERE x.partition = p
+                ORDER BY x.turn DESC LIMIT 1) o
             WHERE q.id = p_queue)::bigint
-         - (SELECT count(*) FROM resonant_queue.tallies t WHERE t.queue = p_queue)
-$$;
+         - (SELECT count(*) FROM resonant_queue.tallies t WHERE t.queue = p_queue);
+END $$;
 
 -- Bounds how long others wait for a transaction that publishes, and how long it waits for them: one whose client says
 -- nothing for five seconds is ended by the server, and no lock is waited for longer than ten. Shorter limits of the
