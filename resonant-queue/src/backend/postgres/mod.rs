@@ -43,7 +43,8 @@
 //!   standby that was behind loses what it had not received.
 //! - `max_depth` may be exceeded by what is being published at the same moment.
 //! - A snapshot that is held open for long (a long transaction, a forgotten replication slot) lets the tables grow, as
-//!   vacuum may remove nothing meanwhile; what is dead is not read again. Autovacuum must be on.
+//!   vacuum may remove nothing meanwhile. What is dead is not read again, except in the table of what [`Effects`] finished:
+//!   with those the queue slows down the longer it lasts. Autovacuum must be on.
 //! - Delayed messages fall due in the partition's owner: without any worker they stay delayed.
 //! - Keys and unique ids are at most 1,024 bytes long; bodies, keys and headers hold no character U+0000.
 //! - A unique id is remembered longer than `dedup_window` if nobody publishes with unique ids; more than `dedup_limit` of
