@@ -26,6 +26,9 @@ pub enum ErrorKind {
     TimedOut,
     /// A server cannot be reached.
     Unavailable,
+    /// A standby has not applied all that it received, or still receives: it cannot be weighed yet. The source is an
+    /// [`Unsettled`](crate::Unsettled).
+    Unsettled,
     /// This backend cannot do that: give it a command or choose another one.
     Unsupported,
 }
@@ -40,13 +43,14 @@ impl Kind for ErrorKind {
             ErrorKind::Refused => "ha.refused",
             ErrorKind::TimedOut => "ha.timed_out",
             ErrorKind::Unavailable => "ha.unavailable",
+            ErrorKind::Unsettled => "ha.unsettled",
             ErrorKind::Unsupported => "ha.unsupported",
         }
     }
 
     fn is_transient(self) -> bool {
-        use ErrorKind::{Failed, Refused, TimedOut, Unavailable};
-        matches!(self, Failed | Refused | TimedOut | Unavailable)
+        use ErrorKind::{Failed, Refused, TimedOut, Unavailable, Unsettled};
+        matches!(self, Failed | Refused | TimedOut | Unavailable | Unsettled)
     }
 }
 

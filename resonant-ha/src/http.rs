@@ -47,8 +47,14 @@ pub(crate) async fn get(url: &str) -> Result<Answer> {
 }
 
 /// The URL without what may be secret in it.
-fn shown(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default().rsplit('@').next().unwrap_or_default()
+pub(crate) fn shown(url: &str) -> &str {
+    let short = url.split(['?', '#']).next().unwrap_or_default();
+    match short.rsplit_once('@') {
+        Some((_, place)) => place,
+        // A password holds one of the marks, or the query does.
+        None if url.contains('@') => "…",
+        None => short,
+    }
 }
 
 fn unchunk(mut text: &str) -> String {
@@ -74,5 +80,7 @@ mod tests {
         assert_eq!(unchunk("4\r\nWiki\r\n5;x=y\r\npedia\r\n0\r\n\r\n"), "Wikipedia");
         assert_eq!(unchunk("ff\r\nshort"), "");
         assert_eq!(shown("http://u:p@host/x?token=1"), "host/x");
+        assert_eq!(shown("http://u:p?w@host/x"), "…");
+        assert_eq!(shown("http://host/x"), "http://host/x");
     }
 }

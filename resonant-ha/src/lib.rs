@@ -71,7 +71,8 @@
 //!
 //! # What it does not do
 //!
-//! - Promote PostgreSQL where data matters: that is on trial, and the README says what is not proven yet.
+//! - Promoting PostgreSQL is on trial: it is tested with PostgreSQL 15 and simulated, and nobody has run it for long.
+//! - All managers of a name need the same regions. Where those change, stop all, and start all under a new `name()`.
 //! - It cannot fence an asynchronous primary that it cannot reach without an agent.
 //! - It cannot act without a majority of the voters, or where a voter shares the fate of the primary.
 //! - It does not stop stale reads on a primary that is cut off; clients that follow the epochs do not read there.
@@ -121,7 +122,7 @@ pub use self::manager::{
     Drill, FailoverBuilder, FailoverManager, Plan, Proposal, RegionStatus, State, Status,
 };
 pub use self::region::{
-    Frozen, Observation, Pledge, PledgedTo, Proof, Reach, RegionBackend, RegionName, RegionTarget,
-    Role,
+    CommitsWaitFor, Frozen, Observation, Pledge, PledgedTo, Proof, Reach, RegionBackend,
+    RegionName, RegionTarget, Role, Unsettled,
 };
 pub use self::settings::{DatabaseRole, MultiRegion, RegionSettings};

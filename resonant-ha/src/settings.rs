@@ -1,6 +1,7 @@
 //! Settings of a whole deployment, in the guide's multi-region shape.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +20,8 @@ pub enum DatabaseRole {
     Replica,
 }
 
-/// One region of the deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One region of the deployment. Its URL may hold a password: `Debug` shows only whether there is one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegionSettings {
     /// Its name, such as `us-east-1`.
@@ -39,6 +40,16 @@ pub struct RegionSettings {
     /// The name its server has in the others' `synchronous_standby_names`. Default: the region's name.
     #[serde(default)]
     pub standby_name: Option<String>,
+}
+
+impl fmt::Debug for RegionSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionSettings")
+            .field("region", &self.region)
+            .field("database", &self.database)
+            .field("url", &self.url.as_ref().map(|_| "…"))
+            .finish_non_exhaustive()
+    }
 }
 
 /// A deployment across regions, as in the scaling guide, and how it fails over.

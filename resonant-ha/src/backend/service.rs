@@ -1,5 +1,6 @@
 //! A region without data of its own: moving it is telling clients.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,9 +9,11 @@ use tokio::net::TcpStream;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http;
-use crate::region::{Frozen, Observation, Pledge, Proof, Reach, RegionBackend, RegionTarget, Role};
+use crate::region::{
+    CommitsWaitFor, Frozen, Observation, Pledge, Proof, Reach, RegionBackend, RegionTarget, Role,
+};
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Probe {
     Http(String),
     Tcp(String),
@@ -18,7 +21,9 @@ enum Probe {
 
 /// A plain service, probed over HTTP or TCP. It keeps no data, so nothing has to be fenced before another region takes
 /// over, and the pledge need not outlive anything.
-#[derive(Debug, Clone)]
+///
+/// URLs may hold passwords: its `Debug` shows none.
+#[derive(Clone)]
 pub struct ServiceRegion {
     url: String,
     probe: Probe,
@@ -41,6 +46,13 @@ impl ServiceRegion {
     pub fn activate(mut self, command: Command) -> Self {
         self.activate = Some(command);
         self
+    }
+}
+
+impl fmt::Debug for ServiceRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = http::shown(&self.url);
+        f.debug_struct("ServiceRegion").field("url", &url).finish_non_exhaustive()
     }
 }
 
@@ -77,13 +89,14 @@ impl RegionBackend for ServiceRegion {
             pledge: Pledge::default(),
             started: 0,
             hears_primary: false,
-            synchronous: 0,
+            commits: CommitsWaitFor::nobody(),
         })
     }
 
     async fn fence(&self, _order: &Pledge) -> Result<Proof> {
         let by = "a service without data has nothing to fence".to_owned();
-        Ok(Proof::Attested { region: self.url.as_str().into(), by })
+        // The manager knows the name.
+        Ok(Proof::Attested { region: "".into(), by })
     }
 
     async fn freeze(&self, _order: &Pledge) -> Result<Frozen> {

@@ -55,13 +55,16 @@ pub(super) struct Election {
     next: Duration,
     rounds: u64,
     highest: u64,
+    /// Whether it must not ask for the lease.
+    pub(super) barred: bool,
     flaws: Flaws,
 }
 
 impl Election {
     pub(super) fn new(owner: String, voters: usize, flaws: Flaws) -> Self {
         let next = Duration::ZERO;
-        Self { owner, voters, held: None, round: None, next, rounds: 0, highest: 0, flaws }
+        let (held, round) = (None, None);
+        Self { owner, voters, held, round, next, rounds: 0, highest: 0, barred: false, flaws }
     }
 
     pub(super) fn majority(&self) -> usize {
@@ -177,8 +180,10 @@ impl Election {
                 });
                 let settled = settled(&votes, majority);
                 self.round = None;
-                if !live && now >= self.next.saturating_sub(config.poll_interval) {
-                    let (term, owner) = (self.highest + 1, self.owner.clone());
+                if !live && !self.barred && now >= self.next.saturating_sub(config.poll_interval) {
+                    // No term is asked for twice: the release of the first attempt may still come.
+                    self.highest += 1;
+                    let (term, owner) = (self.highest, self.owner.clone());
                     let ballot = Ballot::Grant { term, owner, ttl: config.lease_ttl };
                     self.begin(now, Purpose::Grant(term), &ballot, out);
                 }

@@ -45,6 +45,10 @@ pub enum Reason {
     NotReady,
     /// The region asked for is the primary already.
     AlreadyPrimary,
+    /// A standby that may have more than the others cannot be weighed yet.
+    Unsettled,
+    /// The record belongs to managers of other regions.
+    OtherRegions,
 }
 
 impl Reason {
@@ -67,6 +71,8 @@ impl Reason {
             Reason::RecordWentBack => "record_went_back",
             Reason::NotReady => "not_ready",
             Reason::AlreadyPrimary => "already_primary",
+            Reason::Unsettled => "unsettled",
+            Reason::OtherRegions => "other_regions",
         }
     }
 }
@@ -96,6 +102,12 @@ impl fmt::Display for Reason {
             }
             Reason::NotReady => "the region cannot take over now: it is down, sick or behind",
             Reason::AlreadyPrimary => "the region is the primary already",
+            Reason::Unsettled => {
+                "a standby that may have more than the others has not replayed all that it received"
+            }
+            Reason::OtherRegions => {
+                "the record at the voters belongs to managers of other regions; give all managers the same regions, and a new name() where those have changed"
+            }
         })
     }
 }
@@ -147,7 +159,7 @@ pub enum EventKind {
         /// From the first failed probe to here.
         detection: Option<Duration>,
     },
-    /// The next step begins.
+    /// A majority of the voters has it that the next step begins.
     Step {
         /// Which.
         step: Step,
@@ -165,7 +177,7 @@ pub enum EventKind {
         /// What it said.
         why: String,
     },
-    /// The new topology is durable and clients are told.
+    /// The new topology is durable, a majority of the voters has it, and clients are told.
     Published {
         /// Why.
         kind: Kind,

@@ -43,12 +43,24 @@ pub enum Flaw {
     WriteWithoutTerm,
     /// A newly elected holder does not ask what its predecessor was doing.
     ForgetIntent,
+    /// A frozen standby is weighed by what it has replayed, not by what it received.
+    WeighReplayed,
+    /// Power over a host is used whatever the server on it has pledged itself to.
+    PowerIgnoresPledge,
+    /// The server's pledge is looked at before the rewind alone, and the rewind replaces it.
+    RewindForgetsPledge,
+    /// Standbys that are no regions count as if they were.
+    CountStrangers,
+    /// A promoted server takes writes before it has its epoch row.
+    OpenBeforeRow,
+    /// What a person asked for outlives the lease it was asked under.
+    KeepWishes,
 }
 
 #[cfg(feature = "simulation")]
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 17] = [
+    pub const ALL: [Flaw; 23] = [
         Flaw::MinorityIsEnough,
         Flaw::StampAfterReply,
         Flaw::IgnoreDeadline,
@@ -66,6 +78,12 @@ impl Flaw {
         Flaw::TellLowerEpochs,
         Flaw::WriteWithoutTerm,
         Flaw::ForgetIntent,
+        Flaw::WeighReplayed,
+        Flaw::PowerIgnoresPledge,
+        Flaw::RewindForgetsPledge,
+        Flaw::CountStrangers,
+        Flaw::OpenBeforeRow,
+        Flaw::KeepWishes,
     ];
 }
 

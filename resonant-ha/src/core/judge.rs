@@ -40,6 +40,7 @@ impl Core {
         );
         gate(now.mono < self.hold, Reason::JustWoke);
         gate(!config.allow_promotion, Reason::PromotionNotAllowed);
+        gate(self.foreign, Reason::OtherRegions);
         let Some(record) = &self.record else {
             gate(true, Reason::NoRecord);
             return (against, None);
@@ -92,16 +93,19 @@ impl Core {
             }
         };
         let needed = self.recruits_needed(record);
-        let provable = (self.cohort_waits(record) > 0 && others_well >= needed)
-            || self.setup.fenceable.contains(primary)
-            || (config.fence == FencePolicy::AllowUnfenced && !wish.kind().is_planned());
+        // Power over the primary proves nothing where standbys may acknowledge for somebody who has been forgotten.
+        let provable = match self.cohort_waits(record) {
+            0 => self.setup.fenceable.contains(primary),
+            _ => others_well >= needed,
+        } || (config.fence == FencePolicy::AllowUnfenced
+            && !wish.kind().is_planned());
         gate(!provable && !self.flawed(Flaw::SkipProof), Reason::NoProof);
         against.sort_unstable();
         against.dedup();
         (against, best)
     }
 
-    /// For how many standbys commits wait, by the settings and by what was seen.
+    /// For how many regions commits wait, by the settings and by what was seen.
     pub(super) fn cohort_waits(&self, record: &Record) -> usize {
         record.synchronous.min(self.config().synchronous_standbys) as usize
     }

@@ -14,6 +14,8 @@ mod judge;
 mod operate;
 mod record;
 mod steady;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +109,8 @@ pub(crate) struct Setup {
     pub(crate) regions: Vec<RegionName>,
     /// Which can be fenced although they do not answer.
     pub(crate) fenceable: BTreeSet<RegionName>,
+    /// The names by which commits wait for the regions.
+    pub(crate) standbys: Vec<String>,
     pub(crate) voters: usize,
     pub(crate) observers: usize,
     pub(crate) seed: u64,
@@ -127,6 +131,8 @@ struct Writing {
     record: Record,
     votes: Vec<Option<Option<bool>>>,
     sent: Duration,
+    /// What is told once a majority has it.
+    events: Vec<EventKind>,
 }
 
 /// The state machine.
@@ -142,6 +148,8 @@ pub(crate) struct Core {
     stamp: (u64, u64),
     /// The term under which the record was taken over.
     adopted: Option<u64>,
+    /// Whether the record last read belongs to other regions.
+    foreign: bool,
     writing: Option<Writing>,
     views: BTreeMap<RegionName, View>,
     heard: Vec<Option<(RegionName, bool)>>,
@@ -170,6 +178,7 @@ impl Core {
             record: None,
             stamp: (0, 0),
             adopted: None,
+            foreign: false,
             writing: None,
             views,
             heard: vec![None; setup.observers],
@@ -203,9 +212,15 @@ impl Core {
                     *slot = Some((primary, heard));
                 }
             }
-            Input::Switchover(to) => self.wanted = Some(to),
-            Input::Pause(by) => self.pausing = Some(Some(by)),
-            Input::Resume => self.pausing = Some(None),
+            // What is asked of one that may not act is not kept for the day when it may.
+            Input::Switchover(to) => {
+                self.wanted = Some(to);
+                if !self.leads(now) {
+                    self.forget_wishes(now, out);
+                }
+            }
+            Input::Pause(by) => self.pausing = Some(Some(by)).filter(|_| self.leads(now)),
+            Input::Resume => self.pausing = Some(None).filter(|_| self.leads(now)),
         }
         self.advance(now, out);
     }
@@ -228,7 +243,20 @@ impl Core {
         self.tell(now, EventKind::Woke { after: gap }, out);
     }
 
+    /// What a person asked for holds for the lease it was asked under.
+    fn forget_wishes(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.flawed(Flaw::KeepWishes) {
+            return;
+        }
+        self.pausing = None;
+        if self.wanted.take().is_some() {
+            let (kind, reason) = (Kind::Switchover, Reason::NoLease);
+            self.tell(now, EventKind::Refused { kind, reason }, out);
+        }
+    }
+
     fn lose(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.forget_wishes(now, out);
         self.writing = None;
         self.run = Run::default();
         self.flights.clear();
@@ -270,7 +298,7 @@ impl Core {
             Some(Outcome::Granted(newest)) => self.granted(now, newest, out),
             Some(Outcome::Lost) => self.lose(now, out),
             Some(Outcome::Surveyed(Some(settled))) => {
-                if settled.stamp() > self.stamp && self.read(&settled) {
+                if self.is_newer(&settled) && self.read(now, &settled, out) {
                     self.publish(out);
                 }
             }
@@ -278,9 +306,28 @@ impl Core {
         }
     }
 
-    fn read(&mut self, stored: &Stored) -> bool {
-        match serde_json::from_str(&stored.value) {
+    /// Whether a settled record is newer than what is known. Terms fall where voters were restored from older states, but
+    /// epochs do not.
+    fn is_newer(&self, stored: &Stored) -> bool {
+        let known = self.record.as_ref().map_or(0, |record| record.epoch);
+        let epoch =
+            || serde_json::from_str::<Record>(&stored.value).map_or(0, |record| record.epoch);
+        stored.stamp() > self.stamp || (stored.stamp() != self.stamp && epoch() > known)
+    }
+
+    fn read(&mut self, now: Now, stored: &Stored, out: &mut Vec<Output>) -> bool {
+        match serde_json::from_str::<Record>(&stored.value) {
             Ok(record) => {
+                let ours = self.own_regions();
+                self.foreign = !record.regions.is_empty() && record.regions != ours;
+                self.election.barred = self.foreign;
+                if self.foreign {
+                    let theirs = &record.regions;
+                    tracing::error!(?ours, ?theirs, "{}", Reason::OtherRegions);
+                    self.refuse(now, Kind::Adopt, &[Reason::OtherRegions], out);
+                    return false;
+                }
+                self.forgive(Kind::Adopt);
                 self.record = Some(record);
                 self.stamp = stored.stamp();
                 true
@@ -292,14 +339,24 @@ impl Core {
         }
     }
 
+    fn own_regions(&self) -> Vec<RegionName> {
+        let mut regions = self.setup.regions.clone();
+        regions.sort_unstable();
+        regions
+    }
+
     /// A new holder takes the record over: nobody else can write it from here on.
     fn granted(&mut self, now: Now, newest: Option<Stored>, out: &mut Vec<Output>) {
         let Some(term) = self.election.term(now.mono) else { return };
+        self.forget_wishes(now, out);
         self.run = Run::default();
         self.flights.clear();
         self.adopted = None;
+        for view in self.views.values_mut() {
+            view.astray = 0;
+        }
         if let Some(stored) = &newest
-            && !self.read(stored)
+            && !self.read(now, stored, out)
         {
             self.election.drop_lease(true, out);
             return;
@@ -330,13 +387,25 @@ impl Core {
 
     /// Writes the record; what follows happens once a majority has it.
     fn write(&mut self, now: Now, record: Record, out: &mut Vec<Output>) {
+        self.write_and_tell(now, record, Vec::new(), out);
+    }
+
+    /// Writes the record, and tells of it once a majority has it: what is lost with the lease has not happened.
+    fn write_and_tell(
+        &mut self,
+        now: Now,
+        mut record: Record,
+        events: Vec<EventKind>,
+        out: &mut Vec<Output>,
+    ) {
         let Some(term) = self.election.term(now.mono) else { return };
+        record.regions = self.own_regions();
         let Ok(value) = serde_json::to_string(&record) else { return };
         let version = self.stamp.1 + 1;
         let stored = Stored { term, version, value: value.into() };
         self.stamp = stored.stamp();
         let votes = vec![None; self.setup.voters];
-        self.writing = Some(Writing { round: 0, stored, record, votes, sent: now.mono });
+        self.writing = Some(Writing { round: 0, stored, record, votes, sent: now.mono, events });
         self.send_write(now, out);
     }
 
@@ -375,6 +444,9 @@ impl Core {
             self.record = Some(writing.record);
             self.adopted = Some(writing.stored.term);
             self.publish(out);
+            for kind in writing.events {
+                self.tell(now, kind, out);
+            }
         } else if refused > self.setup.voters - majority {
             self.election.drop_lease(true, out);
             self.lose(now, out);
@@ -442,6 +514,7 @@ impl Core {
         let why = match balk {
             Balk::Pledged(pledge) => format!("it is pledged to epoch {}", pledge.epoch),
             Balk::Failed(why) | Balk::Unreachable(why) => why.clone(),
+            Balk::Unsettled(why) => why.to_string(),
             Balk::Unsupported => "the backend cannot do that".to_owned(),
         };
         let known = self.balks.insert((region.clone(), verb), why.clone());
@@ -518,6 +591,14 @@ impl Core {
         self.setup.flaws.has(flaw)
     }
 
+    /// For how many regions the commits of what was seen wait.
+    fn commits_wait(&self, seen: &Observation) -> u32 {
+        match self.flawed(Flaw::CountStrangers) {
+            true => seen.commits.count,
+            false => seen.commits.among(self.setup.standbys.iter().map(String::as_str)),
+        }
+    }
+
     /// An epoch above everything this manager has heard of.
     fn fresh_epoch(&self, record: &Record) -> u64 {
         let seen = self.views.values().filter_map(|view| view.last.as_ref());
@@ -538,12 +619,23 @@ impl Core {
         &self.views
     }
 
+    /// Whether the record at the voters belongs to managers of other regions.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
     pub(crate) fn lease_remaining(&self, now: Now) -> Duration {
         if self.leads(now) { self.election.remaining(now.mono) } else { Duration::ZERO }
     }
 
     pub(crate) fn well_for(&self, now: Now) -> Option<Duration> {
         self.well_since.map(|since| now.mono.saturating_sub(since))
+    }
+
+    /// The term under which this manager may act now.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn leading_term(&self, now: Now) -> Option<u64> {
+        self.adopted.filter(|_| self.leads(now))
     }
 
     /// Whether this manager believes that it holds the lease.

@@ -18,6 +18,10 @@ pub(super) struct Run {
     pub(super) fenced: BTreeMap<RegionName, Proof>,
     /// Regions that failed an order of this epoch.
     pub(super) failed: BTreeSet<RegionName>,
+    /// Regions that were ordered to be stopped at this epoch: the order may still come.
+    pub(super) condemned: BTreeSet<RegionName>,
+    /// Standbys that answer but cannot be weighed yet.
+    pub(super) unsettled: BTreeSet<RegionName>,
     pub(super) repointed: BTreeSet<RegionName>,
     pub(super) retry: BTreeMap<(RegionName, Verb), Duration>,
     /// The highest pledge a region refused an order with.
@@ -57,13 +61,15 @@ impl Core {
         if record.epoch != old {
             self.run.frozen.clear();
             self.run.failed.clear();
+            self.run.unsettled.clear();
+            self.run.condemned.clear();
             self.run.repointed.clear();
         }
-        if let Some(intent) = &record.intent {
+        let step = record.intent.as_ref().map(|intent| {
             let (step, to, proof) = (intent.step, intent.to.clone(), intent.proof.clone());
-            self.tell(now, EventKind::Step { step, to, proof }, out);
-        }
-        self.write(now, record, out);
+            EventKind::Step { step, to, proof }
+        });
+        self.write_and_tell(now, record, step.into_iter().collect(), out);
     }
 
     pub(super) fn operate(
@@ -139,8 +145,12 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         for region in self.setup.regions.clone() {
-            // A sick one is asked again: it may get well.
-            let settled = self.run.frozen.get(&region).is_some_and(|frozen| frozen.sick.is_none());
+            // A sick one is asked again, it may get well; and a primary, which may have gone on writing.
+            let settled = self
+                .run
+                .frozen
+                .get(&region)
+                .is_some_and(|frozen| frozen.sick.is_none() && frozen.role != Role::Primary);
             if !settled && !self.run.fenced.contains_key(&region) {
                 self.order(now, &region, Verb::Freeze, None, out);
             }
@@ -148,17 +158,28 @@ impl Core {
         let choice = self.choose(record, intent, waited);
         for suspect in intent.from.iter().chain(&intent.tried) {
             if self.wants_fence(record, suspect, choice.as_ref()) {
+                self.run.condemned.insert(suspect.clone());
                 self.order(now, suspect, Verb::Fence, None, out);
             }
         }
+        let unsettled = (!self.run.unsettled.is_empty()).then_some(Reason::Unsettled);
         let Some(to) = choice else {
-            if waited >= self.config().step_timeout && self.run.pledged > record.epoch {
+            self.refuse(now, intent.kind, unsettled.as_slice(), out);
+            // Only at a higher epoch is one not stopped by what was ordered at this one.
+            let higher = self.run.pledged > record.epoch || !self.run.condemned.is_empty();
+            if waited >= self.config().step_timeout && higher {
                 self.again(now, record, out);
             }
             return;
         };
         let Some(proof) = self.proof(record, intent, &to, waited) else {
-            return self.refuse(now, intent.kind, &[Reason::NoProof], out);
+            let against: Vec<_> = unsettled.into_iter().chain([Reason::NoProof]).collect();
+            self.refuse(now, intent.kind, &against, out);
+            let planned = intent.kind.is_planned() && intent.from.as_ref() != Some(&to);
+            if planned && intent.tried.is_empty() && waited >= self.config().step_timeout {
+                self.call_off(now, record, out);
+            }
+            return;
         };
         let mut record = record.clone();
         if let Some(intent) = &mut record.intent {
@@ -200,8 +221,9 @@ impl Core {
     fn fits(&self, record: &Record, region: &RegionName) -> bool {
         self.run.frozen.get(region).is_some_and(|frozen| {
             let same = frozen.role == Role::Service || frozen.system == record.system;
-            frozen.sick.is_none() && same && !self.run.fenced.contains_key(region)
-        })
+            frozen.sick.is_none() && same
+        }) && !self.run.fenced.contains_key(region)
+            && !self.run.condemned.contains(region)
     }
 
     fn choose(&self, record: &Record, intent: &Intent, waited: Duration) -> Option<RegionName> {
@@ -340,6 +362,7 @@ impl Core {
             }
             (Step::Fencing, Done::Frozen(frozen)) if !self.run.fenced.contains_key(&region) => {
                 self.run.failed.remove(&region);
+                self.run.unsettled.remove(&region);
                 self.run.frozen.insert(region, frozen);
             }
             (Step::Promoting, Done::Promoted(_)) if advances => {
@@ -379,8 +402,8 @@ impl Core {
             // It was seen to work a moment ago, as another thing than it is now.
             (view.failures, view.failing_since, view.probe_at) = (0, None, now.mono);
         }
-        self.tell(now, EventKind::Published { kind: intent.kind, primary, took }, out);
-        self.write(now, record, out);
+        let published = EventKind::Published { kind: intent.kind, primary, took };
+        self.write_and_tell(now, record, vec![published], out);
     }
 
     pub(super) fn balked(
@@ -401,7 +424,14 @@ impl Core {
             }
             return;
         };
-        self.run.failed.insert(region);
+        match balk {
+            // Its data may reach further than the others': it is waited for.
+            Balk::Unsettled(_) => self.run.unsettled.insert(region),
+            _ => {
+                self.run.unsettled.remove(&region);
+                self.run.failed.insert(region)
+            }
+        };
         if !self.leads(now) || self.writing.is_some() {
             return;
         }

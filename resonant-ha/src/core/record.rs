@@ -73,6 +73,10 @@ pub struct Intent {
 /// The whole record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Record {
+    /// The regions it is about, sorted: how many recruits make a proof depends on them, so managers of other regions
+    /// leave it alone. Empty in records of versions that did not keep them.
+    #[serde(default)]
+    pub(crate) regions: Vec<RegionName>,
     /// The highest epoch ever burned.
     pub(crate) epoch: u64,
     /// The operation that published last; regions pledged to it take orders of the running epoch.
@@ -87,7 +91,7 @@ pub(crate) struct Record {
     pub(crate) intent: Option<Intent>,
     /// Whether new operations are held back, and by whom.
     pub(crate) paused: Option<String>,
-    /// How many standbys the primary's commits were last seen to wait for.
+    /// How many regions the primary's commits were last seen to wait for.
     pub(crate) synchronous: u32,
     /// When failovers began, in Unix seconds, for the budget.
     pub(crate) failovers: Vec<u64>,

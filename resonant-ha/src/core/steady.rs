@@ -17,7 +17,7 @@ impl Core {
         let mut primaries = lasts().filter(|(_, last)| last.is_writable());
         let services = lasts().all(|(_, last)| last.role == Role::Service);
         let (primary, system, synchronous) = match (primaries.next(), primaries.next()) {
-            (Some((region, last)), None) => (region.clone(), last.system, last.synchronous),
+            (Some((region, last)), None) => (region.clone(), last.system, self.commits_wait(last)),
             (None, None) if services => (self.setup.regions[0].clone(), 0, 0),
             _ => return,
         };
@@ -74,7 +74,7 @@ impl Core {
         }
         if let Some(primary) = &record.primary {
             let seen = self.views.get(primary).and_then(|view| view.last.as_ref());
-            let seen = seen.filter(|last| last.is_writable()).map(|last| last.synchronous);
+            let seen = seen.filter(|last| last.is_writable()).map(|last| self.commits_wait(last));
             if let Some(synchronous) = seen.filter(|seen| *seen != record.synchronous) {
                 return self.write(now, Record { synchronous, ..record.clone() }, out);
             }
@@ -107,15 +107,15 @@ impl Core {
 
     fn pause(&mut self, now: Now, record: &Record, paused: Option<String>, out: &mut Vec<Output>) {
         let mut record = record.clone();
-        match &paused {
-            Some(by) => self.tell(now, EventKind::Paused { by: by.clone() }, out),
+        let event = match &paused {
+            Some(by) => EventKind::Paused { by: by.clone() },
             None => {
                 record.failovers.clear();
-                self.tell(now, EventKind::Resumed, out);
+                EventKind::Resumed
             }
-        }
+        };
         record.paused = paused;
-        self.write(now, record, out);
+        self.write_and_tell(now, record, vec![event], out);
     }
 
     fn try_to(&mut self, now: Now, record: &Record, wish: &Wish, out: &mut Vec<Output>) {
@@ -164,7 +164,7 @@ impl Core {
         self.refused.retain(|(known, reason)| *known != kind || against.contains(reason));
     }
 
-    fn forgive(&mut self, kind: Kind) {
+    pub(super) fn forgive(&mut self, kind: Kind) {
         self.refused.retain(|(known, _)| *known != kind);
     }
 
@@ -177,7 +177,9 @@ impl Core {
             return;
         }
         let astray = self.views.iter().filter(|(_, view)| view.astray >= ASTRAY);
-        let mut astray: Vec<RegionName> = astray.map(|(region, _)| region.clone()).collect();
+        // What was seen of the primary before it was that must not bring it back behind itself.
+        let astray = astray.map(|(region, _)| region).filter(|region| **region != primary);
+        let mut astray: Vec<RegionName> = astray.cloned().collect();
         // What was stopped by a fence does not come back by itself.
         let threshold = self.config().failover_threshold;
         let down =
@@ -243,9 +245,8 @@ impl Core {
 
     fn check_synchronous(&mut self, now: Now, primary: &RegionName, out: &mut Vec<Output>) {
         let last = self.views.get(primary).and_then(|view| view.last.as_ref());
-        let Some(seen) = last.filter(|last| last.is_writable()).map(|last| last.synchronous) else {
-            return;
-        };
+        let seen = last.filter(|last| last.is_writable()).map(|last| self.commits_wait(last));
+        let Some(seen) = seen else { return };
         let weak = seen < self.config().synchronous_standbys;
         if weak && !self.weak {
             self.tell(now, EventKind::SyncWeaker { seen }, out);

@@ -185,12 +185,17 @@ impl FailoverBuilder {
             .filter(|(_, backend)| backend.can_fence())
             .map(|(region, _)| region.clone())
             .collect();
+        let standbys = regions
+            .iter()
+            .map(|(region, backend)| backend.standby_name().unwrap_or(region.as_str()).to_owned());
+        let standbys = standbys.collect();
         let seed = incarnation();
         let setup = Setup {
             config: Arc::clone(&config),
             owner: format!("{}-{seed:016x}", std::process::id()),
             regions: names.clone(),
             fenceable,
+            standbys,
             voters: self.quorum.as_ref().map_or(0, |quorum| quorum.voters().len()),
             observers: self.observers.len(),
             seed,

@@ -1,9 +1,11 @@
 //! The shell around the state machine: does what it says and tells it what came of it.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use resonant_common::join::{Node, Topology};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -13,7 +15,9 @@ use crate::core::{Event, EventKind, Input, Output};
 use crate::error::{Error, ErrorKind};
 use crate::hook::{self, Hook};
 use crate::observe::Observer;
-use crate::region::{Balk, Done, Pledge, PledgedTo, RegionBackend, RegionName, RegionTarget, Verb};
+use crate::region::{
+    Balk, Done, Pledge, PledgedTo, RegionBackend, RegionName, RegionTarget, Unsettled, Verb,
+};
 
 pub(super) struct Driver {
     shared: Arc<Shared>,
@@ -84,21 +88,24 @@ impl Driver {
                 };
                 let (chosen, name) = (Arc::clone(chosen), self.shared.name.clone());
                 let limit = self.shared.config.lease_ttl / 3;
-                self.spawn(async move {
-                    let vote = timeout(limit, chosen.cast(&name, ballot)).await;
-                    Some(Input::Vote { voter, round, vote: vote.ok().and_then(Result::ok) })
+                let casting = async move { timeout(limit, chosen.cast(&name, ballot)).await };
+                self.spawn(casting, move |vote| {
+                    let vote = vote.ok().and_then(Result::ok).and_then(Result::ok);
+                    Input::Vote { voter, round, vote }
                 });
             }
             Output::Probe { region } => {
                 let Some(backend) = self.regions.get(&region).cloned() else { return };
                 let limit = self.shared.config.probe_timeout;
                 let recent = self.shared.config.health_check_interval;
-                self.spawn(async move {
-                    let seen = match timeout(limit, backend.probe(recent)).await {
-                        Ok(seen) => seen.map_err(|error| error.to_string()),
-                        Err(_) => Err(format!("no answer within {limit:?}")),
+                let probing = async move { timeout(limit, backend.probe(recent)).await };
+                self.spawn(probing, move |seen| {
+                    let seen = match seen {
+                        Ok(Ok(seen)) => seen.map_err(|error| error.to_string()),
+                        Ok(Err(_)) => Err(format!("no answer within {limit:?}")),
+                        Err(Panicked) => Err("the probe panicked".to_owned()),
                     };
-                    Some(Input::Seen { region, seen })
+                    Input::Seen { region, seen }
                 });
             }
             Output::Ask { primary } => self.ask(&primary),
@@ -115,11 +122,12 @@ impl Driver {
         for (number, observer) in self.observers.iter().enumerate() {
             let (observer, target) = (Arc::clone(observer), target.clone());
             let limit = self.shared.config.probe_timeout;
-            self.spawn(async move {
-                let heard = timeout(limit, observer.hears(&target)).await;
+            let primary = target.region.clone();
+            let asking = async move { timeout(limit, observer.hears(&target)).await };
+            self.spawn(asking, move |heard| {
                 // An observer that cannot be asked has heard nothing.
-                let heard = matches!(heard, Ok(Ok(true)));
-                Some(Input::Heard { observer: number, primary: target.region, heard })
+                let heard = matches!(heard, Ok(Ok(Ok(true))));
+                Input::Heard { observer: number, primary, heard }
             });
         }
     }
@@ -142,13 +150,19 @@ impl Driver {
             _ => config.step_timeout,
         };
         tracing::debug!(%region, ?verb, epoch = order.epoch, "ordered");
-        self.spawn(async move {
-            let obeying = obey(&*backend, verb, &order, heir, target);
-            let result = match timeout(limit, obeying).await {
-                Ok(result) => result.map_err(balk),
-                Err(_) => Err(Balk::Unreachable(format!("no answer within {limit:?}"))),
+        let name = region.clone();
+        let obeying = async move {
+            let obeying = obey(&*backend, &name, verb, &order, heir, target);
+            timeout(limit, obeying).await
+        };
+        self.spawn(obeying, move |done| {
+            let result = match done {
+                Ok(Ok(result)) => result.map_err(balk),
+                Ok(Err(_)) => Err(Balk::Unreachable(format!("no answer within {limit:?}"))),
+                // It may have done it before.
+                Err(Panicked) => Err(Balk::Unreachable("the backend panicked".to_owned())),
             };
-            Some(Input::Done { id, result })
+            Input::Done { id, result }
         });
     }
 
@@ -197,20 +211,32 @@ impl Driver {
         }
     }
 
-    fn spawn(&self, work: impl Future<Output = Option<Input>> + Send + 'static) {
-        let inputs = self.shared.inputs.clone();
+    /// Works beside the manager, which hears of the end in any case: it waits for the answer of everything it began.
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+        heard: impl FnOnce(Result<T, Panicked>) -> Input + Send + 'static,
+    ) {
+        let (inputs, cluster) = (self.shared.inputs.clone(), self.shared.name.clone());
         let work = async move {
-            if let Some(input) = work.await {
-                // The manager has ended: nobody waits for it.
-                let _ = inputs.send(input).await;
-            }
+            let done = AssertUnwindSafe(work).catch_unwind().await.map_err(|_| {
+                tracing::error!(%cluster, "a backend, a voter or an observer panicked");
+                Panicked
+            });
+            // The manager has ended: nobody waits for it.
+            let _ = inputs.send(heard(done)).await;
         };
         self.shared.tasks.spawn(self.shared.stop.clone().run_until_cancelled_owned(work));
     }
 }
 
+/// Code that was given to the manager panicked.
+#[derive(Debug)]
+struct Panicked;
+
 async fn obey(
     backend: &dyn RegionBackend,
+    region: &RegionName,
     verb: Verb,
     order: &Pledge,
     heir: Option<Arc<dyn RegionBackend>>,
@@ -221,9 +247,9 @@ async fn obey(
         Verb::Demote => {
             let heir = heir.ok_or_else(missing)?;
             let (reach, proof) = backend.demote(order, &*heir).await?;
-            Ok(Done::Demoted(reach, proof))
+            Ok(Done::Demoted(reach, proof.map(|proof| proof.about(region))))
         }
-        Verb::Fence => backend.fence(order).await.map(Done::Fenced),
+        Verb::Fence => backend.fence(order).await.map(|proof| Done::Fenced(proof.about(region))),
         Verb::Freeze => backend.freeze(order).await.map(Done::Frozen),
         Verb::Promote => backend.promote(order).await.map(Done::Promoted),
         Verb::Repoint => {
@@ -240,6 +266,11 @@ fn balk(error: Error) -> Balk {
             let source = std::error::Error::source(&error);
             let pledge = source.and_then(|source| source.downcast_ref::<PledgedTo>());
             Balk::Pledged(pledge.map(|pledged| pledged.0.clone()).unwrap_or_default())
+        }
+        ErrorKind::Unsettled => {
+            let source = std::error::Error::source(&error);
+            let why = source.and_then(|source| source.downcast_ref::<Unsettled>());
+            Balk::Unsettled(why.cloned().unwrap_or(Unsettled::Replays))
         }
         ErrorKind::Unsupported => Balk::Unsupported,
         ErrorKind::Unavailable | ErrorKind::TimedOut => Balk::Unreachable(error.to_string()),

@@ -166,6 +166,7 @@ impl FailoverManager {
         let name = self.inner.shared.name.clone();
         let (severity, code) = match status.state {
             _ if status.writable_primaries > 1 => (Severity::Fail, "ha.two_primaries"),
+            _ if self.inner.shared.core().is_foreign() => (Severity::Fail, "ha.other_regions"),
             State::Starting => (Severity::Warn, "ha.starting"),
             State::Operating => (Severity::Warn, "ha.operating"),
             _ if status.primary.is_none() => (Severity::Fail, "ha.no_primary"),
@@ -213,7 +214,7 @@ impl FailoverManager {
             _ => None,
         });
         let epoch = done.await?;
-        // The event comes before the write that makes it so.
+        // The event comes with the topology; whoever follows it may take a moment.
         let mut topologies = self.subscribe();
         let told = topologies.wait_for(|topology| topology.epoch >= epoch);
         match timeout(limit, told).await {

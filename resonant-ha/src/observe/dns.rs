@@ -25,7 +25,7 @@ pub struct DnsSource {
     resolve: Arc<Resolve>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Endpoint {
     url: String,
     host: String,

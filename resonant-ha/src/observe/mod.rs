@@ -20,7 +20,9 @@ use crate::manager::Shared;
 use crate::region::{RegionName, RegionTarget};
 
 /// Who is there and who is the primary, as a source knows it. Epochs are given by the manager.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// URLs may hold passwords: `Debug` shows names alone.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Sighting {
     /// The primary's name, if there is one now.
     pub primary: Option<String>,
@@ -29,6 +31,17 @@ pub struct Sighting {
     /// Where the source has one: a number that rises with each new primary, such as PostgreSQL's timeline. A sighting
     /// with a lower one is older and left alone.
     pub generation: Option<u64>,
+}
+
+impl fmt::Debug for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
+        f.debug_struct("Sighting")
+            .field("primary", &self.primary)
+            .field("nodes", &nodes)
+            .field("generation", &self.generation)
+            .finish()
+    }
 }
 
 /// Somebody who knows the topology.

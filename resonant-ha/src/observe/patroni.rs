@@ -1,5 +1,7 @@
 //! The topology as Patroni's REST API tells it.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use resonant_common::join::Node;
 use serde::Deserialize;
@@ -12,10 +14,17 @@ use crate::http;
 ///
 /// The leader is the primary, replicas that run are the others, and the leader's timeline is the generation: a member that
 /// has not heard of the last failover yet is not believed. Plain HTTP.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PatroniSource {
     members: Vec<String>,
     template: String,
+}
+
+impl fmt::Debug for PatroniSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members: Vec<&str> = self.members.iter().map(|member| http::shown(member)).collect();
+        f.debug_struct("PatroniSource").field("members", &members).finish_non_exhaustive()
+    }
 }
 
 impl PatroniSource {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use super::{Frozen, Observation, Pledge, Proof, Reach, RegionName};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where a region's data are reached.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Where a region's data are reached. URLs hold passwords: its `Debug` shows the region alone.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RegionTarget {
     /// The region.
     pub region: RegionName,
@@ -17,6 +17,12 @@ pub struct RegionTarget {
     pub url: String,
     /// The URL standbys use.
     pub replication_url: String,
+}
+
+impl fmt::Debug for RegionTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegionTarget").field("region", &self.region).finish_non_exhaustive()
+    }
 }
 
 /// One region, as the manager sees and moves it.
@@ -28,9 +34,11 @@ pub struct RegionTarget {
 ///   section on the region itself: of two managers, the older one's order never takes effect after the newer one's.
 /// - Every order can be given again: what is done already is done.
 /// - [`freeze`](RegionBackend::freeze) on a standby returns only when it receives nothing more, and everything it has
-///   received can be read. On a primary it only pledges and looks.
+///   received can be read; until then it fails with [`ErrorKind::Unsettled`], however far the standby says it is. On a
+///   primary it only pledges and looks.
 /// - [`fence`](RegionBackend::fence) returns a proof only when the server is known to be unable to acknowledge a write.
-///   "It does not answer" is no proof.
+///   "It does not answer" is no proof. The manager puts the region's name into it.
+/// - [`promote`](RegionBackend::promote) writes the epoch row before anybody else can write.
 /// - [`confirm`](RegionBackend::confirm) returns only when as many standbys as commits wait for have the epoch row.
 /// - A dropped future leaves the order obeyed or not, never half obeyed; it is given again.
 /// - The manager bounds each call in time; a backend need not.
@@ -45,6 +53,11 @@ pub trait RegionBackend: fmt::Debug + Send + Sync + 'static {
     /// Where its standbys reach it. The same, unless they log in as somebody else.
     fn replication_url(&self) -> String {
         self.url()
+    }
+
+    /// The name by which other regions' [`commits`](Observation::commits) wait for this one. The region's own name, if none.
+    fn standby_name(&self) -> Option<&str> {
+        None
     }
 
     /// Whether [`fence`](RegionBackend::fence) can work while the region itself cannot be reached.
@@ -75,7 +88,8 @@ pub trait RegionBackend: fmt::Debug + Send + Sync + 'static {
         Err(unsupported("demote"))
     }
 
-    /// Makes the region take writes; one that is the primary already takes them again. Returns the timeline.
+    /// Makes the region take writes, its epoch row first; one that is the primary already takes them again. Returns the
+    /// timeline.
     async fn promote(&self, order: &Pledge) -> Result<u32>;
 
     /// Makes a frozen standby receive from `primary`.

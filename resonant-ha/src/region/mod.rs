@@ -1,12 +1,16 @@
 //! What a region is asked and told, and the trait that does it.
 
 mod backend;
+mod commits;
 mod name;
+mod unsettled;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::backend::{RegionBackend, RegionTarget};
+pub use self::commits::CommitsWaitFor;
 pub use self::name::RegionName;
+pub use self::unsettled::Unsettled;
 
 /// How far a region's data reach. Of two, the one with the higher lineage is ahead whatever its offset: it holds an epoch
 /// row that the other has not.
@@ -92,8 +96,8 @@ pub struct Observation {
     pub started: u64,
     /// Of a standby: whether it has heard from the primary within the last probe interval.
     pub hears_primary: bool,
-    /// Of a primary: how many standbys its commits wait for.
-    pub synchronous: u32,
+    /// Of a primary: which standbys its commits wait for.
+    pub commits: CommitsWaitFor,
 }
 
 impl Observation {
@@ -134,6 +138,19 @@ pub enum Proof {
     },
     /// Nothing proves it; the owner allowed to go on.
     Unfenced,
+}
+
+impl Proof {
+    /// The same, about the region by the name that the manager knows it by.
+    pub(crate) fn about(self, name: &RegionName) -> Self {
+        let region = name.clone();
+        match self {
+            Proof::Stopped { by, .. } => Proof::Stopped { region, by },
+            Proof::Attested { by, .. } => Proof::Attested { region, by },
+            Proof::SamePrimary { .. } => Proof::SamePrimary { region },
+            other => other,
+        }
+    }
 }
 
 /// A region that has pledged itself and stopped receiving.
@@ -194,6 +211,8 @@ pub(crate) enum Balk {
     Failed(String),
     /// No answer: it may have done it.
     Unreachable(String),
+    /// It is a standby whose data cannot be weighed yet.
+    Unsettled(Unsettled),
     /// This backend never can.
     Unsupported,
 }

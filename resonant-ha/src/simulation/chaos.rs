@@ -43,6 +43,8 @@ pub(super) enum Fault {
     StartRegion(usize),
     StopRegionFor(usize, u64),
     Sick(usize, bool),
+    /// Replay of a standby waits.
+    Hold(usize, bool),
     CrashManager(usize),
     StartManager(usize),
     StopManagerFor(usize, u64),
@@ -77,7 +79,7 @@ pub(super) fn draw(
         let m = chance.under(SIDE as u64) as usize;
         let long = second / 10 + chance.under(14 * second);
         let short = second / 20 + chance.under(4 * second);
-        match chance.under(20) {
+        match chance.under(22) {
             0..=2 => {
                 faults.push((at, Fault::CrashPrimary));
                 faults.extend((0..SIDE).map(|region| (at + long, Fault::StartRegion(region))));
@@ -131,6 +133,19 @@ pub(super) fn draw(
                 faults.push((at + short, Fault::Loss(1)));
             }
             18 => faults.push((at, Fault::Switchover(n, m))),
+            19 => {
+                faults.push((at, Fault::Hold(n, true)));
+                faults.push((at + long, Fault::Hold(n, false)));
+            }
+            20 => {
+                // One standby has everything and has read little of it, the other has less, and the primary is lost.
+                faults.push((at, Fault::Hold(n, true)));
+                faults.push((at + short, Fault::StopRegionFor(m, second)));
+                faults.push((at + short + second / 2, Fault::CrashPrimary));
+                faults.push((at + short + long, Fault::Hold(n, false)));
+                let back = at + short + long;
+                faults.extend((0..SIDE).map(|region| (back, Fault::StartRegion(region))));
+            }
             _ => {
                 faults.push((at, Fault::Pause(n, true)));
                 faults.push((at + long, Fault::Pause(m, false)));

@@ -29,6 +29,12 @@ pub enum Law {
     FailbackWaits,
     /// A published primary has its epoch row where the next operation will find it.
     CommittedFirst,
+    /// A voter that was not restored never takes an older record than it has.
+    RecordRises,
+    /// A region never forgets the highest epoch that it has pledged itself to.
+    PledgeKept,
+    /// What a person asked of a manager begins under the lease it was asked under, or not at all.
+    WishesEnd,
     /// Once faults end, one primary takes writes again in bounded time.
     Recovers,
 }
@@ -54,7 +60,8 @@ impl fmt::Display for Violation {
 #[derive(Debug, Default)]
 pub(super) struct Laws {
     pub(super) broken: Option<Violation>,
-    pub(super) acked: Vec<u64>,
+    /// Acknowledged writes, each with the epoch it was acknowledged in.
+    pub(super) acked: Vec<(u64, u64)>,
     highest: u64,
     primaries: BTreeMap<u64, usize>,
     proofs: BTreeMap<u64, Proof>,
@@ -82,7 +89,7 @@ impl Laws {
             });
         }
         self.highest = self.highest.max(lineage);
-        self.acked.push(id);
+        self.acked.push((id, lineage));
     }
 
     pub(super) fn published(&mut self, at: u64, epoch: u64, primary: usize) {

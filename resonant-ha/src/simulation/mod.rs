@@ -29,6 +29,7 @@
 
 mod chaos;
 mod laws;
+mod power;
 mod server;
 mod world;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::core::flaw::{Flaw, Flaws};
-use crate::region::{Frozen, Observation, Pledge, Reach, Role};
+use crate::region::{CommitsWaitFor, Frozen, Observation, Pledge, Reach, Role, Unsettled};
 
 /// What an entry of the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,12 @@ pub(super) struct Server {
     pub(super) upstream: Option<usize>,
     pub(super) heard_at: Option<u64>,
     pub(super) log: Vec<Entry>,
+    /// How much of the log has been replayed; of a primary all.
+    applied: usize,
+    /// Whether replay waits, for readers or because somebody paused it.
+    pub(super) held: bool,
+    /// Whether commits may be answered for by somebody who is no region.
+    pub(super) stranger: bool,
     timeline: u32,
     /// How much each standby said it has, since this server became the primary or started.
     acks: BTreeMap<usize, usize>,
@@ -60,7 +66,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(primary: bool, waits: u32, flaws: Flaws) -> Self {
+    pub(super) fn new(primary: bool, waits: u32, stranger: bool, flaws: Flaws) -> Self {
         Self {
             up: true,
             stopped: false,
@@ -71,6 +77,9 @@ impl Server {
             upstream: (!primary).then_some(0),
             heard_at: None,
             log: Vec::new(),
+            applied: 0,
+            held: false,
+            stranger,
             timeline: 1,
             acks: BTreeMap::new(),
             waiting: Vec::new(),
@@ -93,9 +102,25 @@ impl Server {
         self.log.last().map_or(0, |entry| entry.lineage)
     }
 
+    /// What it has. Branches cannot be told apart by it but by their epoch rows, as with a server that says only how far.
     pub(super) fn reach(&self) -> Reach {
-        let timeline = self.log.last().map_or(1, |entry| entry.timeline);
-        Reach { lineage: self.lineage(), timeline, offset: self.log.len() as u64 }
+        Reach { lineage: self.lineage(), timeline: 0, offset: self.log.len() as u64 }
+    }
+
+    /// What can be read of it.
+    fn readable(&self) -> Reach {
+        let lineage = match self.applied {
+            0 => 0,
+            applied => self.log.get(applied - 1).map_or(0, |entry| entry.lineage),
+        };
+        Reach { lineage, timeline: 0, offset: self.applied as u64 }
+    }
+
+    pub(super) fn hold(&mut self, held: bool) {
+        self.held = held;
+        if !held {
+            self.applied = self.log.len();
+        }
     }
 
     fn link_at(&self, length: usize) -> Option<u64> {
@@ -116,12 +141,19 @@ impl Server {
             sick: self.sick.then(|| "the disk is full".to_owned()),
             read_only: self.read_only,
             system: 7,
-            reach: self.reach(),
+            // Received, but told apart by rows that are read.
+            reach: Reach { offset: self.log.len() as u64, ..self.readable() },
             pledge: self.pledge.clone(),
             started: self.up_since,
             hears_primary: !self.primary && self.upstream.is_some() && hears,
-            synchronous: self.waits,
+            commits: self.commits(),
         }
+    }
+
+    fn commits(&self) -> CommitsWaitFor {
+        let names = if self.stranger { &["*"][..] } else { &["east", "west", "north"] };
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        CommitsWaitFor { count: self.waits, names }
     }
 
     /// Looks at the pledge; everything that obeys an order comes by here.
@@ -133,24 +165,36 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn freeze(&mut self) -> Frozen {
-        if !self.primary && !self.flaws.has(Flaw::KeepReceiving) {
-            self.upstream = None;
-            self.heard_at = None;
+    pub(super) fn freeze(&mut self) -> Result<Frozen, Unsettled> {
+        let replayed = self.flaws.has(Flaw::WeighReplayed);
+        if !self.primary {
+            // The process that would end the receiver is the one that waits.
+            if self.held && !replayed {
+                return Err(Unsettled::ReplayWaits("a reader".to_owned()));
+            }
+            if !self.flaws.has(Flaw::KeepReceiving) {
+                self.upstream = None;
+                self.heard_at = None;
+            }
         }
         let seen = self.observe(0, 0);
-        Frozen { role: seen.role, sick: seen.sick, system: seen.system, reach: seen.reach }
+        let reach = if replayed && !self.primary { self.readable() } else { self.reach() };
+        Ok(Frozen { role: seen.role, sick: seen.sick, system: seen.system, reach })
     }
 
     /// Whether it was a standby until now.
-    pub(super) fn promote(&mut self) -> bool {
+    pub(super) fn promote(&mut self, epoch: u64) -> bool {
         let was_standby = !self.primary;
         if was_standby {
             self.primary = true;
-            self.timeline = self.reach().timeline + 1;
+            self.timeline = self.log.last().map_or(1, |entry| entry.timeline) + 1;
             self.upstream = None;
             self.acks.clear();
             self.waiting.clear();
+            self.hold(false);
+        }
+        if self.lineage() < epoch && !self.flaws.has(Flaw::OpenBeforeRow) {
+            self.push(Item::Row(epoch));
         }
         (self.read_only, self.leaving) = (false, None);
         was_standby
@@ -178,11 +222,23 @@ impl Server {
         let common = self.log.iter().zip(&other.log).take_while(|(mine, its)| mine == its).count();
         let lost = self.log.len() - common;
         self.log.truncate(common);
+        self.applied = self.applied.min(common);
         lost as u64
     }
 
-    pub(super) fn append(&mut self, item: Item, waiter: Waiter) {
+    /// Whether everything it has is the beginning of what `other` has.
+    pub(super) fn is_behind(&self, other: &Server) -> bool {
         let (length, link) = self.tail();
+        other.link_at(length) == Some(link)
+    }
+
+    pub(super) fn append(&mut self, item: Item, waiter: Waiter) {
+        self.push(item);
+        self.waiting.push((self.log.len(), waiter));
+    }
+
+    fn push(&mut self, item: Item) {
+        let link = self.tail().1;
         let (lineage, value) = match item {
             Item::Write(id) => (self.lineage(), id << 1),
             Item::Row(epoch) => (epoch, (epoch << 1) | 1),
@@ -191,7 +247,7 @@ impl Server {
             link ^ value.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(self.timeline) << 48);
         let link = mixed.rotate_left(23).wrapping_mul(0xD6E8_FEB8_6659_FD93) | 1;
         self.log.push(Entry { item, timeline: self.timeline, lineage, link });
-        self.waiting.push((length + 1, waiter));
+        self.applied = self.log.len();
     }
 
     pub(super) fn wait_for_last(&mut self, waiter: Waiter) {
@@ -208,11 +264,15 @@ impl Server {
         Some(self.log[have..].to_vec())
     }
 
-    pub(super) fn receive(&mut self, from: usize, entries: Vec<Entry>) -> bool {
+    pub(super) fn receive(&mut self, entries: Vec<Entry>) -> bool {
         let grew = !entries.is_empty();
-        let _ = from;
         self.log.extend(entries);
+        self.hold(self.held);
         grew
+    }
+
+    pub(super) fn has_row(&self, epoch: u64) -> bool {
+        self.log.iter().any(|entry| entry.item == Item::Row(epoch))
     }
 
     pub(super) fn holds(&self, id: u64) -> bool {
@@ -226,6 +286,9 @@ impl Server {
     /// Those whose entry enough standbys have now.
     pub(super) fn acknowledged(&mut self) -> Vec<Waiter> {
         let mut acks: Vec<usize> = self.acks.values().copied().collect();
+        if self.stranger {
+            acks.push(self.log.len());
+        }
         acks.sort_unstable_by(|a, b| b.cmp(a));
         let safe = match self.waits {
             0 => usize::MAX,

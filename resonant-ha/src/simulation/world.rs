@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Report;
 use super::chaos::{self, At, Fault, PLACES, Plan, SIDE};
 use super::laws::{Law, Laws};
+use super::power::Rejoin;
 use super::server::{Entry, Item, Leaving, Server, Waiter};
 use crate::config::FailoverConfig;
 use crate::core::flaw::Flaws;
@@ -15,72 +16,111 @@ use crate::core::{Chance, Core, EventKind, Input, Kind, Now, Output, Setup, Step
 use crate::region::{Balk, Done, Observation, Pledge, Proof, RegionName, Verb};
 use crate::voter::{Ballot, Cell, Vote};
 
-const SECOND: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000_000;
 /// When the first fault may come.
 const START: u64 = 6 * SECOND;
 /// How long after the last fault writes must flow again.
 const PATIENCE: u64 = 90 * SECOND;
 
 #[derive(Debug, Clone)]
-enum Message {
-    Cast { round: u64, ballot: Ballot },
-    Vote { round: u64, vote: Vote },
-    Probe { probe: u64 },
-    Seen { probe: u64, seen: Observation },
-    Act { id: u64, order: Pledge, verb: Verb, peer: Option<usize> },
-    Done { id: u64, result: Result<Done, Balk> },
-    Pull { have: usize, link: u64 },
-    Entries { base: usize, entries: Vec<Entry> },
-    Write { id: u64 },
+pub(super) enum Message {
+    Cast {
+        round: u64,
+        ballot: Ballot,
+    },
+    Vote {
+        round: u64,
+        vote: Vote,
+    },
+    Probe {
+        probe: u64,
+    },
+    Seen {
+        probe: u64,
+        seen: Observation,
+    },
+    Act {
+        id: u64,
+        order: Pledge,
+        verb: Verb,
+        peer: Option<usize>,
+    },
+    Done {
+        id: u64,
+        result: Result<Done, Balk>,
+    },
+    Pull {
+        have: usize,
+        link: u64,
+    },
+    Entries {
+        base: usize,
+        entries: Vec<Entry>,
+    },
+    Write {
+        id: u64,
+    },
+    /// The end of a rejoin: the server that power brought back is made to receive.
+    Follow {
+        id: u64,
+        order: Pledge,
+        upstream: usize,
+        lost: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
-enum Due {
+pub(super) enum Due {
     Tick(usize, u64),
     Client(usize, u64),
     Deliver { from: At, to: At, incarnation: u64, message: Message },
     NoAnswer { manager: usize, incarnation: u64, region: usize, probe: u64 },
     GiveUp { manager: usize, incarnation: u64, id: u64 },
     Pull(usize),
+    Rejoin(Rejoin),
     Fault(Fault),
     Calm,
     Look,
 }
 
 #[derive(Debug)]
-struct Manager {
-    core: Option<Core>,
-    incarnation: u64,
-    stopped_until: u64,
+pub(super) struct Manager {
+    pub(super) core: Option<Core>,
+    pub(super) incarnation: u64,
+    pub(super) stopped_until: u64,
     rate: f64,
     told: Option<(u64, usize)>,
     probes: BTreeMap<usize, u64>,
     /// Of the last probe of each region: whether it heard the primary; `None` when it failed.
     seen: Vec<Option<bool>>,
+    /// The term under which a switchover was last asked for; `None` when it was asked while somebody else led.
+    asked: Option<u64>,
 }
 
 #[derive(Debug)]
 pub(super) struct World {
+    /// Whether there is power over the hosts.
+    pub(super) power: bool,
     config: Arc<FailoverConfig>,
-    flaws: Flaws,
+    pub(super) flaws: Flaws,
     plan: Plan,
     seed: u64,
-    chance: Chance,
-    now: u64,
+    pub(super) chance: Chance,
+    pub(super) now: u64,
     queue: BTreeMap<(u64, u64), Due>,
     sequence: u64,
-    managers: Vec<Manager>,
+    pub(super) managers: Vec<Manager>,
     voters: Vec<(Cell, bool, f64)>,
     saved: BTreeMap<usize, Cell>,
-    servers: Vec<Server>,
+    pub(super) servers: Vec<Server>,
     server_stopped: Vec<u64>,
-    cuts: [[u8; PLACES]; PLACES],
+    pub(super) cuts: [[u8; PLACES]; PLACES],
     loss: u64,
     restored: bool,
-    laws: Laws,
-    names: Vec<RegionName>,
+    pub(super) laws: Laws,
+    pub(super) names: Vec<RegionName>,
     writes: u64,
-    calm_at: Option<u64>,
+    pub(super) calm_at: Option<u64>,
     lost_at: Option<(u64, usize)>,
     recovered_at: Option<u64>,
     fingerprint: u64,
@@ -104,7 +144,12 @@ impl World {
         let managers = (0..SIDE).map(|_| rate()).collect::<Vec<_>>();
         let voters = (0..SIDE).map(|_| (Cell::default(), true, rate())).collect();
         let waits = config.synchronous_standbys;
+        let calm = matches!(plan, Plan::LosePrimary);
+        // In some runs anybody may answer for a standby, which proves nothing.
+        let stranger = waits > 0 && !calm && chance.percent(10);
+        let power = waits == 0 || (!stranger && !calm && chance.percent(50));
         let mut world = Self {
+            power,
             config: Arc::new(config.clone()),
             flaws,
             plan,
@@ -123,11 +168,12 @@ impl World {
                     told: None,
                     probes: BTreeMap::new(),
                     seen: vec![None; SIDE],
+                    asked: None,
                 })
                 .collect(),
             voters,
             saved: BTreeMap::new(),
-            servers: (0..SIDE).map(|n| Server::new(n == 0, waits, flaws)).collect(),
+            servers: (0..SIDE).map(|n| Server::new(n == 0, waits, stranger, flaws)).collect(),
             server_stopped: vec![0; SIDE],
             cuts: [[0; PLACES]; PLACES],
             loss: 1,
@@ -193,7 +239,7 @@ impl World {
             (self.fingerprint.rotate_left(7) ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 
-    fn at(&mut self, at: u64, due: Due) {
+    pub(super) fn at(&mut self, at: u64, due: Due) {
         self.sequence += 1;
         self.queue.insert((at, self.sequence), due);
     }
@@ -208,15 +254,16 @@ impl World {
             return;
         }
         let incarnation = self.managers[number].incarnation + 1;
-        let fenceable = match self.config.synchronous_standbys {
-            0 => self.names.iter().cloned().collect(),
-            _ => BTreeSet::new(),
+        let fenceable = match self.power {
+            true => self.names.iter().cloned().collect(),
+            false => BTreeSet::new(),
         };
         let setup = Setup {
             config: Arc::clone(&self.config),
             owner: format!("m{number}.{incarnation}"),
             regions: self.names.clone(),
             fenceable,
+            standbys: self.names.iter().map(ToString::to_string).collect(),
             voters: SIDE,
             observers: 0,
             seed: self.chance.next(),
@@ -228,12 +275,13 @@ impl World {
         manager.told = None;
         manager.probes.clear();
         manager.seen.fill(None);
+        manager.asked = None;
         let offset = self.chance.under(SECOND / 10);
         self.at(self.now + offset, Due::Tick(number, incarnation));
         self.at(self.now + SECOND + offset, Due::Client(number, incarnation));
     }
 
-    fn send(&mut self, from: At, to: At, incarnation: u64, message: Message) {
+    pub(super) fn send(&mut self, from: At, to: At, incarnation: u64, message: Message) {
         if self.cuts[from.number()][to.number()] > 0 || self.chance.percent(self.loss) {
             return;
         }
@@ -291,6 +339,7 @@ impl World {
                     self.pull(region);
                 }
             }
+            Due::Rejoin(rejoin) => self.rejoin(rejoin),
             Due::Fault(fault) => self.fault(fault),
             Due::Calm => self.calm(),
             Due::Look => self.at(self.now + SECOND / 2, Due::Look),
@@ -311,8 +360,11 @@ impl World {
         let stopped = self.managers[manager].stopped_until > self.now;
         if let Some((_, primary)) = self.managers[manager].told.filter(|_| !stopped) {
             self.writes += 1;
+            // A few clients look for whoever takes writes.
+            let strays = !matches!(self.plan, Plan::LosePrimary) && self.chance.percent(10);
+            let at = if strays { self.chance.under(SIDE as u64) as usize } else { primary };
             let message = Message::Write { id: self.writes };
-            self.send(At::Manager(manager), At::Region(primary), 0, message);
+            self.send(At::Manager(manager), At::Region(at), 0, message);
         }
     }
 
@@ -341,7 +393,14 @@ impl World {
                 let (cell, up, rate) = &mut self.voters[voter];
                 if let (true, Message::Cast { round, ballot }) = (*up, message) {
                     let now = Duration::from_micros((self.now as f64 * *rate) as u64);
+                    let before = cell.stamp();
                     let vote = cell.cast_flawed(now, ballot, self.flaws);
+                    let after = cell.stamp();
+                    if after < before {
+                        self.laws.breaks(Law::RecordRises, self.now, || {
+                            format!("voter {voter} had record {before:?} and took {after:?}")
+                        });
+                    }
                     self.send(to, from, incarnation, Message::Vote { round, vote });
                 }
             }
@@ -353,9 +412,10 @@ impl World {
                 self.reach_region(region, from, incarnation, message);
             }
             At::Power(region) => {
-                if let Message::Act { id, order, verb, peer } = message {
-                    let result = self.by_power(region, &order, verb, peer);
-                    self.send(to, from, incarnation, Message::Done { id, result });
+                if let (At::Manager(manager), Message::Act { id, order, verb, peer }) =
+                    (from, message)
+                {
+                    self.by_power(region, manager, incarnation, id, &order, verb, peer);
                 }
             }
         }
@@ -420,9 +480,21 @@ impl World {
                     return;
                 }
                 server.heard_at = Some(self.now);
-                if server.receive(upstream, entries) {
+                if server.receive(entries) {
                     self.pull(region);
                 }
+            }
+            (_, Message::Follow { id, order, upstream, lost }) => {
+                let server = &mut self.servers[region];
+                let result = match server.admit(&order) {
+                    Ok(()) if server.primary => Err(Balk::Failed("it is a primary".to_owned())),
+                    Ok(()) => {
+                        server.follow(upstream);
+                        Ok(Done::Rejoined(Some(lost)))
+                    }
+                    Err(pledge) => Err(Balk::Pledged(pledge)),
+                };
+                self.send(At::Region(region), from, incarnation, Message::Done { id, result });
             }
             (_, Message::Write { id }) if self.servers[region].takes_writes() => {
                 self.servers[region].append(Item::Write(id), Waiter::Client { id });
@@ -451,7 +523,7 @@ impl World {
         }
         let failed = |why: &str| Some(Err(Balk::Failed(why.to_owned())));
         match (verb, peer) {
-            (Verb::Freeze, _) => Some(Ok(Done::Frozen(server.freeze()))),
+            (Verb::Freeze, _) => Some(server.freeze().map(Done::Frozen).map_err(Balk::Unsettled)),
             (Verb::Demote, Some(heir)) => {
                 if !server.primary {
                     return failed("it is no primary");
@@ -464,7 +536,7 @@ impl World {
                 if server.sick {
                     return failed("it is sick");
                 }
-                if server.promote() {
+                if server.promote(order.epoch) {
                     let reach = server.reach();
                     self.laws.promoted(now, order.epoch, region);
                     if let Some(other) = furthest.filter(|_| self.config.synchronous_standbys > 0) {
@@ -503,44 +575,6 @@ impl World {
             let server = &self.servers[*other];
             *other != region && server.pledge == *order && !server.primary && server.reach() > reach
         })
-    }
-
-    fn by_power(
-        &mut self,
-        region: usize,
-        order: &Pledge,
-        verb: Verb,
-        peer: Option<usize>,
-    ) -> Result<Done, Balk> {
-        let reachable = peer.is_some_and(|peer| {
-            self.servers[peer].works()
-                && self.servers[peer].primary
-                && self.cuts[At::Region(region).number()][At::Region(peer).number()] == 0
-        });
-        if verb == Verb::Rejoin && !reachable {
-            return Err(Balk::Failed("the primary cannot be reached from here".to_owned()));
-        }
-        self.servers[region].admit(order).map_err(Balk::Pledged)?;
-        match (verb, peer) {
-            (Verb::Fence, _) => {
-                self.servers[region].stopped = true;
-                let by = "power".to_owned();
-                Ok(Done::Fenced(Proof::Stopped { region: self.names[region].clone(), by }))
-            }
-            (Verb::Rejoin, Some(peer)) => {
-                let source = self.servers[peer].clone();
-                let server = &mut self.servers[region];
-                let was_primary = server.primary || !server.works();
-                let lost = server.rewind_to(&source);
-                server.stopped = false;
-                if was_primary {
-                    server.restart(self.now);
-                }
-                server.follow(peer);
-                Ok(Done::Rejoined(Some(lost)))
-            }
-            _ => Err(Balk::Unsupported),
-        }
     }
 
     /// Answers those whose entries enough standbys have.
@@ -652,11 +686,14 @@ impl World {
         }
         self.laws.published(self.now, epoch, primary);
         self.published += 1;
-        let server = &self.servers[primary];
-        if server.lineage() < epoch && server.pledge.epoch == epoch {
-            let lineage = server.lineage();
+        // Somebody newer may have taken it away again by now.
+        let newer = self.servers.iter().any(|server| server.pledge.epoch > epoch);
+        let rows = self.servers.iter().filter(|server| server.has_row(epoch)).count();
+        let stranger = self.servers[primary].stranger;
+        let needed = if stranger { 1 } else { 1 + self.config.synchronous_standbys as usize };
+        if !newer && rows < needed {
             self.laws.breaks(Law::CommittedFirst, self.now, || {
-                format!("epoch {epoch} is published, region {primary} holds {lineage}")
+                format!("epoch {epoch} of region {primary} is published, {rows} have its row")
             });
         }
         self.check_nothing_lost(primary, epoch);
@@ -676,7 +713,9 @@ impl World {
                 Item::Row(_) => None,
             })
             .collect();
-        if let Some(lost) = self.laws.acked.iter().find(|id| !has.contains(id)).copied() {
+        // What somebody newer acknowledged is not for this one to have.
+        let mut due = self.laws.acked.iter().filter(|(_, lineage)| *lineage <= epoch);
+        if let Some(lost) = due.find(|(id, _)| !has.contains(id)).map(|(id, _)| *id) {
             self.laws.breaks(Law::NothingLost, self.now, || {
                 format!("write {lost} was acknowledged, region {primary} has it not")
             });
@@ -751,7 +790,17 @@ impl World {
                     self.laws.proven(epoch.unwrap_or(1), proof);
                 }
             }
-            Kind::Switchover => {}
+            Kind::Switchover => {
+                let moment = self.moment(number);
+                let manager = &self.managers[number];
+                let leads = manager.core.as_ref().and_then(|core| core.leading_term(moment));
+                let asked = manager.asked;
+                if asked.is_none() || asked != leads {
+                    self.laws.breaks(Law::WishesEnd, now, || {
+                        format!("a switchover asked for in {asked:?} began in term {leads:?}")
+                    });
+                }
+            }
         }
     }
 
@@ -789,6 +838,7 @@ impl World {
             }
             Fault::StopRegionFor(region, long) => self.server_stopped[region] = self.now + long,
             Fault::Sick(region, sick) => self.servers[region].sick = sick,
+            Fault::Hold(region, held) => self.servers[region].hold(held),
             Fault::CrashManager(manager) => {
                 self.managers[manager].core = None;
                 self.managers[manager].incarnation += 1;
@@ -812,6 +862,11 @@ impl World {
             Fault::Loss(percent) => self.loss = percent,
             Fault::Switchover(manager, to) => {
                 let to = self.names[to].clone();
+                if self.managers[manager].stopped_until <= self.now {
+                    let moment = self.moment(manager);
+                    let core = self.managers[manager].core.as_ref();
+                    self.managers[manager].asked = core.and_then(|core| core.leading_term(moment));
+                }
                 tell(self, manager, Input::Switchover(to));
             }
             Fault::Pause(manager, true) => tell(self, manager, Input::Pause("a person".to_owned())),
@@ -840,6 +895,7 @@ impl World {
         for number in 0..SIDE {
             self.voters[number].1 = true;
             self.servers[number].sick = false;
+            self.servers[number].hold(false);
             self.server_stopped[number] = self.server_stopped[number].min(self.now);
             if !self.servers[number].up {
                 self.servers[number].restart(self.now);
@@ -847,8 +903,9 @@ impl World {
             self.managers[number].stopped_until = self.managers[number].stopped_until.min(self.now);
             self.start_manager(number);
         }
-        for manager in 0..SIDE {
-            self.at(self.now + SECOND, Due::Fault(Fault::Pause(manager, false)));
+        // Whoever leads is told, and who leads may change.
+        for (manager, second) in (0..SIDE).flat_map(|manager| (1..40).map(move |n| (manager, n))) {
+            self.at(self.now + second * SECOND, Due::Fault(Fault::Pause(manager, false)));
         }
         self.calm_at = Some(self.now);
         self.at(self.now + SECOND, Due::Look);

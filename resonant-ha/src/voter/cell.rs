@@ -66,6 +66,12 @@ impl Cell {
         self.cast(now, ballot)
     }
 
+    /// The stamp of the record.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn stamp(&self) -> (u64, u64) {
+        self.record.as_ref().map(Stored::stamp).unwrap_or_default()
+    }
+
     fn vote(&self, now: Duration, done: bool) -> Vote {
         let remaining = self.expires.map_or(Duration::ZERO, |expires| expires.saturating_sub(now));
         let (owner, record) = (self.owner.clone(), self.record.clone());

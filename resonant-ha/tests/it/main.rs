@@ -8,6 +8,7 @@
 )]
 
 mod manager;
+mod secrets;
 mod servers;
 mod simulation;
 mod voters;

@@ -8,15 +8,16 @@ use async_trait::async_trait;
 use resonant_ha::observe::{FnSource, Observer, Sighting};
 use resonant_ha::voter::{MemoryVoter, Quorum, Vote, Voter};
 use resonant_ha::{
-    Error, ErrorKind, Event, EventKind, FailoverBuilder, FailoverConfig, FailoverManager, Frozen,
-    Hook, Node, Observation, Pledge, Proof, Reach, Reason, RegionBackend, RegionTarget, Result,
-    Role,
+    CommitsWaitFor, Error, ErrorKind, Event, EventKind, FailoverBuilder, FailoverConfig,
+    FailoverManager, Frozen, Hook, Node, Observation, Pledge, Proof, Reach, Reason, RegionBackend,
+    RegionTarget, Result, Role,
 };
 use tokio::time::{sleep, timeout};
 
 /// A service that is up or down, and counts its promotions.
 #[derive(Debug, Default)]
 struct State {
+    panics: AtomicBool,
     down: AtomicBool,
     promotions: AtomicU32,
 }
@@ -44,6 +45,7 @@ impl RegionBackend for Fake {
         true
     }
     async fn probe(&self, _: Duration) -> Result<Observation> {
+        assert!(!self.panics.load(Ordering::Relaxed), "a probe that panics");
         if self.down.load(Ordering::Relaxed) {
             return Err(gone());
         }
@@ -56,14 +58,14 @@ impl RegionBackend for Fake {
             pledge: Pledge::default(),
             started: 0,
             hears_primary: false,
-            synchronous: 0,
+            commits: CommitsWaitFor::nobody(),
         })
     }
     async fn fence(&self, _: &Pledge) -> Result<Proof> {
         Ok(Proof::Stopped { region: "fake".into(), by: "the test".into() })
     }
     async fn freeze(&self, _: &Pledge) -> Result<Frozen> {
-        if self.down.load(Ordering::Relaxed) {
+        if self.down.load(Ordering::Relaxed) || self.panics.load(Ordering::Relaxed) {
             return Err(gone());
         }
         Ok(Frozen { role: Role::Service, sick: None, system: 0, reach: Reach::default() })
@@ -186,6 +188,21 @@ async fn pause_holds_back_and_a_dropped_switchover_goes_on() {
         until("it goes on", || leads(&manager, to)).await;
     }
     assert!(manager.switchover("a").await.unwrap() > 1);
+    manager.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_whose_probe_panics_is_probed_again() {
+    let (builder, fakes) = stage(acting());
+    let manager = builder.build().unwrap();
+    manager.start().await.unwrap();
+    until("the first", || leads(&manager, "a")).await;
+    fakes[0].panics.store(true, Ordering::Relaxed);
+    // It counts as down, as any probe that fails.
+    until("the failover", || leads(&manager, "b")).await;
+    assert_eq!(manager.status().regions[0].why.as_deref(), Some("the probe panicked"));
+    fakes[0].panics.store(false, Ordering::Relaxed);
+    until("it is well again", || manager.status().regions[0].well).await;
     manager.close().await;
 }
 

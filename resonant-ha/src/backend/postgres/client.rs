@@ -1,8 +1,11 @@
 //! Connections, and what the driver's errors mean.
 
+use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -11,15 +14,72 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long a server may take to let somebody in.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// By which the server knows our sessions.
+const APPLICATION: &str = "resonant_ha";
+
+/// Limits on the server's side, for every session: whatever becomes of the manager, the server does not wait for it. Those
+/// the server does not know are left out.
+const LIMITS: &str = "SELECT set_config(name, value, false) FROM (VALUES \
+     ('statement_timeout', '30s'), ('lock_timeout', '3s'), ('idle_in_transaction_session_timeout', '5s'), \
+     ('client_connection_check_interval', '1s'), ('tcp_user_timeout', '10s'), ('tcp_keepalives_idle', '5'), \
+     ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3')) AS wanted (name, value) \
+     JOIN pg_settings USING (name)";
+
+/// A connection of which somebody waits for an answer, until [`Session::answered`]. One that is dropped before is cancelled
+/// on the server and closed, so that neither side keeps it.
+pub(super) struct Session {
+    client: Client,
+    driving: AbortHandle,
+    asked: bool,
+}
+
+impl Session {
+    /// Nothing is waited for any more, or what is may go on by itself.
+    pub(super) fn answered(&mut self) {
+        self.asked = false;
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.asked {
+            return;
+        }
+        let (token, driving) = (self.client.cancel_token(), self.driving.clone());
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move {
+                // In vain where the server hangs or has answered.
+                let _ = tokio::time::timeout(PATIENCE, token.cancel_query(NoTls)).await;
+                driving.abort();
+            })),
+            Err(_) => driving.abort(),
+        }
+    }
+}
+
 /// Opens connections to one server and keeps one that worked.
 pub(super) struct Link {
     url: String,
-    idle: Mutex<Option<Client>>,
+    first: &'static str,
+    idle: Mutex<Option<Session>>,
 }
 
 impl Link {
     pub(super) fn new(url: String) -> Self {
-        Self { url, idle: Mutex::default() }
+        Self::with_first(url, "")
+    }
+
+    /// One whose connections begin with these statements.
+    pub(super) fn with_first(url: String, first: &'static str) -> Self {
+        Self { url, first, idle: Mutex::default() }
     }
 
     pub(super) fn url(&self) -> &str {
@@ -27,17 +87,27 @@ impl Link {
     }
 
     /// A connection that nothing else waits on: one that hung is never used again.
-    pub(super) async fn take(&self, operation: &'static str) -> Result<Client> {
+    pub(super) async fn take(&self, operation: &'static str) -> Result<Session> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match idle.filter(|client| !client.is_closed()) {
-            Some(client) => Ok(client),
-            None => connect(&self.url, operation).await,
+        match idle.filter(|session| !session.is_closed()) {
+            Some(mut session) => {
+                session.asked = true;
+                Ok(session)
+            }
+            None => {
+                let session = connect(&self.url, operation).await?;
+                if !self.first.is_empty() {
+                    run(&session, operation, &[self.first]).await?;
+                }
+                Ok(session)
+            }
         }
     }
 
     /// Keeps a connection that has answered everything.
-    pub(super) fn keep(&self, client: Client) {
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+    pub(super) fn keep(&self, mut session: Session) {
+        session.answered();
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
     }
 }
 
@@ -47,24 +117,26 @@ impl std::fmt::Debug for Link {
     }
 }
 
-pub(super) async fn connect(url: &str, operation: &'static str) -> Result<Client> {
+pub(super) async fn connect(url: &str, operation: &'static str) -> Result<Session> {
     let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
         // The driver's words may hold a part of the URL.
         Error::new(ErrorKind::Config, operation, "the URL of the server cannot be read")
     })?;
-    config.application_name("resonant_ha");
+    config.application_name(APPLICATION);
     // A frozen server accepts, and says nothing.
     let connecting = tokio::time::timeout(PATIENCE, config.connect(NoTls)).await;
     let silent = |_| Error::new(ErrorKind::Unavailable, operation, "the server does not answer");
     let (client, connection) =
         connecting.map_err(silent)?.map_err(|error| told(operation, error))?;
-    // Ends with its client.
-    tokio::spawn(async move {
+    // Ends with its session.
+    let driving = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection of the failover manager ended");
         }
     });
-    Ok(client)
+    let session = Session { client, driving: driving.abort_handle(), asked: true };
+    run(&session, operation, &[LIMITS]).await?;
+    Ok(session)
 }
 
 /// One statement without parameters and its only row.
@@ -92,9 +164,14 @@ pub(super) fn is(error: &tokio_postgres::Error, state: &SqlState) -> bool {
 pub(super) fn told(operation: &'static str, error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(said) => {
-            let gone = said.code().code().starts_with("57P");
-            let kind = if gone { ErrorKind::Unavailable } else { ErrorKind::Failed };
-            let message = format!("the server said {}: {}", said.code().code(), said.message());
+            let code = said.code();
+            let kind = match code {
+                // Another order holds the server's lock, or the epoch row.
+                _ if *code == SqlState::LOCK_NOT_AVAILABLE => ErrorKind::TimedOut,
+                _ if code.code().starts_with("57P") => ErrorKind::Unavailable,
+                _ => ErrorKind::Failed,
+            };
+            let message = format!("the server said {}: {}", code.code(), said.message());
             Error::new(kind, operation, message).with_source(error)
         }
         None => Error::new(ErrorKind::Unavailable, operation, "the server cannot be reached")

@@ -11,8 +11,17 @@
 //!
 //! # Who logs in
 //!
-//! A superuser, or a role that may: `ALTER SYSTEM`, `pg_reload_conf`, `pg_promote`, `pg_terminate_backend`, read
-//! `pg_file_settings` and `pg_stat_wal_receiver`, and write the table. Connections are not encrypted.
+//! A superuser, or a role that may: `ALTER SYSTEM`, `pg_reload_conf`, `pg_promote`, `pg_terminate_backend`, `pg_stat_file`,
+//! read `pg_file_settings`, all of `pg_stat_activity` and `pg_stat_wal_receiver`, and write the table. Connections are not
+//! encrypted, and must lead to the server itself: a pooler between them would share the lock that an order holds.
+//!
+//! # What a standby is weighed by
+//!
+//! By all it received, known to be all: it receives no more, replay has come to its end, and the server searches for more
+//! in vain. Replay that is paused, delayed (`recovery_min_apply_delay`), held by readers (`max_standby_streaming_delay`) or
+//! not through after a restart makes the standby [unable](crate::Unsettled) for as long as that lasts: it is neither
+//! promoted nor taken for a proof. With a `restore_command` a standby may go on to replay what the old primary archived;
+//! it acknowledges nothing by that.
 //!
 //! # How a standby hears the primary
 //!
@@ -23,16 +32,21 @@
 //! # Synchronous standbys
 //!
 //! `synchronous_standby_names` has to be set alike on every region, naming the others by
-//! [`standby_name`](PostgresRegion::standby_name). A client that lowers `synchronous_commit` for itself gets
+//! [`standby_name`](PostgresRegion::standby_name). A name of nobody, or `*`, may be answered for by somebody the manager
+//! does not know, so it [counts against](crate::CommitsWaitFor::among) the regions. A client that lowers `synchronous_commit` for itself gets
 //! acknowledgements that no standby stands for; such writes are outside every promise. Pause the manager while you
 //! change the setting.
 
 mod agent;
 mod client;
+mod names;
+mod pledge;
 mod region;
 mod sql;
+mod standing;
 mod voter;
 
 pub use self::agent::{CommandAgent, PostgresAgent};
+pub use self::pledge::PledgeFile;
 pub use self::region::PostgresRegion;
 pub use self::voter::PostgresVoter;

@@ -1,5 +1,6 @@
 //! A region that is a PostgreSQL server with streaming replication.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,22 +10,24 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::agent::PostgresAgent;
-use super::client::{Link, connect, is, row, run, told};
-use super::sql;
+use super::client::{Link, Session, connect, is, row, run, told};
+use super::standing::{settle, shows};
+use super::{names, sql};
 use crate::error::{Error, ErrorKind, Result};
 use crate::region::{
     Frozen, Observation, Pledge, PledgedTo, Proof, Reach, RegionBackend, RegionTarget, Role,
 };
 
-/// How long the last record of a standby may be incomplete before it counts as all there is.
-const INCOMPLETE: Duration = Duration::from_millis(150);
 /// How long a re-pointed standby may take to receive before it counts as parted from the primary.
 const STREAMS: Duration = Duration::from_secs(4);
 /// How long transactions may end by themselves when a primary is demoted.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often the session of an order says that it lives while the agent works.
+const ALIVE: Duration = Duration::from_secs(1);
 
 /// A PostgreSQL server. See [the module](crate::backend::postgres) for what it needs.
-#[derive(Debug)]
+///
+/// Its URLs hold passwords: `Debug` shows none.
 pub struct PostgresRegion {
     link: Link,
     client_url: Option<String>,
@@ -77,8 +80,10 @@ impl PostgresRegion {
     ///
     /// `Unavailable`; `Failed` when the role may not, or the server is a standby.
     pub async fn create_table(&self) -> Result<()> {
-        let client = connect(self.link.url(), "create_table").await?;
-        run(&client, "create_table", &[sql::CREATE]).await
+        let mut client = connect(self.link.url(), "create_table").await?;
+        run(&client, "create_table", &[sql::CREATE]).await?;
+        client.answered();
+        Ok(())
     }
 
     async fn observe(&self, client: &Client, recent: Duration) -> Result<Observation> {
@@ -89,15 +94,17 @@ impl PostgresRegion {
         let system: String = seen.get(1);
         let offset: String = seen.get(2);
         let role = if seen.get(0) { Role::Standby } else { Role::Primary };
+        let read_only = role == Role::Primary && seen.get(6);
         let sick = match role {
-            Role::Primary => heartbeat(client).await?,
+            // One that was told to end its writes has ended, and what it wrote now would part it from its heir.
+            Role::Primary if !read_only => heartbeat(client).await?,
             _ => None,
         };
         let (names, commit): (String, String) = (seen.get(4), seen.get(5));
         Ok(Observation {
             role,
             sick,
-            read_only: role == Role::Primary && seen.get(6),
+            read_only,
             system: system.parse().unwrap_or(0),
             reach: Reach {
                 lineage: lineage(client).await?,
@@ -108,15 +115,14 @@ impl PostgresRegion {
             pledge: sql::read_pledge(pledge.get(0)),
             started: u64::try_from(seen.get::<_, i64>(7)).unwrap_or(0),
             hears_primary: role == Role::Standby && seen.get(3),
-            synchronous: sql::waits(&names, &commit),
+            commits: names::commits(&names, &commit),
         })
     }
 
     /// A connection that holds the server's lock and has taken the order's pledge. The lock ends with the connection.
-    async fn obey(&self, operation: &'static str, order: &Pledge) -> Result<Client> {
+    async fn obey(&self, operation: &'static str, order: &Pledge) -> Result<Session> {
         let client = connect(self.link.url(), operation).await?;
-        let session = ["SET synchronous_commit = local", "SET statement_timeout = 0", sql::LOCK];
-        run(&client, operation, &session).await?;
+        run(&client, operation, &[sql::ORDER, sql::LOCK]).await?;
         let pledged = sql::read_pledge(row(&client, operation, sql::PLEDGE).await?.get(0));
         if !pledged.admits(order) {
             return Err(PledgedTo(pledged).refuse(operation));
@@ -137,10 +143,11 @@ impl PostgresRegion {
         let slot: String =
             row(client, operation, "SELECT current_setting('primary_slot_name')").await?.get(0);
         if !slot.is_empty() {
-            let primary = connect(&primary.replication_url, operation).await?;
+            let mut primary = connect(&primary.replication_url, operation).await?;
             let make = "SELECT pg_create_physical_replication_slot($1, true) \
                         WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)";
             primary.query(make, &[&slot]).await.map_err(|error| told(operation, error))?;
+            primary.answered();
         }
         let conninfo = sql::conninfo(&primary.replication_url, &self.standby_name);
         let set = format!("ALTER SYSTEM SET primary_conninfo = {}", sql::quote(&conninfo));
@@ -157,6 +164,45 @@ impl PostgresRegion {
         }
         Ok(false)
     }
+
+    /// Lets no session begin to write by itself from here on: before a promotion, so that the epoch row is the first write,
+    /// and when a primary is demoted.
+    async fn close(&self, client: &Client, operation: &'static str) -> Result<()> {
+        let close =
+            ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
+        run(client, operation, &close).await?;
+        // A session that is let in with it shows that all others have been told.
+        while !shows(self.link.url(), operation, "default_transaction_read_only", "on").await? {
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until as many standbys as commits wait for have what was committed last.
+    async fn acknowledged(&self, client: &Client) -> Result<()> {
+        let setting = "SELECT current_setting('synchronous_standby_names'), \
+                       pg_current_wal_flush_lsn()::text";
+        let seen = row(client, "confirm", setting).await?;
+        let (list, end): (String, String) = (seen.get(0), seen.get(1));
+        let count = i64::from(names::commits(&list, "on").count);
+        loop {
+            let standbys = client.query_one(sql::ACKNOWLEDGED, &[&end]).await;
+            let standbys = standbys.map_err(|error| told("confirm", error))?;
+            if standbys.get::<_, i64>(0) >= count {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl fmt::Debug for PostgresRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresRegion")
+            .field("standby_name", &self.standby_name)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
@@ -167,6 +213,10 @@ impl RegionBackend for PostgresRegion {
 
     fn replication_url(&self) -> String {
         self.replication_url.clone().unwrap_or_else(|| self.link.url().to_owned())
+    }
+
+    fn standby_name(&self) -> Option<&str> {
+        Some(&self.standby_name)
     }
 
     fn can_fence(&self) -> bool {
@@ -180,10 +230,11 @@ impl RegionBackend for PostgresRegion {
         Ok(seen)
     }
 
-    async fn fence(&self, _order: &Pledge) -> Result<Proof> {
+    async fn fence(&self, order: &Pledge) -> Result<Proof> {
         match &self.agent {
             Some(agent) => {
-                let by = agent.stop().await?;
+                let by = agent.stop(order).await?;
+                // The manager knows the name.
                 Ok(Proof::Stopped { region: self.standby_name.as_str().into(), by })
             }
             None => Err(Error::new(
@@ -195,15 +246,14 @@ impl RegionBackend for PostgresRegion {
     }
 
     async fn freeze(&self, order: &Pledge) -> Result<Frozen> {
-        let client = self.obey("freeze", order).await?;
+        let mut client = self.obey("freeze", order).await?;
         let seen = self.observe(&client, Duration::ZERO).await?;
         let Observation { role, sick, system, mut reach, .. } = seen;
         if role == Role::Standby {
-            let stop = ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"];
-            run(&client, "freeze", &stop).await?;
-            reach.offset = stands(&client).await?;
+            reach.offset = settle(&client, self.link.url()).await?;
             reach.lineage = lineage(&client).await?;
         }
+        client.answered();
         Ok(Frozen { role, sick, system, reach })
     }
 
@@ -212,14 +262,12 @@ impl RegionBackend for PostgresRegion {
         order: &Pledge,
         heir: &dyn RegionBackend,
     ) -> Result<(Reach, Option<Proof>)> {
-        let client = self.obey("demote", order).await?;
+        let mut client = self.obey("demote", order).await?;
         let recovers: bool = row(&client, "demote", "SELECT pg_is_in_recovery()").await?.get(0);
         if recovers {
             return Err(Error::new(ErrorKind::Failed, "demote", "the server is a standby"));
         }
-        let end =
-            ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
-        run(&client, "demote", &end).await?;
+        self.close(&client, "demote").await?;
         let began = Instant::now();
         // Sessions take the setting at their next statement; those in a transaction may end it, for a moment.
         while began.elapsed() < GRACE {
@@ -239,6 +287,7 @@ impl RegionBackend for PostgresRegion {
         loop {
             let theirs = heir.probe(Duration::from_secs(1)).await?.reach;
             if theirs.offset >= reach.offset {
+                client.answered();
                 return Ok((reach, None));
             }
             sleep(Duration::from_millis(10)).await;
@@ -246,31 +295,39 @@ impl RegionBackend for PostgresRegion {
     }
 
     async fn promote(&self, order: &Pledge) -> Result<u32> {
-        let client = self.obey("promote", order).await?;
+        let mut client = self.obey("promote", order).await?;
         let recovers: bool = row(&client, "promote", "SELECT pg_is_in_recovery()").await?.get(0);
         if recovers {
+            self.close(&client, "promote").await?;
+            // A promotion that was asked for cannot be taken back: the lock is kept until it has ended.
+            client.answered();
             let promoted: bool =
-                row(&client, "promote", "SELECT pg_promote(true, 60)").await?.get(0);
+                row(&client, "promote", "SELECT pg_promote(true, 25)").await?.get(0);
             if !promoted {
-                let message = "pg_promote did not end within 60 s";
+                let message = "pg_promote did not end within 25 s";
                 return Err(
                     Error::new(ErrorKind::TimedOut, "promote", message).with_may_have_applied()
                 );
             }
         }
         let open = [
+            sql::END_WAITING,
+            &sql::epoch_row(order),
             "ALTER SYSTEM RESET primary_conninfo",
             "ALTER SYSTEM RESET default_transaction_read_only",
             "SELECT pg_reload_conf()",
         ];
         run(&client, "promote", &open).await?;
         let timeline: i32 = row(&client, "promote", sql::TIMELINE).await?.get(0);
+        client.answered();
         Ok(u32::try_from(timeline).unwrap_or(0))
     }
 
     async fn repoint(&self, order: &Pledge, primary: &RegionTarget) -> Result<()> {
-        let client = self.obey("repoint", order).await?;
-        match self.receive_from(&client, "repoint", primary).await? {
+        let mut client = self.obey("repoint", order).await?;
+        let receives = self.receive_from(&client, "repoint", primary).await?;
+        client.answered();
+        match receives {
             true => Ok(()),
             false => Err(Error::new(
                 ErrorKind::Failed,
@@ -281,25 +338,34 @@ impl RegionBackend for PostgresRegion {
     }
 
     async fn confirm(&self, order: &Pledge) -> Result<()> {
-        let client = self.obey("confirm", order).await?;
+        let mut client = self.obey("confirm", order).await?;
         // The commit may wait for standbys that are only coming, so the lock is let go before it, but not before the row is
         // written: an order that comes late must find the newer one there, and leaves it as it is.
-        run(&client, "confirm", &[&sql::confirm(order)]).await
+        run(&client, "confirm", &[&sql::confirm(order)]).await?;
+        // A wait that somebody cancels ends as if all were well.
+        self.acknowledged(&client).await?;
+        client.answered();
+        Ok(())
     }
 
     async fn rejoin(&self, order: &Pledge, primary: &RegionTarget) -> Result<Option<u64>> {
+        if primary.replication_url == self.replication_url() {
+            let message = "a server cannot follow itself";
+            return Err(Error::new(ErrorKind::Failed, "rejoin", message));
+        }
         // One that hangs is as good as down here: the agent decides.
         let hangs = || Error::new(ErrorKind::Unavailable, "rejoin", "the server does not answer");
         let obeyed = timeout(STREAMS, self.obey("rejoin", order)).await;
-        let before = match obeyed.unwrap_or_else(|_| Err(hangs())) {
-            Ok(client) => {
+        let held = match obeyed.unwrap_or_else(|_| Err(hangs())) {
+            Ok(mut client) => {
                 let seen = self.observe(&client, Duration::ZERO).await?;
                 if seen.role == Role::Standby
                     && self.receive_from(&client, "rejoin", primary).await?
                 {
+                    client.answered();
                     return Ok(Some(0));
                 }
-                Some(seen.reach.offset)
+                Some((client, seen.reach.offset))
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => None,
             Err(error) => return Err(error),
@@ -309,16 +375,43 @@ impl RegionBackend for PostgresRegion {
                 "the server's history has parted from the primary's: give the region an agent()";
             return Err(Error::new(ErrorKind::Unsupported, "rejoin", message));
         };
-        let source = connect(&primary.replication_url, "rejoin").await?;
-        // Until this is written a rewind finds nothing to do.
-        run(&source, "rejoin", &["CHECKPOINT"]).await?;
+        let mut source = connect(&primary.replication_url, "rejoin").await?;
+        // Until this is written a rewind finds nothing to do; it takes as long as it takes.
+        run(&source, "rejoin", &["SET statement_timeout = 0", "CHECKPOINT"]).await?;
         let fork = fork(&source).await?;
-        agent.rejoin(primary).await?;
-        // The files came from the primary, and its pledge with them.
-        let client = self.obey("rejoin", order).await?;
+        source.answered();
+        // The lock is held until the server stops, so nobody pledges it between the look at its pledge and its end; from
+        // then on the agent looks.
+        let alive = async {
+            match &held {
+                Some((client, _)) => keep_alive(client).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            rejoined = agent.rejoin(order, primary) => rejoined?,
+            () = alive => {}
+        }
+        let before = held.map(|(mut client, before)| {
+            client.answered();
+            before
+        });
+        let mut client = self.obey("rejoin", order).await?;
         run(&client, "rejoin", &["ALTER SYSTEM RESET default_transaction_read_only"]).await?;
         self.receive_from(&client, "rejoin", primary).await?;
+        client.answered();
         Ok(before.zip(fork).map(|(before, fork)| before.saturating_sub(fork)))
+    }
+}
+
+/// Keeps an idle session from being ended; never returns.
+async fn keep_alive(client: &Client) {
+    loop {
+        sleep(ALIVE).await;
+        if client.batch_execute("").await.is_err() {
+            // The server has stopped, as it should.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -344,23 +437,6 @@ async fn lineage(client: &Client) -> Result<u64> {
         Ok(row) => Ok(row.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))),
         Err(error) if is(&error, &SqlState::UNDEFINED_TABLE) => Ok(0),
         Err(error) => Err(told("probe", error)),
-    }
-}
-
-/// Waits until a standby receives nothing more and has applied what it has; how far that is.
-async fn stands(client: &Client) -> Result<u64> {
-    let mut last = (String::new(), Instant::now());
-    loop {
-        let seen = row(client, "freeze", sql::STANDS).await?;
-        let (still, applied, complete): (bool, String, bool) =
-            (seen.get(0), seen.get(1), seen.get(2));
-        if still && (complete || (applied == last.0 && last.1.elapsed() >= INCOMPLETE)) {
-            return Ok(applied.parse().unwrap_or(0));
-        }
-        if !still || applied != last.0 {
-            last = (applied, Instant::now());
-        }
-        sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -24,10 +24,22 @@ pub(super) const OBSERVE: &str = "SELECT pg_is_in_recovery(), \
 pub(super) const TIMELINE: &str =
     "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int";
 
-/// Whether a standby has stopped receiving, and up to where it can be read.
-pub(super) const STANDS: &str = "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver), \
-     pg_wal_lsn_diff(coalesce(pg_last_wal_replay_lsn(), '0/0'), '0/0')::text, \
-     coalesce(pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn(), true)";
+/// What keeps the session of an order from outliving a manager that stands still in it.
+pub(super) const ORDER: &str = "SELECT set_config(name, value, false) FROM (VALUES \
+     ('idle_session_timeout', '5s'), ('synchronous_commit', 'local')) AS wanted (name, value) JOIN pg_settings USING (name)";
+
+/// Whether a promotion that was asked for has not been noticed by the server yet.
+pub(super) const PROMOTES: &str = "SELECT (pg_stat_file('promote', true)).size IS NOT NULL";
+
+/// What a standby's parts are doing: whether a receiver lives, connecting ones included; whether replay is paused; what
+/// the startup process waits for.
+pub(super) const PARTS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver') \
+     OR EXISTS (SELECT FROM pg_stat_wal_receiver), pg_is_wal_replay_paused(), \
+     coalesce((SELECT coalesce(wait_event, '') FROM pg_stat_activity WHERE backend_type = 'startup'), '')";
+
+/// How far a standby has replayed, and how far it received since it was started.
+pub(super) const POSITIONS: &str = "SELECT pg_wal_lsn_diff(coalesce(pg_last_wal_replay_lsn(), '0/0'), '0/0')::text, \
+     pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')::text";
 
 pub(super) const LINEAGE: &str = "SELECT epoch FROM resonant_ha";
 
@@ -40,21 +52,49 @@ pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS resonant_ha (\
      heartbeat bigint NOT NULL DEFAULT 0); \
      INSERT INTO resonant_ha (epoch, operation) VALUES (0, '') ON CONFLICT DO NOTHING";
 
+/// Ends sessions of ours that wait for standbys with the epoch row locked: whoever gave that order is no longer heard. Ending
+/// them, unlike cancelling them, lets nobody take the row for acknowledged.
+pub(super) const END_WAITING: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+     WHERE application_name = 'resonant_ha' AND wait_event = 'SyncRep' AND pid <> pg_backend_pid()";
+
+/// How many standbys have the row that was committed last, of those that commits may wait for.
+pub(super) const ACKNOWLEDGED: &str = "SELECT count(*) FROM pg_stat_replication \
+     WHERE sync_state IN ('sync', 'quorum') AND flush_lsn >= ($1::text)::pg_lsn";
+
+/// The epoch row, on this server alone.
+pub(super) fn epoch_row(order: &Pledge) -> String {
+    format!(
+        "BEGIN; SET TRANSACTION READ WRITE; SET LOCAL synchronous_commit = local; {}; COMMIT",
+        write_row(order)
+    )
+}
+
+/// The epoch row, once as many standbys as commits wait for have it; the server's lock is let go before that.
 pub(super) fn confirm(order: &Pledge) -> String {
     format!(
-        "BEGIN; SET TRANSACTION READ WRITE; SET LOCAL synchronous_commit = on; \
-         INSERT INTO resonant_ha (epoch, operation) VALUES ({epoch}, {operation}) \
-         ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, operation = excluded.operation, \
-         heartbeat = resonant_ha.heartbeat + 1 WHERE resonant_ha.epoch <= excluded.epoch; \
+        "BEGIN; SET TRANSACTION READ WRITE; SET LOCAL synchronous_commit = on; {}; \
          SELECT pg_advisory_unlock_all(); COMMIT",
+        write_row(order)
+    )
+}
+
+fn write_row(order: &Pledge) -> String {
+    format!(
+        "INSERT INTO resonant_ha (epoch, operation) VALUES ({epoch}, {operation}) \
+         ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, operation = excluded.operation, \
+         heartbeat = resonant_ha.heartbeat + 1 WHERE resonant_ha.epoch <= excluded.epoch",
         epoch = order.epoch,
         operation = quote(&order.operation)
     )
 }
 
+/// The pledge as the parameter `event_source` holds it.
+pub(super) fn pledge_text(order: &Pledge) -> String {
+    format!("resonant:{}:{}", order.epoch, order.operation)
+}
+
 pub(super) fn pledge(order: &Pledge) -> String {
-    let text = format!("resonant:{}:{}", order.epoch, order.operation);
-    format!("ALTER SYSTEM SET event_source = {}", quote(&text))
+    format!("ALTER SYSTEM SET event_source = {}", quote(&pledge_text(order)))
 }
 
 pub(super) fn read_pledge(text: &str) -> Pledge {
@@ -71,21 +111,6 @@ pub(super) fn quote(text: &str) -> String {
     match text.contains('\\') {
         true => format!("E'{}'", text.replace('\\', "\\\\")),
         false => format!("'{text}'"),
-    }
-}
-
-/// For how many standbys commits wait.
-pub(super) fn waits(names: &str, commit: &str) -> u32 {
-    let names = names.trim();
-    if names.is_empty() || matches!(commit, "off" | "local") {
-        return 0;
-    }
-    let lower = names.to_ascii_lowercase();
-    let rest = ["any ", "first "].iter().find_map(|word| lower.strip_prefix(word));
-    let count = rest.unwrap_or(&lower).split('(').next().unwrap_or_default().trim();
-    match names.contains('(') {
-        true => count.parse().unwrap_or(1),
-        false => 1,
     }
 }
 
@@ -107,22 +132,6 @@ pub(super) fn conninfo(url: &str, standby: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_settings_forms_are_counted() {
-        for (names, waiting) in [
-            ("", 0),
-            ("ANY 2 (a, b, c)", 2),
-            ("FIRST 1 (a, b)", 1),
-            ("2 (a, b)", 2),
-            ("a, b", 1),
-            ("*", 1),
-            ("any 1(\"x (y)\")", 1),
-        ] {
-            assert_eq!(waits(names, "on"), waiting, "{names}");
-            assert_eq!(waits(names, "local"), 0, "{names}");
-        }
-    }
 
     #[test]
     fn a_pledge_is_read_back_as_it_was_written() {

@@ -11,6 +11,9 @@ use super::client::{Link, is, run, told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::voter::{Ballot, Stored, Vote, Voter};
 
+/// A vote that a crash takes back is two votes, whatever the database's or the role's settings say.
+const DURABLE: &str = "SET synchronous_commit = on";
+
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS resonant_ha_voter (name text PRIMARY KEY, term bigint NOT NULL, \
      owner text NOT NULL, expires timestamptz, record_term bigint, record_version bigint, record text)";
 
@@ -48,7 +51,7 @@ pub struct PostgresVoter {
 impl PostgresVoter {
     /// A voter on this server, `postgresql://user:password@host:5432/database`.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { link: Link::new(url.into()), domain: None }
+        Self { link: Link::with_first(url.into(), DURABLE), domain: None }
     }
 
     /// The region the server would fail with.

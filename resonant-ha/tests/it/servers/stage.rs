@@ -4,18 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use resonant_db::{Database, PoolConfig, params};
-use resonant_ha::backend::postgres::{PostgresAgent, PostgresRegion};
+use resonant_ha::backend::postgres::PostgresRegion;
 use resonant_ha::voter::{MemoryVoter, Quorum, Voter};
-use resonant_ha::{
-    Error, ErrorKind, Event, EventKind, FailoverBuilder, FailoverConfig, FailoverManager,
-    RegionTarget, Result,
-};
+use resonant_ha::{Event, EventKind, FailoverBuilder, FailoverConfig, FailoverManager};
 use resonant_testkit::postgres::Synchronous;
 use resonant_testkit::{PgNode, PostgresCluster};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+
+use super::agent::KitAgent;
 
 pub(super) const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-west-1"];
 
@@ -56,7 +54,7 @@ impl Stage {
 
     pub(super) fn with_agent(&self, number: usize) -> PostgresRegion {
         let node = self.nodes[number].clone();
-        self.region(number).agent(KitAgent { cluster: self.cluster.clone(), node })
+        self.region(number).agent(KitAgent::new(&self.cluster, node))
     }
 
     pub(super) fn builder(&self, config: FailoverConfig) -> FailoverBuilder {
@@ -151,30 +149,6 @@ pub(super) async fn event(
     })
     .await;
     found.expect("found")
-}
-
-#[derive(Debug)]
-struct KitAgent {
-    cluster: PostgresCluster,
-    node: PgNode,
-}
-
-fn failed(error: resonant_testkit::Error) -> Error {
-    Error::new(ErrorKind::Failed, "agent", "the kit could not").with_source(error)
-}
-
-#[async_trait]
-impl PostgresAgent for KitAgent {
-    async fn stop(&self) -> Result<String> {
-        self.node.kill().await.map_err(failed)?;
-        Ok("every process was killed".to_owned())
-    }
-
-    async fn rejoin(&self, primary: &RegionTarget) -> Result<()> {
-        let new = self.cluster.nodes().iter().find(|node| primary.url == node.url());
-        new.expect("a node of the kit").was_promoted().await.map_err(failed)?;
-        self.cluster.rejoin_by_rewind(self.node.index()).await.map_err(failed)
-    }
 }
 
 /// Writes numbers, one after the other, and remembers those that were acknowledged and when.

@@ -31,3 +31,28 @@ async fn one_row_and_three_servers_keep_the_contract_of_leases() {
     servers[0].primary().kill().await.expect("killed");
     testing::suite(Arc::new(quorum), "two", Duration::from_millis(800)).await;
 }
+
+#[tokio::test]
+async fn a_vote_is_durable_whatever_the_roles_settings_are() {
+    let cluster = PostgresCluster::builder().start().await.expect("a server");
+    let server = cluster.primary();
+    let voter = PostgresVoter::new(server.url());
+    voter.create_table().await.expect("created");
+    let mut session = server.session().await.expect("a session");
+    session.sql("ALTER ROLE postgres SET synchronous_commit = off").await.expect("set");
+    // What was voted without waiting for the disk is refused here.
+    session
+        .sql(
+            "CREATE FUNCTION durable() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_setting('synchronous_commit') <> 'on' THEN RAISE 'not durable'; END IF; \
+             RETURN new; END $$; \
+             CREATE TRIGGER durable BEFORE INSERT OR UPDATE ON resonant_ha_voter \
+             FOR EACH ROW EXECUTE FUNCTION durable()",
+        )
+        .await
+        .expect("a trigger");
+    let voter = PostgresVoter::new(server.url());
+    let (term, owner, ttl) = (1, "me".to_owned(), Duration::from_secs(5));
+    let vote = voter.cast("x", Ballot::Grant { term, owner, ttl }).await.expect("a vote");
+    assert!(vote.done);
+}
