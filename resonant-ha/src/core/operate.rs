@@ -311,7 +311,9 @@ impl Core {
             self.run.frozen.get(suspect).is_some_and(|frozen| frozen.role != Role::Primary)
         };
         let fenced = |suspect: &RegionName| self.run.fenced.get(suspect);
-        if suspects.clone().all(|suspect| fenced(suspect).is_some() || frozen(suspect)) {
+        if self.cohort_waits(record) == 0
+            && suspects.clone().all(|suspect| fenced(suspect).is_some() || frozen(suspect))
+        {
             let regions = suspects.clone().cloned().collect::<Vec<_>>();
             return Some(match suspects.find_map(fenced) {
                 Some(proof) => proof.clone(),
