@@ -15,3 +15,10 @@ macro_rules! pages {
 }
 
 pages!(batch cache database growing health pool queue scaling sharding);
+
+/// Those that start servers.
+mod servers {
+    use crate::program::{printed, run};
+
+    pages!(failover);
+}
