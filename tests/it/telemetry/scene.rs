@@ -9,6 +9,7 @@ use axum::{Router, middleware};
 use resonant_batch::BatchProcessor;
 use resonant_cache::DistributedCache;
 use resonant_db::pool::testing::{Answer, Scripted};
+use resonant_db::replica_set::{Observation, ReplicaSet, Role};
 use resonant_db::{
     ConnectionPool, Database, KeyType, PoolConfig, ShardFunction, ShardedDatabase, params,
 };
@@ -46,6 +47,7 @@ impl Scene {
         let stage = Stage::set().await;
         stage.work().await;
         fail_over().await;
+        lag_behind().await;
         let calm = metrics.render();
         stage.trouble().await;
         let troubled = metrics.render();
@@ -85,6 +87,20 @@ async fn fail_over() {
         tokio::time::sleep(MOMENT).await;
     }
     failover.close().await;
+}
+
+/// A replica that says how far it is behind.
+async fn lag_behind() {
+    let nodes = ReplicaSet::builder()
+        .primary("one", Role::Primary)
+        .replica("other", Role::Replica)
+        .probe(|role: Role| async move {
+            let behind = (role == Role::Replica).then_some(Duration::from_millis(5));
+            Ok::<_, std::io::Error>(Observation::alive().role(role).lag(behind))
+        })
+        .build()
+        .unwrap();
+    nodes.ready().await;
 }
 
 struct Stage {
