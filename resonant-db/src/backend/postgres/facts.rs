@@ -41,8 +41,8 @@ pub(super) struct Facts {
     touched: AtomicBool,
     /// A command has touched what the driver relies on: the prepared statements.
     undermined: AtomicBool,
-    /// A setting of our own is under way: the next SET is no caller's.
-    setting: AtomicBool,
+    /// How many settings of our own are under way: as many of the next SETs are no caller's.
+    settings: AtomicU64,
     /// The last statement, apart from those around a transaction, read rows and changed none.
     read: AtomicBool,
     /// A pooler stands between here and the server.
@@ -92,7 +92,7 @@ impl Facts {
             let read = reads.iter().any(|read| tag.starts_with(read));
             self.read.store(read, Ordering::Release);
         }
-        if tag == b"SET" && self.setting.swap(false, Ordering::AcqRel) {
+        if tag == b"SET" && self.is_own_setting() {
             return;
         }
         match super::hygiene::judge(tag) {
@@ -104,12 +104,17 @@ impl Facts {
 
     /// A setting of our own is sent: the tag of its answer tells nothing of callers.
     pub(super) fn expect_setting(&self) {
-        self.setting.store(true, Ordering::Release);
+        self.settings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_own_setting(&self) -> bool {
+        let one_less = |settings: u64| settings.checked_sub(1);
+        self.settings.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_ok()
     }
 
     /// Everything was answered.
     pub(super) fn expect_no_setting(&self) {
-        self.setting.store(false, Ordering::Release);
+        self.settings.store(0, Ordering::Release);
     }
 
     pub(super) fn tag(&self) -> Tag {

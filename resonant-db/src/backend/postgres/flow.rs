@@ -46,7 +46,7 @@ impl PostgresConnection {
             Access::ReadWrite => "BEGIN; SET LOCAL statement_timeout = 0",
         };
         let facts = &self.session.facts;
-        // It ends with the transaction: nothing of it is left to reset.
+        // It ends with the transaction: nothing of it is left to reset. What `enter_transaction` sent may be under way, too.
         facts.expect_setting();
         let begun = self.session.within(self.session.client.batch_execute(begin)).await;
         facts.expect_no_setting();
@@ -194,7 +194,7 @@ fn nothing_open() -> Error {
 #[async_trait]
 impl Streaming for PostgresConnection {
     async fn open_rows(&mut self, sql: &str, params: &[Param<'_>]) -> Result<()> {
-        let mark = self.enter(STREAM)?;
+        let mark = self.enter_transaction(STREAM)?;
         let opened = self.begin_rows(sql, params).await;
         self.open_flow(opened, mark).await
     }
@@ -216,7 +216,7 @@ impl Streaming for PostgresConnection {
     }
 
     async fn open_copy_out(&mut self, sql: &str) -> Result<()> {
-        let mark = self.enter("copy_out")?;
+        let mark = self.enter_transaction("copy_out")?;
         let opened = self.begin_copy(sql, false).await;
         self.open_flow(opened, mark).await
     }
@@ -232,7 +232,7 @@ impl Streaming for PostgresConnection {
     }
 
     async fn open_copy_in(&mut self, sql: &str) -> Result<()> {
-        let mark = self.enter("copy_in")?;
+        let mark = self.enter_transaction("copy_in")?;
         let opened = self.begin_copy(sql, true).await;
         self.open_flow(opened, mark).await
     }

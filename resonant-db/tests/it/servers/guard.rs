@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use resonant_db::backend::{Access, BeginOptions};
+use resonant_db::pool::Verdict;
 use resonant_db::{Database, ErrorKind, PoolConfig, TransactionOptions, params};
 use tokio::time::timeout;
 
@@ -68,6 +69,17 @@ async fn a_read_on_the_primary_cannot_write_and_a_write_behind_it_can() {
             db.read().query_one_as("SELECT count(*) FROM t", params![]).await.expect("count");
         assert_eq!(count, written);
     }
+    let line = || futures::stream::iter([Ok::<_, std::convert::Infallible>("1\n")]);
+    for _ in 0..2 {
+        let reads = db.read().query("SELECT 1", params![]).await;
+        reads.expect("a read");
+        let copied = db.write().copy_in("COPY t FROM STDIN", line()).await.expect("a COPY");
+        assert_eq!(copied, 1);
+        written += 1;
+    }
+    let count: i64 =
+        db.read().query_one_as("SELECT count(*) FROM t", params![]).await.expect("count");
+    assert_eq!(count, written);
     let reading = TransactionOptions::default().read_only();
     let refused =
         db.transaction_with(reading, async |tx| tx.query("SELECT writing()", params![]).await);
@@ -76,6 +88,47 @@ async fn a_read_on_the_primary_cannot_write_and_a_write_behind_it_can() {
     rows.next().await.expect_err("it writes");
     let same: i64 = db.read().query_one_as(pid, params![]).await.expect("pid");
     assert_eq!(same, session, "all of it on one session, which was never reset");
+}
+
+#[tokio::test]
+async fn a_stream_that_writes_runs_behind_a_read_and_leaves_nothing_to_reset() {
+    let database = database().await;
+    database.sql("CREATE TABLE t (n int)").await.expect("a table");
+    let mut connection = open(&database.url(), Access::ReadWrite, Some(LIMIT)).await;
+    let insert = "INSERT INTO t SELECT generate_series(1, 3) RETURNING n";
+    for _ in 0..3 {
+        connection.restrict(Access::ReadOnly);
+        connection.query("SELECT 1", &[]).await.expect("a read");
+        let refused = {
+            let flow = connection.streaming().expect("it streams");
+            match flow.open_rows(insert, &[]).await {
+                Ok(()) => flow.next_rows().await.map(drop),
+                refused => refused,
+            }
+        };
+        assert_eq!(refused.expect_err("it only reads").kind(), ErrorKind::Rejected);
+        connection.restrict(Access::ReadWrite);
+        let flow = connection.streaming().expect("it streams");
+        flow.open_rows(insert, &[]).await.expect("it writes");
+        let mut rows = 0;
+        while let Some(piece) = flow.next_rows().await.expect("it writes") {
+            rows += piece.len();
+        }
+        assert_eq!(rows, 3);
+        connection.restrict(Access::ReadOnly);
+        connection.query("SELECT 1", &[]).await.expect("a read");
+        connection.restrict(Access::ReadWrite);
+        let flow = connection.streaming().expect("it streams");
+        flow.open_copy_in("COPY t FROM STDIN").await.expect("it writes");
+        flow.send_copy(b"4\n").await.expect("data");
+        assert_eq!(flow.finish_copy_in().await.expect("copied"), 1);
+        // What it was told for that is no setting of the caller's.
+        assert_eq!(connection.verdict(), Verdict::Reuse);
+        connection.execute("SET work_mem = '9MB'", &[]).await.expect("set");
+        assert_eq!(connection.verdict(), Verdict::Clean, "and this one is");
+        connection.clean().await.expect("clean");
+    }
+    assert_eq!(database.value("SELECT count(*) FROM t").await.expect("count"), "12");
 }
 
 #[tokio::test]
