@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::{Param, Result, Row};
 
-use super::stream::streaming;
+use super::stream::{cut_short, streaming};
 use super::transaction::Transaction;
 
 /// The rows of a statement in a transaction as they come; made by [`Transaction::stream`].
@@ -13,6 +13,8 @@ pub struct TransactionRows<'t, 'c> {
     transaction: &'t mut Transaction<'c>,
     here: VecDeque<Row>,
     ended: bool,
+    /// A call is under way; seen between calls, it was dropped.
+    cut: bool,
 }
 
 impl TransactionRows<'_, '_> {
@@ -24,16 +26,20 @@ impl TransactionRows<'_, '_> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the transaction: it rolls back.
+    /// A dropped future ends the transaction: it rolls back. The next call answers `Rejected`.
     pub async fn next(&mut self) -> Result<Option<Row>> {
+        if std::mem::take(&mut self.cut) {
+            return Err(cut_short("stream"));
+        }
         if self.here.is_empty() && !self.ended {
             // Unless it comes through.
-            self.ended = true;
+            (self.ended, self.cut) = (true, true);
             let flow = streaming(&mut *self.transaction.connection);
             let rows = match flow {
                 Ok(flow) => flow.next_rows().await,
                 Err(error) => Err(error),
             };
+            self.cut = false;
             match rows {
                 Ok(Some(rows)) => {
                     self.here.extend(rows);
@@ -56,6 +62,8 @@ impl fmt::Debug for TransactionRows<'_, '_> {
 pub struct TransactionCopy<'t, 'c> {
     transaction: &'t mut Transaction<'c>,
     ended: bool,
+    /// A call is under way; seen between calls, it was dropped.
+    cut: bool,
 }
 
 impl TransactionCopy<'_, '_> {
@@ -67,17 +75,21 @@ impl TransactionCopy<'_, '_> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the transaction: it rolls back.
+    /// A dropped future ends the transaction: it rolls back. The next call answers `Rejected`.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        if std::mem::take(&mut self.cut) {
+            return Err(cut_short("copy_out"));
+        }
         if self.ended {
             return Ok(None);
         }
         // Unless it comes through.
-        self.ended = true;
+        (self.ended, self.cut) = (true, true);
         let data = match streaming(&mut *self.transaction.connection) {
             Ok(flow) => flow.next_copy().await,
             Err(error) => Err(error),
         };
+        self.cut = false;
         match data {
             Ok(Some(data)) => {
                 self.ended = false;
@@ -117,7 +129,7 @@ impl<'c> Transaction<'c> {
         if opened.is_err() {
             self.leave(opened)?;
         }
-        Ok(TransactionRows { transaction: self, here: VecDeque::new(), ended: false })
+        Ok(TransactionRows { transaction: self, here: VecDeque::new(), ended: false, cut: false })
     }
 
     /// Runs a `COPY … TO STDOUT` and answers its data as they come. They show the transaction's own writes.
@@ -136,6 +148,6 @@ impl<'c> Transaction<'c> {
         if opened.is_err() {
             self.leave(opened)?;
         }
-        Ok(TransactionCopy { transaction: self, ended: false })
+        Ok(TransactionCopy { transaction: self, ended: false, cut: false })
     }
 }

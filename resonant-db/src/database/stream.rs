@@ -28,6 +28,12 @@ pub(super) fn streaming(connection: &mut dyn Connection) -> Result<&mut dyn Stre
     })
 }
 
+/// What the next call after a dropped one says: `Ok(None)` would be taken for the end.
+pub(crate) fn cut_short(operation: &'static str) -> Error {
+    let message = "a call was dropped before it had its answer: what comes from there on is missing; begin again";
+    Error::new(ErrorKind::Rejected, operation, message)
+}
+
 /// The rows of a statement as they come; made by [`Read::stream`].
 ///
 /// Only a piece of them is in memory: who does not ask for more holds the server back. It keeps a connection, and a
@@ -35,6 +41,8 @@ pub(super) fn streaming(connection: &mut dyn Connection) -> Result<&mut dyn Stre
 pub struct RowStream {
     lease: Option<Lease>,
     here: VecDeque<Row>,
+    /// A call is under way; seen between calls, it was dropped.
+    cut: bool,
 }
 
 impl RowStream {
@@ -46,12 +54,21 @@ impl RowStream {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the stream: the next call says so. The statement is stopped.
+    /// A dropped future that was waiting for rows ends the stream and stops the statement. The next call answers `Rejected`, as
+    /// rows are missing, and only those after it `None`. To wait for a bounded time without losing rows, keep the future and
+    /// go on with it, or take them from [`into_stream`](RowStream::into_stream).
     pub async fn next(&mut self) -> Result<Option<Row>> {
+        if std::mem::take(&mut self.cut) {
+            return Err(cut_short("stream"));
+        }
         if self.here.is_empty() {
             // Given back unless it comes through.
             let Some(mut lease) = self.lease.take() else { return Ok(None) };
-            if let Some(rows) = streaming(&mut *lease)?.next_rows().await? {
+            let flow = streaming(&mut *lease)?;
+            self.cut = true;
+            let rows = flow.next_rows().await;
+            self.cut = false;
+            if let Some(rows) = rows? {
                 self.here.extend(rows);
                 self.lease = Some(lease);
             }
@@ -61,7 +78,8 @@ impl RowStream {
 }
 
 impl RowStream {
-    /// The same as a [`Stream`], for its combinators.
+    /// The same as a [`Stream`], for its combinators. It keeps what it waits for: a call for its next row that is dropped
+    /// loses nothing, and the one after it goes on.
     pub fn into_stream(self) -> impl Stream<Item = Result<Row>> + Send + use<> {
         futures::stream::try_unfold(self, async |mut rows| {
             Ok(rows.next().await?.map(|row| (row, rows)))
@@ -78,6 +96,8 @@ impl fmt::Debug for RowStream {
 /// What a `COPY … TO STDOUT` sends; made by [`Read::copy_out`].
 pub struct CopyOut {
     lease: Option<Lease>,
+    /// A call is under way; seen between calls, it was dropped.
+    cut: bool,
 }
 
 impl CopyOut {
@@ -89,10 +109,17 @@ impl CopyOut {
     ///
     /// # Cancel safety
     ///
-    /// As [`RowStream::next`].
+    /// A dropped future ends it, and the next call answers `Rejected`, as [`RowStream::next`] does.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        if std::mem::take(&mut self.cut) {
+            return Err(cut_short("copy_out"));
+        }
         let Some(mut lease) = self.lease.take() else { return Ok(None) };
-        let data = streaming(&mut *lease)?.next_copy().await?;
+        let flow = streaming(&mut *lease)?;
+        self.cut = true;
+        let data = flow.next_copy().await;
+        self.cut = false;
+        let data = data?;
         if data.is_some() {
             self.lease = Some(lease);
         }
@@ -131,7 +158,7 @@ impl Read<'_> {
         let site = Location::caller();
         async move {
             let lease = self.open(site, Wanted::Rows(sql, params)).await?;
-            Ok(RowStream { lease: Some(lease), here: VecDeque::new() })
+            Ok(RowStream { lease: Some(lease), here: VecDeque::new(), cut: false })
         }
     }
 
@@ -143,7 +170,10 @@ impl Read<'_> {
     #[track_caller]
     pub fn copy_out(self, sql: &str) -> impl Future<Output = Result<CopyOut>> + Send {
         let site = Location::caller();
-        async move { Ok(CopyOut { lease: Some(self.open(site, Wanted::Copy(sql)).await?) }) }
+        async move {
+            let lease = self.open(site, Wanted::Copy(sql)).await?;
+            Ok(CopyOut { lease: Some(lease), cut: false })
+        }
     }
 
     async fn open(self, site: &'static Location<'static>, wanted: Wanted<'_>) -> Result<Lease> {

@@ -15,7 +15,7 @@ use super::merge::{Context, Weave, Window, weave, width};
 use super::route::{Merge, Target};
 use super::router::RouteKind;
 use crate::backend::RowBlock;
-use crate::database::RowStream;
+use crate::database::{RowStream, cut_short};
 use crate::row::RowsIter;
 use crate::{Param, Result, Row, Rows, ValueRef};
 
@@ -40,6 +40,8 @@ enum State {
     /// Computed already: groups that are folded.
     Held(RowsIter),
     Open(Box<Open>),
+    /// A call is under way; seen between calls, it was dropped.
+    Cut,
     Ended,
 }
 
@@ -172,11 +174,12 @@ impl ShardedRowStream {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future ends the stream: the statements of all shards are stopped, and the next call answers `None`.
+    /// A dropped future that was waiting for rows ends the stream, and the statements of all shards are stopped. The next call
+    /// answers `Rejected`, as rows are missing, and only those after it `None`.
     pub async fn next(&mut self) -> Result<Option<Row>> {
-        // Gone unless it comes through: a stream of which a part is missing must not go on.
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Ended => Ok(None),
+            State::Cut => Err(cut_short(self.home.operation)),
             State::Held(mut rows) => {
                 let row = rows.next();
                 if row.is_some() {
@@ -185,7 +188,11 @@ impl ShardedRowStream {
                 Ok(row)
             }
             State::Open(mut open) => {
-                let row = self.home.advance(&mut open).await?;
+                // Gone unless it comes through: a stream of which a part is missing must not go on.
+                self.state = State::Cut;
+                let row = self.home.advance(&mut open).await;
+                self.state = State::Ended;
+                let row = row?;
                 if row.is_some() {
                     self.state = State::Open(open);
                 }
@@ -194,7 +201,8 @@ impl ShardedRowStream {
         }
     }
 
-    /// The same as a [`Stream`], for its combinators.
+    /// The same as a [`Stream`], for its combinators. It keeps what it waits for: a call for its next row that is dropped
+    /// loses nothing, and the one after it goes on.
     pub fn into_stream(self) -> impl Stream<Item = Result<Row>> + Send + use<> {
         futures::stream::try_unfold(self, async |mut rows| {
             Ok(rows.next().await?.map(|row| (row, rows)))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, StreamExt};
 use resonant_db::backend::sqlite;
 use resonant_db::{Database, ErrorKind, PoolConfig, Result, params};
 
@@ -79,6 +80,43 @@ async fn who_gives_up_or_waits_for_long_holds_up_nobody_else() -> Result<()> {
     let closed = db.close(Duration::from_millis(300)).await;
     assert_eq!(closed.expect_err("one is out").kind(), ErrorKind::TimedOut);
     drop(rows);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_for_rows_that_is_dropped_is_never_taken_for_their_end() -> Result<()> {
+    let (_folder, db) = one_reader().await;
+    let mut rows = db.read().stream(NUMBERS, params![1_000_000_000]).await?;
+    while let Some(row) = rows.next().now_or_never() {
+        row?.expect("a row");
+    }
+    let missing = rows.next().await.expect_err("rows are missing");
+    assert_eq!(missing.kind(), ErrorKind::Rejected, "{missing}");
+    assert!(rows.next().await?.is_none(), "it is over");
+    // As a stream of rows, too, from which whoever is late takes the next one.
+    let rows = db.read().stream(NUMBERS, params![1_000_000_000]).await?;
+    let mut rows = std::pin::pin!(rows.into_stream());
+    let mut seen = 0;
+    while let Some(row) = rows.next().now_or_never() {
+        row.expect("a row")?;
+        seen += 1;
+    }
+    let after = rows.next().await.expect("a call that is dropped does not end it")?;
+    assert_eq!(after.get::<i64>(0)?, seen, "nothing is lost");
+
+    let lost = db
+        .transaction(async |tx| {
+            let mut rows = tx.stream(NUMBERS, params![1_000_000_000]).await?;
+            while let Some(row) = rows.next().now_or_never() {
+                row?.expect("a row");
+            }
+            let missing = rows.next().await.expect_err("rows are missing");
+            assert_eq!(missing.kind(), ErrorKind::Rejected, "{missing}");
+            assert!(rows.next().await?.is_none(), "it is over");
+            Ok(())
+        })
+        .await;
+    lost.expect_err("rolled back");
     Ok(())
 }
 

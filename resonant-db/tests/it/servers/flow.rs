@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use resonant_db::backend::ErrorExt;
 use resonant_db::{Database, ErrorKind, PoolConfig, params};
 use resonant_testkit::postgres::TempDatabase;
@@ -90,6 +90,42 @@ async fn who_does_not_take_rows_holds_the_server_back_and_who_gives_up_frees_it(
         let active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, $1%' \
                       AND state = 'active' AND pid <> pg_backend_pid()";
         until("it was stopped", async || server.value(active).await.is_ok_and(|n| n == "0")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_for_data_that_is_dropped_is_never_taken_for_their_end() {
+    for (db, _pooled, _direct) in places().await {
+        let mut rows = db.read().stream(MANY, params![100_000_000]).await.expect("opened");
+        while let Some(row) = rows.next().now_or_never() {
+            row.expect("a row").expect("a row");
+        }
+        let missing = rows.next().await.expect_err("rows are missing");
+        assert_eq!(missing.kind(), ErrorKind::Rejected, "{missing}");
+        assert!(rows.next().await.expect("over").is_none());
+
+        let copy = "COPY (SELECT repeat('x', 1000), generate_series(1, 100000000)) TO STDOUT";
+        let mut data = db.read().copy_out(copy).await.expect("opened");
+        while let Some(piece) = data.next().now_or_never() {
+            piece.expect("data").expect("data");
+        }
+        let missing = data.next().await.expect_err("data are missing");
+        assert_eq!(missing.kind(), ErrorKind::Rejected, "{missing}");
+        assert!(data.next().await.expect("over").is_none());
+
+        let lost = db
+            .transaction(async |tx| {
+                let mut data = tx.copy_out(copy).await?;
+                while let Some(piece) = data.next().now_or_never() {
+                    piece?.expect("data");
+                }
+                let missing = data.next().await.expect_err("data are missing");
+                assert_eq!(missing.kind(), ErrorKind::Rejected, "{missing}");
+                assert!(data.next().await?.is_none());
+                Ok(())
+            })
+            .await;
+        lost.expect_err("rolled back");
     }
 }
 
