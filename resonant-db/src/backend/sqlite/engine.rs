@@ -27,7 +27,12 @@ pub(super) struct Facts {
     pub(super) broken: AtomicBool,
     /// The session differs from a fresh one.
     pub(super) altered: AtomicBool,
+    /// Nobody waits any more for what runs, nor will ask for anything else.
+    pub(super) abandoned: AtomicBool,
 }
+
+/// After how many of its own operations SQLite looks whether a statement was abandoned.
+const LOOK: i32 = 10_000;
 
 pub(super) struct Engine {
     connection: rusqlite::Connection,
@@ -144,6 +149,9 @@ impl Engine {
                 }
                 Authorization::Allow
             }))?;
+            let seen = Arc::clone(&facts);
+            let abandoned = move || seen.abandoned.load(Ordering::Acquire);
+            connection.progress_handler(LOOK, Some(abandoned))?;
             Ok(connection)
         };
         let connection =

@@ -183,12 +183,23 @@ impl Worker {
     }
 
     /// Lets go of the thread after it has closed the connection.
-    pub(super) async fn close(self) {
+    pub(super) async fn close(mut self) {
+        self.abandon();
         let (done, closed) = oneshot::channel::<()>();
         // The thread drops the sender last of all, with the connection.
         let _ = self.jobs.send(Box::new(move |engine| engine.tell_when_closed(done)));
-        drop(self.jobs);
+        // The one that was there is dropped, which ends the thread.
+        self.jobs = mpsc::channel().0;
         let _ = closed.await;
+    }
+
+    /// Stops what runs while nobody waits for it. An interrupt alone is lost where it comes before the statement began; what
+    /// is noted here is seen by the statement itself.
+    fn abandon(&self) {
+        if self.pending {
+            self.facts.abandoned.store(true, Ordering::Release);
+            self.interrupt.interrupt();
+        }
     }
 
     fn give<T: Send + 'static>(
@@ -225,6 +236,13 @@ impl Worker {
         self.facts.broken.store(true, Ordering::Release);
         let message = "the connection's thread has ended";
         Error::new(ErrorKind::Unavailable, operation, message).with_may_have_applied()
+    }
+}
+
+/// A connection may go without having been cleaned or closed, as when its pool has given it up.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

@@ -84,6 +84,31 @@ async fn who_gives_up_or_waits_for_long_holds_up_nobody_else() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_stream_that_outlives_its_database_stops_with_its_owner() -> Result<()> {
+    let log = |folder: &tempfile::TempDir| folder.path().join("test.db-wal").exists();
+    for asked in [false, true] {
+        let (folder, db) = one_reader().await;
+        // It looks for rows for minutes, and never finds one.
+        let mut rows = db.read().stream(&format!("{ENDLESS} WHERE i < 0"), params![]).await?;
+        if asked {
+            assert!(rows.next().now_or_never().is_none());
+        }
+        let rows = (!asked).then_some(rows);
+        let _ = db.close(Duration::ZERO).await;
+        assert!(asked || log(&folder), "its connection is open");
+        drop(rows);
+        // The last connection that ends folds the log into the file.
+        let ended = async {
+            while log(&folder) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the statement goes on");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_call_for_rows_that_is_dropped_is_never_taken_for_their_end() -> Result<()> {
     let (_folder, db) = one_reader().await;
     let mut rows = db.read().stream(NUMBERS, params![1_000_000_000]).await?;
