@@ -15,10 +15,3 @@ macro_rules! pages {
 }
 
 pages!(batch cache database growing health pool queue scaling sharding);
-
-/// Those that start servers.
-mod servers {
-    use crate::program::{printed, run};
-
-    pages!(failover);
-}

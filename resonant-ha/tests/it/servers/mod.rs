@@ -1,6 +1,7 @@
 //! Real PostgreSQL servers as regions and as voters.
 
 mod agent;
+mod example;
 mod failover;
 mod locks;
 mod observing;

@@ -1,6 +1,6 @@
 //! FailoverManager: the primary is killed, and the writes go on at another region; none that was acknowledged is lost.
 //!
-//! `cargo run --example failover` starts three PostgreSQL servers of its own in a temporary folder.
+//! `cargo run -p resonant-ha --example failover` starts three PostgreSQL servers of its own in a temporary folder.
 
 use std::error::Error;
 use std::time::Duration;
