@@ -4,10 +4,13 @@ use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -69,7 +72,7 @@ impl Drop for Session {
 pub(super) struct Link {
     url: String,
     first: &'static str,
-    idle: Mutex<Option<Session>>,
+    idle: Mutex<Option<(Instant, Session)>>,
 }
 
 impl Link {
@@ -88,26 +91,30 @@ impl Link {
 
     /// A connection that nothing else waits on: one that hung is never used again.
     pub(super) async fn take(&self, operation: &'static str) -> Result<Session> {
+        self.take_kept(Duration::MAX, operation).await
+    }
+
+    /// The same, where a kept connection counts only if it answered less than `age` ago.
+    pub(super) async fn take_kept(
+        &self,
+        age: Duration,
+        operation: &'static str,
+    ) -> Result<Session> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match idle.filter(|session| !session.is_closed()) {
-            Some(mut session) => {
+        match idle.filter(|(kept, session)| kept.elapsed() < age && !session.is_closed()) {
+            Some((_, mut session)) => {
                 session.asked = true;
                 Ok(session)
             }
-            None => {
-                let session = connect(&self.url, operation).await?;
-                if !self.first.is_empty() {
-                    run(&session, operation, &[self.first]).await?;
-                }
-                Ok(session)
-            }
+            None => connect_with(&self.url, operation, self.first).await,
         }
     }
 
     /// Keeps a connection that has answered everything.
     pub(super) fn keep(&self, mut session: Session) {
         session.answered();
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        let kept = (Instant::now(), session);
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
 }
 
@@ -118,6 +125,18 @@ impl std::fmt::Debug for Link {
 }
 
 pub(super) async fn connect(url: &str, operation: &'static str) -> Result<Session> {
+    connect_with(url, operation, "").await
+}
+
+/// One that begins with these statements.
+async fn connect_with(url: &str, operation: &'static str, first: &str) -> Result<Session> {
+    let session = reach(url, operation).await?;
+    run(&session, operation, &[&[LIMITS, first].join(";")]).await?;
+    Ok(session)
+}
+
+/// A connection without limits on the server's side, for one quick look.
+pub(super) async fn reach(url: &str, operation: &'static str) -> Result<Session> {
     let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
         // The driver's words may hold a part of the URL.
         Error::new(ErrorKind::Config, operation, "the URL of the server cannot be read")
@@ -134,14 +153,22 @@ pub(super) async fn connect(url: &str, operation: &'static str) -> Result<Sessio
             tracing::debug!(%error, "a connection of the failover manager ended");
         }
     });
-    let session = Session { client, driving: driving.abort_handle(), asked: true };
-    run(&session, operation, &[LIMITS]).await?;
-    Ok(session)
+    Ok(Session { client, driving: driving.abort_handle(), asked: true })
 }
 
 /// One statement without parameters and its only row.
 pub(super) async fn row(client: &Client, operation: &'static str, sql: &str) -> Result<Row> {
-    client.query_one(sql, &[]).await.map_err(|error| told(operation, error))
+    row_with(client, operation, sql, &[]).await
+}
+
+/// One statement with parameters of these types and its only row, in one round trip.
+pub(super) async fn row_with(
+    client: &Client,
+    operation: &'static str,
+    sql: &str,
+    params: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Row> {
+    client.query_typed_one(sql, params).await.map_err(|error| told(operation, error))
 }
 
 /// Statements without answers, one after the other: `ALTER SYSTEM` takes no company.
@@ -154,6 +181,32 @@ pub(super) async fn run(
         client.batch_execute(sql).await.map_err(|error| told(operation, error))?;
     }
     Ok(())
+}
+
+/// The same without waiting for one answer before the next statement is sent: each must be harmless if those before it fail.
+pub(super) async fn run_at_once(
+    client: &Client,
+    operation: &'static str,
+    statements: &[&str],
+) -> Result<()> {
+    let running = statements.iter().map(|sql| client.batch_execute(sql));
+    try_join_all(running).await.map_err(|error| told(operation, error))?;
+    Ok(())
+}
+
+/// The text in the first column of the last row that these statements answer, in one round trip.
+pub(super) async fn last_text(
+    client: &Client,
+    operation: &'static str,
+    statements: &[&str],
+) -> Result<String> {
+    let answers = client.simple_query(&statements.join(";")).await;
+    let answers = answers.map_err(|error| told(operation, error))?;
+    let last = answers.iter().rev().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(last.unwrap_or_default().to_owned())
 }
 
 pub(super) fn is(error: &tokio_postgres::Error, state: &SqlState) -> bool {

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::agent::PostgresAgent;
-use super::client::{Link, Session, connect, is, row, run, told};
+use super::client::{Link, Session, connect, is, last_text, row, row_with, run, run_at_once, told};
 use super::standing::{settle, shows};
 use super::{names, sql};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +23,10 @@ use crate::region::{
 const STREAMS: Duration = Duration::from_secs(4);
 /// How long transactions may end by themselves when a primary is demoted.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long the connection of an order may serve the next one: less than the server's limit for idle ones.
+const KEPT: Duration = Duration::from_secs(3);
+/// Between two looks at a server.
+const PAUSE: Duration = Duration::from_millis(5);
 /// How often the session of an order says that it lives while the agent works.
 const ALIVE: Duration = Duration::from_secs(1);
 
@@ -30,6 +35,7 @@ const ALIVE: Duration = Duration::from_secs(1);
 /// Its URLs hold passwords: `Debug` shows none.
 pub struct PostgresRegion {
     link: Link,
+    orders: Link,
     client_url: Option<String>,
     replication_url: Option<String>,
     standby_name: String,
@@ -40,9 +46,15 @@ impl PostgresRegion {
     /// A server, by the URL the manager uses, `postgresql://user:password@host:5432/database`. Clients get the same,
     /// unless [`client_url`](PostgresRegion::client_url) says otherwise.
     pub fn new(url: impl Into<String>) -> Self {
-        let link = Link::new(url.into());
-        let standby_name = "resonant".to_owned();
-        Self { link, client_url: None, replication_url: None, standby_name, agent: None }
+        let url = url.into();
+        Self {
+            link: Link::new(url.clone()),
+            orders: Link::with_first(url, sql::ORDER),
+            client_url: None,
+            replication_url: None,
+            standby_name: "resonant".to_owned(),
+            agent: None,
+        }
     }
 
     /// The URL that topologies give to clients.
@@ -87,9 +99,8 @@ impl PostgresRegion {
     }
 
     async fn observe(&self, client: &Client, recent: Duration) -> Result<Observation> {
-        let failed = |error| told("probe", error);
-        let seen =
-            client.query_one(sql::OBSERVE, &[&recent.as_secs_f64()]).await.map_err(failed)?;
+        let recent = recent.as_secs_f64();
+        let seen = row_with(client, "probe", sql::OBSERVE, &[(&recent, Type::FLOAT8)]).await?;
         let pledge = row(client, "probe", sql::PLEDGE).await?;
         let system: String = seen.get(1);
         let offset: String = seen.get(2);
@@ -121,9 +132,9 @@ impl PostgresRegion {
 
     /// A connection that holds the server's lock and has taken the order's pledge. The lock ends with the connection.
     async fn obey(&self, operation: &'static str, order: &Pledge) -> Result<Session> {
-        let client = connect(self.link.url(), operation).await?;
-        run(&client, operation, &[sql::ORDER, sql::LOCK]).await?;
-        let pledged = sql::read_pledge(row(&client, operation, sql::PLEDGE).await?.get(0));
+        let client = self.orders.take_kept(KEPT, operation).await?;
+        let pledged = last_text(&client, operation, &[sql::LOCK, sql::PLEDGE]).await?;
+        let pledged = sql::read_pledge(&pledged);
         if !pledged.admits(order) {
             return Err(PledgedTo(pledged).refuse(operation));
         }
@@ -131,6 +142,14 @@ impl PostgresRegion {
             run(&client, operation, &[&sql::pledge(order)]).await?;
         }
         Ok(client)
+    }
+
+    /// Lets the server's lock go and keeps the connection for the next order, which comes soon.
+    async fn obeyed(&self, client: Session) {
+        // One that does not unlock ends, and its lock with it.
+        if client.batch_execute(sql::UNLOCK).await.is_ok() {
+            self.orders.keep(client);
+        }
     }
 
     /// Receives from `primary`; whether it does within a while.
@@ -151,16 +170,15 @@ impl PostgresRegion {
         }
         let conninfo = sql::conninfo(&primary.replication_url, &self.standby_name);
         let set = format!("ALTER SYSTEM SET primary_conninfo = {}", sql::quote(&conninfo));
-        run(client, operation, &[&set, "SELECT pg_reload_conf()"]).await?;
+        run_at_once(client, operation, &[&set, "SELECT pg_reload_conf()"]).await?;
         let began = Instant::now();
         while began.elapsed() < STREAMS {
             let streams = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') \
                            AND current_setting('primary_conninfo') = $1";
-            let answer = client.query_one(streams, &[&conninfo]).await;
-            if answer.map_err(|error| told(operation, error))?.get(0) {
+            if row_with(client, operation, streams, &[(&conninfo, Type::TEXT)]).await?.get(0) {
                 return Ok(true);
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(PAUSE).await;
         }
         Ok(false)
     }
@@ -170,10 +188,10 @@ impl PostgresRegion {
     async fn close(&self, client: &Client, operation: &'static str) -> Result<()> {
         let close =
             ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
-        run(client, operation, &close).await?;
+        run_at_once(client, operation, &close).await?;
         // A session that is let in with it shows that all others have been told.
         while !shows(self.link.url(), operation, "default_transaction_read_only", "on").await? {
-            sleep(Duration::from_millis(5)).await;
+            sleep(PAUSE).await;
         }
         Ok(())
     }
@@ -186,12 +204,12 @@ impl PostgresRegion {
         let (list, end): (String, String) = (seen.get(0), seen.get(1));
         let count = i64::from(names::commits(&list, "on").count);
         loop {
-            let standbys = client.query_one(sql::ACKNOWLEDGED, &[&end]).await;
-            let standbys = standbys.map_err(|error| told("confirm", error))?;
+            let standbys =
+                row_with(client, "confirm", sql::ACKNOWLEDGED, &[(&end, Type::TEXT)]).await?;
             if standbys.get::<_, i64>(0) >= count {
                 return Ok(());
             }
-            sleep(Duration::from_millis(5)).await;
+            sleep(PAUSE).await;
         }
     }
 }
@@ -246,14 +264,14 @@ impl RegionBackend for PostgresRegion {
     }
 
     async fn freeze(&self, order: &Pledge) -> Result<Frozen> {
-        let mut client = self.obey("freeze", order).await?;
+        let client = self.obey("freeze", order).await?;
         let seen = self.observe(&client, Duration::ZERO).await?;
         let Observation { role, sick, system, mut reach, .. } = seen;
         if role == Role::Standby {
             reach.offset = settle(&client, self.link.url()).await?;
             reach.lineage = lineage(&client).await?;
         }
-        client.answered();
+        self.obeyed(client).await;
         Ok(Frozen { role, sick, system, reach })
     }
 
@@ -262,7 +280,7 @@ impl RegionBackend for PostgresRegion {
         order: &Pledge,
         heir: &dyn RegionBackend,
     ) -> Result<(Reach, Option<Proof>)> {
-        let mut client = self.obey("demote", order).await?;
+        let client = self.obey("demote", order).await?;
         let recovers: bool = row(&client, "demote", "SELECT pg_is_in_recovery()").await?.get(0);
         if recovers {
             return Err(Error::new(ErrorKind::Failed, "demote", "the server is a standby"));
@@ -275,7 +293,7 @@ impl RegionBackend for PostgresRegion {
             if !row(&client, "demote", busy).await?.get::<_, bool>(0) {
                 break;
             }
-            sleep(Duration::from_millis(5)).await;
+            sleep(PAUSE).await;
         }
         let rest = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
@@ -287,10 +305,10 @@ impl RegionBackend for PostgresRegion {
         loop {
             let theirs = heir.probe(Duration::from_secs(1)).await?.reach;
             if theirs.offset >= reach.offset {
-                client.answered();
+                self.obeyed(client).await;
                 return Ok((reach, None));
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(PAUSE).await;
         }
     }
 
@@ -301,32 +319,30 @@ impl RegionBackend for PostgresRegion {
             self.close(&client, "promote").await?;
             // A promotion that was asked for cannot be taken back: the lock is kept until it has ended.
             client.answered();
-            let promoted: bool =
-                row(&client, "promote", "SELECT pg_promote(true, 25)").await?.get(0);
+            let promoted: bool = row(&client, "promote", sql::PROMOTE).await?.get(0);
             if !promoted {
-                let message = "pg_promote did not end within 25 s";
+                let message = "the promotion did not end within 25 s";
                 return Err(
                     Error::new(ErrorKind::TimedOut, "promote", message).with_may_have_applied()
                 );
             }
         }
+        run(&client, "promote", &[sql::END_WAITING, &sql::epoch_row(order)]).await?;
         let open = [
-            sql::END_WAITING,
-            &sql::epoch_row(order),
             "ALTER SYSTEM RESET primary_conninfo",
             "ALTER SYSTEM RESET default_transaction_read_only",
             "SELECT pg_reload_conf()",
         ];
-        run(&client, "promote", &open).await?;
+        run_at_once(&client, "promote", &open).await?;
         let timeline: i32 = row(&client, "promote", sql::TIMELINE).await?.get(0);
-        client.answered();
+        self.obeyed(client).await;
         Ok(u32::try_from(timeline).unwrap_or(0))
     }
 
     async fn repoint(&self, order: &Pledge, primary: &RegionTarget) -> Result<()> {
-        let mut client = self.obey("repoint", order).await?;
+        let client = self.obey("repoint", order).await?;
         let receives = self.receive_from(&client, "repoint", primary).await?;
-        client.answered();
+        self.obeyed(client).await;
         match receives {
             true => Ok(()),
             false => Err(Error::new(
@@ -338,13 +354,13 @@ impl RegionBackend for PostgresRegion {
     }
 
     async fn confirm(&self, order: &Pledge) -> Result<()> {
-        let mut client = self.obey("confirm", order).await?;
+        let client = self.obey("confirm", order).await?;
         // The commit may wait for standbys that are only coming, so the lock is let go before it, but not before the row is
         // written: an order that comes late must find the newer one there, and leaves it as it is.
         run(&client, "confirm", &[&sql::confirm(order)]).await?;
         // A wait that somebody cancels ends as if all were well.
         self.acknowledged(&client).await?;
-        client.answered();
+        self.obeyed(client).await;
         Ok(())
     }
 
@@ -433,7 +449,7 @@ async fn heartbeat(client: &Client) -> Result<Option<String>> {
 }
 
 async fn lineage(client: &Client) -> Result<u64> {
-    match client.query_opt(sql::LINEAGE, &[]).await {
+    match client.query_typed_opt(sql::LINEAGE, &[]).await {
         Ok(row) => Ok(row.map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))),
         Err(error) if is(&error, &SqlState::UNDEFINED_TABLE) => Ok(0),
         Err(error) => Err(told("probe", error)),

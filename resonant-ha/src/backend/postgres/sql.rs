@@ -41,6 +41,14 @@ pub(super) const PARTS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHER
 pub(super) const POSITIONS: &str = "SELECT pg_wal_lsn_diff(coalesce(pg_last_wal_replay_lsn(), '0/0'), '0/0')::text, \
      pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')::text";
 
+/// Promotes, and answers whether that ended within 25 s. The server's own `pg_promote` looks every 100 ms only, in which nobody
+/// can write. As with it the session waits on the server, lock and all, also when nobody waits for its answer any more.
+pub(super) const PROMOTE: &str = "WITH RECURSIVE waited (n) AS (SELECT 0 FROM pg_promote(false) \
+     UNION ALL SELECT n + 1 FROM waited WHERE pg_is_in_recovery() AND clock_timestamp() < now() + interval '25 s' AND pg_sleep(0.005) IS NOT NULL) \
+     SELECT count(*) > 0 AND NOT pg_is_in_recovery() FROM waited";
+
+pub(super) const UNLOCK: &str = "SELECT pg_advisory_unlock_all()";
+
 pub(super) const LINEAGE: &str = "SELECT epoch FROM resonant_ha";
 
 /// A write that does not wait for standbys: they are not what is asked about.
@@ -73,7 +81,7 @@ pub(super) fn epoch_row(order: &Pledge) -> String {
 pub(super) fn confirm(order: &Pledge) -> String {
     format!(
         "BEGIN; SET TRANSACTION READ WRITE; SET LOCAL synchronous_commit = on; {}; \
-         SELECT pg_advisory_unlock_all(); COMMIT",
+         {UNLOCK}; COMMIT",
         write_row(order)
     )
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::client::{Session, connect, row, run};
+use super::client::{Session, reach, row, run, run_at_once};
 use super::sql;
 use crate::error::Result;
 use crate::region::Unsettled;
@@ -43,7 +43,7 @@ pub(super) async fn settle(client: &Session, url: &str) -> Result<u64> {
         return Err(Unsettled::Promotes.refuse(OPERATION));
     }
     let stop = ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"];
-    run(client, OPERATION, &stop).await?;
+    run_at_once(client, OPERATION, &stop).await?;
     while !shows(url, OPERATION, "primary_conninfo", "").await? {
         if began.elapsed() >= LIMIT {
             return Err(Unsettled::Receives.refuse(OPERATION));
@@ -92,7 +92,7 @@ pub(super) async fn shows(
     parameter: &str,
     value: &str,
 ) -> Result<bool> {
-    let mut fresh = connect(url, operation).await?;
+    let mut fresh = reach(url, operation).await?;
     let sql = format!("SELECT current_setting({})", sql::quote(parameter));
     let shown: String = row(&fresh, operation, &sql).await?.get(0);
     fresh.answered();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use resonant_ha::{ErrorKind, EventKind, FailoverConfig, Kind};
 use resonant_testkit::postgres::Synchronous;
 
-use super::stage::{REGIONS, Stage, Writer, event, leads, quick, settled, until};
+use super::stage::{REGIONS, Stage, WAIT, Writer, event, leads, quick, settled, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switchover_under_writes_loses_none_and_clients_see_no_error() {
@@ -22,12 +22,13 @@ async fn a_switchover_under_writes_loses_none_and_clients_see_no_error() {
     let count = writer.count();
     until("writes flow on", async || writer.count() > count + 50).await;
     until("the old one follows", async || settled(&manager)).await;
-    println!("FIGURE the longest gap between two writes: {:?}", writer.longest_gap());
-    let failures = writer.failures();
+    let (gap, failures) = (writer.longest_gap(), writer.failures());
+    println!("FIGURE the longest gap between two writes: {gap:?}");
     let acknowledged = writer.finish().await;
-    assert_eq!(failures, Vec::<String>::new());
     let stored = stage.ids(1).await;
     assert!(acknowledged.iter().all(|id| stored.binary_search(id).is_ok()), "a write is lost");
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(gap < WAIT, "no write for {gap:?}");
     manager.close().await;
 }
 
