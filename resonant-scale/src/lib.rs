@@ -17,8 +17,7 @@
 //!     .target(workers.clone())
 //!     .build()?;
 //!
-//! # use resonant_scale::ScaleTarget;
-//! workers.set(2).await?;
+//! scaler.evaluate().await;                                       // none are fewer than the fewest: two start
 //! let decision = scaler.evaluate().await;                        // scaler.start()? goes on every 15 s
 //! assert_eq!((decision.from, decision.to, workers.running()), (2, 4, 4));
 //! println!("{decision}");   // 2 to 4: the rate of scaling up; queue_depth is 21 of 10; wanted 5
@@ -55,6 +54,7 @@
 //! - **A person's change counts**: it is held to the bounds, remembered by the rates, and can be
 //!   [held](ScaleRequest::hold_for) against the loop.
 //! - **One change at a time**, one warning per outage of a metric or target, and no secrets in messages.
+//! - **A panic in your code costs its round**: of a metric, of the target or of a signal; the loop goes on.
 //!
 //! # Cancellation
 //!

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use resonant_common::duration::after;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -149,13 +150,13 @@ impl TargetTracking {
     }
 
     fn running_out(&self, now: Instant) -> Option<Out> {
-        self.last_out.filter(|out| out.at + self.config.scale_out_cooldown > now)
+        self.last_out.filter(|out| after(out.at, self.config.scale_out_cooldown) > now)
     }
 
     /// When the next step in is possible.
     fn in_allowed_at(&self) -> Option<Instant> {
-        let after_in = self.last_in.map(|at| at + self.config.scale_in_cooldown);
-        let after_out = self.last_out.map(|out| out.at + self.config.scale_out_cooldown);
+        let after_in = self.last_in.map(|at| after(at, self.config.scale_in_cooldown));
+        let after_out = self.last_out.map(|out| after(out.at, self.config.scale_out_cooldown));
         after_in.max(after_out)
     }
 
@@ -169,7 +170,7 @@ impl TargetTracking {
             self.config;
         let current = observed.scale.wanted;
         let value = match observed.readings.get(&self.config.metric) {
-            Some(Reading::Total(value)) if value.is_finite() => Ok(value.max(0.0)),
+            Some(Reading::Total(value)) => Ok(*value),
             Some(Reading::PerInstance(samples)) if !samples.is_empty() => {
                 let total: f64 = samples.values().map(|sample| sample.value).sum();
                 Ok(total / samples.len() as f64)
@@ -177,6 +178,10 @@ impl TargetTracking {
             Some(Reading::Failed(why)) => Err(why.clone()),
             _ => Err("nothing was measured".to_owned()),
         };
+        let value = value.and_then(|value| match value.is_finite() {
+            true => Ok(value.max(0.0)),
+            false => Err(format!("{value} is no number to scale by")),
+        });
         // Rounded up both ways: out to be enough, in so as not to pass the target.
         let needed = |base: u32, value: f64| ceil((f64::from(base) * value / target).max(0.0));
         // What nothing is a share of cannot be known: start with the fewest that can be.

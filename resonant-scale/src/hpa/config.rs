@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, config};
@@ -242,32 +243,40 @@ pub(crate) fn milli(value: f64) -> i64 {
 }
 
 /// How fast it may go each way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Behavior {
     /// Up. Default: no window, the larger of +4 and +100 % in 15 s.
-    #[serde(default = "ScalingRules::up")]
+    #[serde(default)]
     pub scale_up: ScalingRules,
-    /// Down. Default: a window of 300 s, 100 % in 15 s.
-    #[serde(default = "ScalingRules::down")]
+    /// Down. Default: a window of [`HpaConfig::downscale_stabilization`], which is 300 s, and 100 % in 15 s.
+    #[serde(default)]
     pub scale_down: ScalingRules,
 }
 
-impl Default for Behavior {
-    fn default() -> Self {
-        Self { scale_up: ScalingRules::up(), scale_down: ScalingRules::down() }
+impl Behavior {
+    /// With what was left out filled in.
+    pub(crate) fn filled(mut self, downscale: Duration) -> Self {
+        self.scale_up.fill(Duration::ZERO, ScalingRules::up());
+        self.scale_down.fill(downscale, ScalingRules::down());
+        self
     }
 }
 
-/// The rules of one direction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The rules of one direction. What is left out is filled in as Kubernetes does, by direction; the default leaves out all.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScalingRules {
-    /// For how long the most careful recommendation counts. At most 3600 s.
-    #[serde(default, with = "resonant_common::duration")]
-    pub stabilization_window: Duration,
-    /// What may change in how much time. At least one, unless `select` is `disabled`.
-    #[serde(default)]
+    /// For how long the most careful recommendation counts. At most 3600 s. `None`: up none, down
+    /// [`HpaConfig::downscale_stabilization`].
+    #[serde(
+        default,
+        with = "resonant_common::duration::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub stabilization_window: Option<Duration>,
+    /// What may change in how much time. None at all: those of [`up`](Self::up) or [`down`](Self::down).
+    #[serde(default, deserialize_with = "some", skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<ScalingPolicy>,
     /// Which policy counts. Default the one that allows most.
     #[serde(default)]
@@ -278,34 +287,32 @@ impl ScalingRules {
     /// Kubernetes' defaults for up.
     pub fn up() -> Self {
         let period = Duration::from_secs(15);
-        Self {
-            stabilization_window: Duration::ZERO,
-            policies: vec![ScalingPolicy::pods(4, period), ScalingPolicy::percent(100, period)],
-            select: Select::Max,
-        }
+        let policies = [ScalingPolicy::pods(4, period), ScalingPolicy::percent(100, period)];
+        Self { policies: policies.into(), ..Self::default() }
     }
 
     /// Kubernetes' defaults for down.
     pub fn down() -> Self {
-        Self {
-            stabilization_window: Duration::from_secs(300),
-            policies: vec![ScalingPolicy::percent(100, Duration::from_secs(15))],
-            select: Select::Max,
-        }
+        let policies = [ScalingPolicy::percent(100, Duration::from_secs(15))];
+        Self { policies: policies.into(), ..Self::default() }
     }
 
     /// Rules of your own.
     pub fn new(window: Duration, policies: impl Into<Vec<ScalingPolicy>>) -> Self {
-        Self { stabilization_window: window, policies: policies.into(), select: Select::Max }
+        Self { stabilization_window: Some(window), policies: policies.into(), select: Select::Max }
+    }
+
+    fn fill(&mut self, window: Duration, defaults: Self) {
+        self.stabilization_window.get_or_insert(window);
+        if self.policies.is_empty() {
+            self.policies = defaults.policies;
+        }
     }
 
     fn validate(&self, direction: &str) -> Result<()> {
         let refuse = |message: String| Err(config("validate", message));
-        if self.stabilization_window > Duration::from_secs(3600) {
+        if self.stabilization_window.is_some_and(|it| it > Duration::from_secs(3600)) {
             return refuse(format!("{direction}: stabilization_window must be at most 3600 s"));
-        }
-        if self.policies.is_empty() && self.select != Select::Disabled {
-            return refuse(format!("{direction}: policies must name at least one"));
         }
         for policy in &self.policies {
             if policy.value == 0 {
@@ -321,6 +328,15 @@ impl ScalingRules {
     pub(crate) fn longest_period(&self) -> Duration {
         self.policies.iter().map(|policy| policy.period).max().unwrap_or_default()
     }
+}
+
+/// A list that was given names something; Kubernetes refuses one of none, too.
+fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ScalingPolicy>, D::Error> {
+    let policies = Vec::deserialize(deserializer)?;
+    if policies.is_empty() {
+        return Err(D::Error::custom("policies must name at least one, or be left out"));
+    }
+    Ok(policies)
 }
 
 /// What may change in a period.

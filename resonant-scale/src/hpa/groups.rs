@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use resonant_common::duration::after;
 use tokio::time::Instant;
 
 use super::config::{HpaConfig, MetricKind};
@@ -50,11 +51,11 @@ fn doubtful(instance: &Instance, sample: &Sample, config: &HpaConfig, now: Insta
     let (Some((ready, since)), Some(started)) = (instance.ready, instance.started) else {
         return true;
     };
-    if started + config.cpu_initialization > now {
+    if after(started, config.cpu_initialization) > now {
         // A sample taken over a time that began before it was ready counts its start.
-        !ready || sample.at < since + sample.window
+        !ready || sample.at < after(since, sample.window)
     } else {
         // Unready, and it became so right after its start: it has never been ready.
-        !ready && started + config.initial_readiness > since
+        !ready && after(started, config.initial_readiness) > since
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use resonant_common::duration::after;
 use tokio::time::Instant;
 
 use super::config::{MOST, PolicyUnit, ScalingRules, Select};
@@ -21,22 +22,22 @@ impl Log {
 
     /// Those strictly newer than `window`.
     pub(crate) fn within(&self, now: Instant, window: Duration) -> impl Iterator<Item = u32> {
-        self.0.iter().filter(move |(at, _)| *at + window > now).map(|(_, number)| *number)
+        self.0.iter().filter(move |(at, _)| after(*at, window) > now).map(|(_, number)| *number)
     }
 
     /// Forgets what is older than `window`.
     pub(crate) fn forget(&mut self, now: Instant, window: Duration) {
-        self.0.retain(|(at, _)| *at + window >= now);
+        self.0.retain(|(at, _)| after(*at, window) >= now);
     }
 
     /// When the oldest that still counts in `window` stops doing so.
     pub(crate) fn frees_at(&self, now: Instant, window: Duration) -> Option<Instant> {
-        self.0.iter().map(|(at, _)| *at + window).filter(|end| *end > now).min()
+        self.0.iter().map(|(at, _)| after(*at, window)).filter(|end| *end > now).min()
     }
 
-    #[cfg(test)]
-    pub(crate) fn numbers(&self) -> Vec<u32> {
-        self.0.iter().map(|(_, number)| *number).collect()
+    /// All that are not forgotten.
+    pub(crate) fn numbers(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.0.iter().map(|(_, number)| *number)
     }
 }
 

@@ -67,12 +67,14 @@ impl Hpa {
     /// # Errors
     ///
     /// [`Config`](crate::ErrorKind::Config) for settings that break a rule.
-    pub fn new(config: HpaConfig) -> Result<Self> {
+    pub fn new(mut config: HpaConfig) -> Result<Self> {
         config.validate()?;
+        let downscale = config.downscale_stabilization;
+        config.behavior = config.behavior.map(|behavior| behavior.filled(downscale));
         Ok(Self { config, recommendations: Log::default(), events: Events::default() })
     }
 
-    /// The settings.
+    /// The settings, with what a behaviour left out filled in.
     pub fn config(&self) -> &HpaConfig {
         &self.config
     }
@@ -87,7 +89,7 @@ impl Hpa {
         }
         let mut decision = Decision::keep(current, Reason::SucceededGetScale);
         decision.set(ConditionKind::AbleToScale, true, Reason::SucceededGetScale);
-        if current == 0 && min > 0 {
+        if current == 0 && min > 0 && !observed.zero_counts {
             decision.reason = Reason::ScalingDisabled;
             decision.set(ConditionKind::ScalingActive, false, Reason::ScalingDisabled);
         } else if current > max {
@@ -119,21 +121,16 @@ impl Hpa {
     pub(crate) fn allowed(&self, from: u32, to: u32, now: Instant) -> (u32, Option<Instant>) {
         let Some(behavior) = &self.config.behavior else { return (to, None) };
         let limit = |limit: i64| u32::try_from(limit.max(0)).unwrap_or(u32::MAX);
-        let (allowed, rules) = if to > from {
+        // What goes the other way gives room while it counts, and takes it when it no longer does: nothing to wait for.
+        let (allowed, rules, log) = if to > from {
             let upper = limit(self.events.upper(now, from, &behavior.scale_up));
-            (to.min(upper.max(from)), &behavior.scale_up)
+            (to.min(upper.max(from)), &behavior.scale_up, &self.events.added)
         } else {
             let lower = limit(self.events.lower(now, from, &behavior.scale_down));
-            (to.max(lower.min(from)), &behavior.scale_down)
+            (to.max(lower.min(from)), &behavior.scale_down, &self.events.removed)
         };
         let periods = rules.policies.iter().map(|policy| policy.period);
-        let frees = periods
-            .flat_map(|period| {
-                let logs = [&self.events.added, &self.events.removed];
-                logs.map(|log| log.frees_at(now, period))
-            })
-            .flatten()
-            .min();
+        let frees = periods.filter_map(|period| log.frees_at(now, period)).min();
         (allowed, frees)
     }
 
@@ -172,7 +169,10 @@ impl Hpa {
         };
         decision.set(ConditionKind::ScalingActive, true, Reason::ValidMetricFound);
         decision.recommended = Some(wanted);
+        // The quiet of a failover says nothing: while it lasts, what runs counts as recommended.
+        let counts = if observed.forbid_scale_in { wanted.max(current) } else { wanted };
         let (stabilized, why) = self.stabilize(current, wanted, now);
+        self.recommendations.push(now, counts);
         decision.stabilized = Some(stabilized);
         let why = if stabilized == wanted { Reason::ReadyForNewScale } else { why };
         decision.set(ConditionKind::AbleToScale, true, why);
@@ -189,22 +189,27 @@ impl Hpa {
     }
 
     fn windows(&self) -> (Duration, Duration) {
+        let (up, down) = (Duration::ZERO, self.config.downscale_stabilization);
         match &self.config.behavior {
-            Some(it) => (it.scale_up.stabilization_window, it.scale_down.stabilization_window),
-            None => (Duration::ZERO, self.config.downscale_stabilization),
+            Some(it) => (
+                it.scale_up.stabilization_window.unwrap_or(up),
+                it.scale_down.stabilization_window.unwrap_or(down),
+            ),
+            None => (up, down),
         }
     }
 
-    /// The most careful of what was recommended within the windows, and which window held it.
+    /// The most careful of what was recommended within the windows and of `wanted`, and which window held it.
     fn stabilize(&mut self, current: u32, wanted: u32, now: Instant) -> (u32, Reason) {
         let (up_window, down_window) = self.windows();
-        let lowest = self.recommendations.within(now, up_window).fold(wanted, u32::min);
-        let highest = self.recommendations.within(now, down_window).fold(wanted, u32::max);
         self.recommendations.forget(now, up_window.max(down_window));
-        self.recommendations.push(now, wanted);
         if self.config.behavior.is_none() {
+            // Here, unlike below, one as old as the window still counts: so it is upstream.
+            let highest = self.recommendations.numbers().fold(wanted, u32::max);
             return (highest, Reason::ScaleDownStabilized);
         }
+        let lowest = self.recommendations.within(now, up_window).fold(wanted, u32::min);
+        let highest = self.recommendations.within(now, down_window).fold(wanted, u32::max);
         let stabilized = current.max(lowest).min(highest);
         let why =
             if wanted >= current { Reason::ScaleUpStabilized } else { Reason::ScaleDownStabilized };

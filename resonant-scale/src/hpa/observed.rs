@@ -104,4 +104,7 @@ pub struct Observed {
     pub readings: HashMap<String, Reading>,
     /// Whether nothing may be taken away now, as during a failover.
     pub forbid_scale_in: bool,
+    /// Whether no replicas are fewer than the minimum. Default no, as Kubernetes: then the target was switched off, and is
+    /// left alone.
+    pub zero_counts: bool,
 }

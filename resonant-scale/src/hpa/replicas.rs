@@ -248,8 +248,11 @@ fn utilization(
             entries += 1;
         }
     }
-    if requested == 0 {
+    if entries == 0 {
         return Err("what was measured belongs to no known instance".into());
+    }
+    if requested <= 0 {
+        return Err("the instances request nothing of which to take percents".into());
     }
     Ok((used.saturating_mul(100) / requested, used / entries.max(1)))
 }

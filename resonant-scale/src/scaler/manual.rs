@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use resonant_common::duration::after;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
@@ -161,7 +162,7 @@ impl Core {
             state.manual_at = Some(now);
         }
         if let Some(hold) = request.hold_for {
-            state.held_until = (!hold.is_zero()).then(|| now + hold);
+            state.held_until = (!hold.is_zero()).then(|| after(now, hold));
             state.generation += 1;
         }
         plan.generation = state.generation;
@@ -233,7 +234,7 @@ impl Core {
 
     /// What is left of the cooldown after a person's change.
     pub(super) fn manual_cooldown(&self, state: &super::State, now: Instant) -> Option<Duration> {
-        let end = state.manual_at? + self.config.manual_cooldown;
+        let end = after(state.manual_at?, self.config.manual_cooldown);
         Some(end.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use resonant_common::duration::{FOR_EVER, after};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -79,10 +80,6 @@ impl Core {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn scale_in_forbidden(&self) -> bool {
-        self.forbidden.iter().any(|forbidden| forbidden())
     }
 }
 
@@ -214,14 +211,16 @@ impl fmt::Debug for Autoscaler {
 }
 
 async fn drive(core: Arc<Core>, mut stopped: watch::Receiver<bool>) {
-    let mut beat = tokio::time::interval(core.config.interval);
+    let interval = core.config.interval.min(FOR_EVER);
+    let mut beat = tokio::time::interval(interval);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
+            _ = stopped.wait_for(|stop| *stop) => break,
             _ = beat.tick() => {}
         }
         core.evaluate().await;
-        core.state().next_at = Some(Instant::now() + core.config.interval);
+        core.state().next_at = Some(after(Instant::now(), interval));
     }
+    core.state().next_at = None;
 }

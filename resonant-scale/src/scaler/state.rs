@@ -1,6 +1,6 @@
 //! What a scaler remembers between rounds.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -24,8 +24,8 @@ pub(super) struct State {
     pub(super) history: VecDeque<LastChange>,
     pub(super) longest: usize,
     pub(super) next_at: Option<Instant>,
-    /// Whether the last round failed, to warn of the change only.
-    pub(super) failing: bool,
+    /// What failed when it was last tried, to warn of the change only: the operation, and of what.
+    pub(super) failing: HashSet<(&'static str, String)>,
 }
 
 pub(super) struct Pending {
@@ -47,7 +47,7 @@ impl State {
             history: VecDeque::new(),
             longest,
             next_at: None,
-            failing: false,
+            failing: HashSet::new(),
         }
     }
 
@@ -82,11 +82,13 @@ impl State {
 
     /// The target was read: a change whose end was lost is now known, and so is what somebody else did.
     pub(super) fn read(&mut self, read: TargetState, now: Instant) {
-        if let Some(pending) = &self.pending {
-            if read.scale.wanted == pending.change.to && pending.from != pending.change.to {
-                self.finish(now);
-            } else {
+        if let Some(pending) = &mut self.pending {
+            if read.scale.wanted == pending.from {
                 self.pending = None;
+            } else {
+                // It may have come to a part of it only.
+                pending.change.to = read.scale.wanted;
+                self.finish(now);
             }
         }
         self.seen = Some(read);

@@ -56,16 +56,23 @@ impl fmt::Debug for PrometheusText {
 impl MetricSource for PrometheusText {
     async fn read(&self) -> Result<Reading> {
         let text = (self.render)();
-        let found = sum(&text, &self.metric, &self.labels);
-        found.map(Reading::Total).ok_or_else(|| {
-            let message = format!("no series of {} is recorded yet", self.metric);
-            Error::new(ErrorKind::Unavailable, "read", message)
-        })
+        let failed = |message| Error::new(ErrorKind::Unavailable, "read", message);
+        match sum(&text, &self.metric, &self.labels) {
+            Ok(Some(total)) => Ok(Reading::Total(total)),
+            Ok(None) => Err(failed(format!("no series of {} is recorded yet", self.metric))),
+            Err(NoNumber) => {
+                Err(failed(format!("a series of {} is no finite number", self.metric)))
+            }
+        }
     }
 }
 
+/// A series that matches holds none. A sum without it would be too small, and take away what is needed.
+#[derive(Debug, PartialEq, Eq)]
+struct NoNumber;
+
 /// The sum of the series that match; `None` if there is none.
-fn sum(text: &str, metric: &str, wanted: &[(String, String)]) -> Option<f64> {
+fn sum(text: &str, metric: &str, wanted: &[(String, String)]) -> Result<Option<f64>, NoNumber> {
     let mut total = None;
     for line in text.lines() {
         let Some(rest) = line.strip_prefix(metric) else { continue };
@@ -83,11 +90,12 @@ fn sum(text: &str, metric: &str, wanted: &[(String, String)]) -> Option<f64> {
         }
         // A time may stand after the value.
         let value = rest.split_ascii_whitespace().next().and_then(|word| word.parse::<f64>().ok());
-        if let Some(value) = value.filter(|value| value.is_finite()) {
-            *total.get_or_insert(0.0) += value;
-        }
+        *total.get_or_insert(0.0) += value.ok_or(NoNumber)?;
     }
-    total
+    match total {
+        Some(total) if !f64::is_finite(total) => Err(NoNumber),
+        total => Ok(total),
+    }
 }
 
 /// The labels up to the closing brace, and what follows it.
@@ -125,15 +133,25 @@ mod tests {
     fn series_are_summed_by_name_and_labels() {
         let text = "# HELP queue_depth Messages.\n# TYPE queue_depth gauge\n\
             queue_depth{queue=\"a\"} 3\nqueue_depth{queue=\"b}\\\"\",x=\"y\"} 4.5 1700000000\n\
-            queue_depth_bucket{queue=\"a\"} 100\nplain 2\nbroken{queue=\"a 1\nodd{a=\"b\"} NaN\n";
+            queue_depth_bucket{queue=\"a\"} 100\nplain 2\nbroken{queue=\"a 1\n";
         let label = |value: &str| vec![("queue".to_owned(), value.to_owned())];
-        assert_eq!(sum(text, "queue_depth", &[]), Some(7.5));
-        assert_eq!(sum(text, "queue_depth", &label("a")), Some(3.0));
-        assert_eq!(sum(text, "queue_depth", &label("b}\"")), Some(4.5));
-        assert_eq!(sum(text, "queue_depth", &label("c")), None);
-        assert_eq!(sum(text, "plain", &[]), Some(2.0));
-        for missing in ["queue", "broken", "odd", "HELP"] {
-            assert_eq!(sum(text, missing, &[]), None, "{missing}");
+        assert_eq!(sum(text, "queue_depth", &[]), Ok(Some(7.5)));
+        assert_eq!(sum(text, "queue_depth", &label("a")), Ok(Some(3.0)));
+        assert_eq!(sum(text, "queue_depth", &label("b}\"")), Ok(Some(4.5)));
+        assert_eq!(sum(text, "queue_depth", &label("c")), Ok(None));
+        assert_eq!(sum(text, "plain", &[]), Ok(Some(2.0)));
+        for missing in ["queue", "broken", "HELP"] {
+            assert_eq!(sum(text, missing, &[]), Ok(None), "{missing}");
+        }
+    }
+
+    #[test]
+    fn a_series_that_is_no_number_is_an_error_and_no_smaller_sum() {
+        for bad in ["NaN", "+Inf", "-Inf", "seven", ""] {
+            let text = format!("depth{{a=\"1\"}} 3\ndepth{{a=\"2\"}} {bad}\n");
+            assert_eq!(sum(&text, "depth", &[]), Err(NoNumber), "{bad}");
+            let label = [("a".to_owned(), "1".to_owned())];
+            assert_eq!(sum(&text, "depth", &label), Ok(Some(3.0)), "{bad}");
         }
     }
 }

@@ -23,7 +23,8 @@ pub use self::pool::WorkerPool;
 /// - [`set`](Self::set) returns when the target has taken the number, not when the replicas are there. `set(n)` again does
 ///   nothing more.
 /// - A target that somebody else scales refuses with [`Owned`](crate::ErrorKind::Owned).
-/// - A dropped `set` may have been taken or not, nothing between; the next `read` tells.
+/// - A dropped `set` may have been taken, not, or in part; the next `read` tells. An error of a `set` that may have changed
+///   anything says so ([`with_may_have_applied`](crate::Error::with_may_have_applied)).
 #[async_trait]
 pub trait ScaleTarget: fmt::Debug + Send + Sync + 'static {
     /// How many there are.
@@ -40,6 +41,13 @@ pub trait ScaleTarget: fmt::Debug + Send + Sync + 'static {
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if it does not answer, [`Owned`](crate::ErrorKind::Owned) if somebody
     /// else scales it, [`Closed`](crate::ErrorKind::Closed) if it is no more.
     async fn set(&self, replicas: u32) -> Result<()>;
+
+    /// Whether none at all means that somebody switched it off, so that it is left alone. Default yes, as Kubernetes has it.
+    ///
+    /// Where it is no, as with a [`WorkerPool`], none are fewer than the minimum as one would be.
+    fn zero_is_off(&self) -> bool {
+        true
+    }
 }
 
 /// What a target is.

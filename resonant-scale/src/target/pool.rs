@@ -5,16 +5,21 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use resonant_common::error::BoxError;
 use tokio::task::JoinSet;
 
 use super::{ScaleTarget, TargetState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hpa::Scale;
+
+/// Default of [`WorkerPool::most_ending`].
+const MOST_ENDING: usize = 1000;
 
 type Starting<W> = Pin<Box<dyn Future<Output = Result<W, BoxError>> + Send>>;
 type Ending = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
@@ -44,7 +49,7 @@ pub struct WorkerPool<W> {
 
 struct Shared<W> {
     start: Box<dyn Fn() -> Starting<W> + Send + Sync>,
-    end: Box<dyn Fn(W) -> Ending + Send + Sync>,
+    end: Arc<dyn Fn(W) -> Ending + Send + Sync>,
     /// One change at a time.
     turn: tokio::sync::Mutex<()>,
     crew: Mutex<Crew<W>>,
@@ -53,6 +58,8 @@ struct Shared<W> {
 struct Crew<W> {
     running: Vec<W>,
     ending: JoinSet<()>,
+    /// How many may finish at once before no more are started.
+    most_ending: usize,
     failures: u64,
     closed: bool,
 }
@@ -74,7 +81,7 @@ impl<W: Send + 'static> WorkerPool<W> {
                     let starting = start();
                     Box::pin(async move { starting.await.map_err(Into::into) })
                 }),
-                end: Box::new(move |worker| {
+                end: Arc::new(move |worker| {
                     let ending = end(worker);
                     Box::pin(async move { ending.await.map(drop).map_err(Into::into) })
                 }),
@@ -82,11 +89,20 @@ impl<W: Send + 'static> WorkerPool<W> {
                 crew: Mutex::new(Crew {
                     running: Vec::new(),
                     ending: JoinSet::new(),
+                    most_ending: MOST_ENDING,
                     failures: 0,
                     closed: false,
                 }),
             }),
         }
+    }
+
+    /// How many may be finishing before no more are started, so that workers that never finish do not pile up while others
+    /// come and go. Default 1000.
+    #[must_use]
+    pub fn most_ending(self, most: usize) -> Self {
+        self.shared.crew().most_ending = most;
+        self
     }
 
     /// How many run, those that finish not counted.
@@ -101,7 +117,7 @@ impl<W: Send + 'static> WorkerPool<W> {
         crew.ending.len()
     }
 
-    /// How many workers did not end well. Each was warned of.
+    /// How many workers did not end well, panics included. Each was warned of.
     pub fn failures(&self) -> u64 {
         self.shared.crew().failures
     }
@@ -147,17 +163,20 @@ impl<W> Shared<W> {
 }
 
 impl<W: Send + 'static> Shared<W> {
-    /// Lets a worker finish in a task of the pool's own.
+    /// Lets a worker finish in a task of the pool's own, which also calls the closure: it may look at the pool, and panic.
     fn finish(self: &Arc<Self>, crew: &mut Crew<W>, worker: W) {
         while crew.ending.try_join_next().is_some() {}
-        let ending = (self.end)(worker);
-        let shared = Arc::downgrade(self);
+        let (end, shared) = (Arc::clone(&self.end), Arc::downgrade(self));
         crew.ending.spawn(async move {
-            if let Err(error) = ending.await {
-                tracing::warn!(target: "resonant::scale", %error, "a worker did not end well");
-                if let Some(shared) = shared.upgrade() {
-                    shared.crew().failures += 1;
-                }
+            let ended = AssertUnwindSafe(async { end(worker).await }).catch_unwind().await;
+            let error = match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(_) => BoxError::from("it panicked"),
+            };
+            tracing::warn!(target: "resonant::scale", %error, "a worker did not end well");
+            if let Some(shared) = shared.upgrade() {
+                shared.crew().failures += 1;
             }
         });
     }
@@ -181,6 +200,11 @@ impl<W: Send + 'static> ScaleTarget for WorkerPool<W> {
     /// # Cancel safety
     ///
     /// A dropped call has started as many as it had come to, and the number asked for is then that of those that run.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](ErrorKind::Unavailable) if a worker does not start, or too many still finish; those that started go on,
+    /// and the error then says that it may have been applied.
     async fn set(&self, replicas: u32) -> Result<()> {
         let _turn = self.shared.turn.lock().await;
         {
@@ -194,22 +218,32 @@ impl<W: Send + 'static> ScaleTarget for WorkerPool<W> {
                 }
             }
         }
+        let before = self.running();
+        let failed = |message: String| {
+            let error = Error::new(ErrorKind::Unavailable, "set", message);
+            if self.running() == before { error } else { error.with_may_have_applied() }
+        };
         while self.running() < replicas as usize {
+            let (ending, most) = (self.ending(), self.shared.crew().most_ending);
+            if ending > most {
+                return Err(failed(format!("{ending} workers still finish; at most {most} may")));
+            }
             match (self.shared.start)().await {
-                Ok(worker) => {
-                    let mut crew = self.shared.crew();
-                    crew.running.push(worker);
-                }
+                Ok(worker) => self.shared.crew().running.push(worker),
                 Err(error) => {
                     let running = self.running();
                     let message = format!("a worker did not start; {running} of {replicas} run");
-                    return Err(
-                        Error::new(ErrorKind::Unavailable, "set", message).with_source(error)
-                    );
+                    return Err(failed(message).with_source(error));
                 }
             }
         }
         Ok(())
+    }
+
+    /// None run before the first change, and none when no start succeeds: that is no switch. To switch a pool off,
+    /// [pause](crate::Autoscaler::pause) its scaler.
+    fn zero_is_off(&self) -> bool {
+        false
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use resonant_scale::{ErrorKind, ScaleTarget, WorkerPool};
+use resonant_scale::testing::{FakeMetric, FakeTarget};
+use resonant_scale::{Autoscaler, ErrorKind, Reason, ScaleTarget, WorkerPool, guide};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -150,4 +151,120 @@ async fn the_last_handle_takes_the_workers_with_it() {
         tokio::task::yield_now().await;
     }
     assert_eq!(books.read(), (4, 0, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_are_brought_to_the_minimum_and_again_after_a_failed_start() {
+    let books = Books::default();
+    let pool = books.pool(Duration::ZERO, &open());
+    let scaler = Autoscaler::builder("workers")
+        .policy(guide::workers())
+        .source("queue_depth", FakeMetric::new(42.0))
+        .target(pool.clone())
+        .build()
+        .unwrap();
+    books.fails.store(true, Ordering::SeqCst);
+    assert_eq!(scaler.evaluate().await.reason, Reason::FailedUpdateScale);
+    assert_eq!(pool.running(), 0);
+    books.fails.store(false, Ordering::SeqCst);
+    let decision = scaler.evaluate().await;
+    assert_eq!((decision.from, decision.to, pool.running()), (0, 2, 2));
+    assert_eq!(decision.reason, Reason::BelowMinimum);
+    assert_eq!(scaler.evaluate().await.to, 4);
+    // Elsewhere none is still what Kubernetes takes it for: switched off.
+    let scaler = Autoscaler::builder("off")
+        .policy(guide::workers())
+        .source("queue_depth", FakeMetric::new(42.0))
+        .target(FakeTarget::new(0))
+        .build()
+        .unwrap();
+    assert_eq!(scaler.evaluate().await.reason, Reason::ScalingDisabled);
+    pool.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_made_in_part_says_so_and_is_counted() {
+    let started = Arc::new(AtomicUsize::new(0));
+    let pool = WorkerPool::new(
+        {
+            let started = Arc::clone(&started);
+            move || {
+                let number = started.fetch_add(1, Ordering::SeqCst);
+                // Every third start fails.
+                std::future::ready(if number % 3 == 2 { Err("told to fail") } else { Ok(()) })
+            }
+        },
+        async |()| Ok::<_, std::io::Error>(()),
+    );
+    let error = pool.set(5).await.unwrap_err();
+    assert!(error.may_have_applied() && pool.running() == 2, "{error}");
+    started.store(2, Ordering::SeqCst);
+    let error = pool.set(5).await.unwrap_err();
+    assert!(!error.may_have_applied() && pool.running() == 2, "{error}");
+    let scaler = Autoscaler::builder("workers")
+        .policy(guide::workers())
+        .source("queue_depth", FakeMetric::new(90.0))
+        .target(pool.clone())
+        .build()
+        .unwrap();
+    started.store(4, Ordering::SeqCst);
+    assert_eq!(scaler.evaluate().await.reason, Reason::FailedUpdateScale);
+    assert_eq!(pool.running(), 3);
+    scaler.evaluate().await;
+    let changes: Vec<_> = scaler.history().iter().map(|it| (it.from, it.to)).collect();
+    assert_eq!(changes[0], (2, 3), "{changes:?}");
+    pool.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_panics_while_it_finishes_is_counted() {
+    let pool = WorkerPool::new(
+        async || Ok::<_, std::io::Error>(()),
+        async |()| -> Result<(), std::io::Error> { panic!("told to panic") },
+    );
+    pool.set(2).await.unwrap();
+    pool.set(1).await.unwrap();
+    while pool.ending() > 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(pool.failures(), 1);
+    pool.close().await;
+    assert_eq!(pool.failures(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_closure_that_ends_workers_may_look_at_the_pool() {
+    let kept: Arc<std::sync::Mutex<Option<WorkerPool<()>>>> = Arc::default();
+    let seen = Arc::clone(&kept);
+    let pool = WorkerPool::new(
+        async || Ok::<_, std::io::Error>(()),
+        move |()| {
+            // Under the pool's own lock this would wait for ever.
+            let running = seen.lock().unwrap().as_ref().map(WorkerPool::running);
+            std::future::ready(running.map(drop).ok_or("no pool"))
+        },
+    );
+    kept.lock().unwrap().replace(pool.clone());
+    pool.set(2).await.unwrap();
+    pool.set(0).await.unwrap();
+    pool.close().await;
+    assert_eq!(pool.failures(), 0);
+    kept.lock().unwrap().take();
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_never_finish_do_not_pile_up() {
+    let (books, gate) = (Books::default(), Arc::new(Semaphore::new(0)));
+    let pool = books.pool(Duration::ZERO, &gate).most_ending(3);
+    pool.set(4).await.unwrap();
+    pool.set(0).await.unwrap();
+    let error = pool.set(1).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("4 workers"));
+    assert_eq!((pool.running(), pool.ending(), error.may_have_applied()), (0, 4, false));
+    gate.add_permits(1);
+    sleep(Duration::from_millis(1)).await;
+    pool.set(1).await.unwrap();
+    gate.add_permits(4);
+    pool.close().await;
+    assert_eq!(books.read(), (5, 5, 5));
 }

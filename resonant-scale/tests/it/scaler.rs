@@ -18,7 +18,7 @@ pub(crate) fn secs(seconds: u64) -> Duration {
 
 /// Without a window, so that each round does what the metric asks for.
 pub(crate) fn eager() -> HpaConfig {
-    let down = ScalingRules { stabilization_window: secs(0), ..ScalingRules::down() };
+    let down = ScalingRules { stabilization_window: Some(secs(0)), ..ScalingRules::down() };
     HpaConfig::new(1, 20)
         .metric(MetricSpec::external_average("depth", 10.0))
         .behavior(Behavior { scale_down: down, ..Behavior::default() })

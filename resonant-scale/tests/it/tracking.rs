@@ -145,3 +145,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_no_number_is_a_failed_metric_and_takes_nothing_away() {
+    let now = Instant::now();
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let sample = resonant_scale::Sample { value, at: now, window: Duration::from_secs(60) };
+        for reading in [Reading::Total(value), Reading::PerInstance([("a".into(), sample)].into())]
+        {
+            let observed = Observed {
+                scale: Scale::steady(10),
+                readings: [("cpu".into(), reading)].into(),
+                ..Observed::default()
+            };
+            let decision = TargetTracking::new(config()).unwrap().decide(&observed, now);
+            assert_eq!((decision.to, decision.reason), (10, Reason::FailedGetMetric), "{value}");
+            let error = decision.metrics[0].error.clone().unwrap();
+            assert!(error.contains("no number"), "{error}");
+        }
+    }
+}

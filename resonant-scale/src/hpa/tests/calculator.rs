@@ -4,6 +4,7 @@
 //! leaves every ratio as it is; the totals here are those of one.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -79,7 +80,7 @@ impl Case<'_> {
             scale: Scale { wanted: self.current, existing: self.current, ready: None },
             instances,
             readings: [("m".to_owned(), reading)].into(),
-            forbid_scale_in: false,
+            ..Observed::default()
         };
         let proposal = propose(&config, &metric, &observed, now)?;
         let value = match self.target {
@@ -254,4 +255,45 @@ fn readings_of_the_wrong_shape_or_no_number_are_refused() {
     let pods = MetricSpec::pods("m", 1.0);
     let error = propose(&config, &pods, &observed(Reading::Total(1.0)), now()).unwrap_err();
     assert!(error.contains("one per instance"));
+}
+
+#[test]
+fn requests_of_nothing_and_less_are_refused_without_a_fault() {
+    let at = now();
+    for request in [0.0, -0.001, f64::NEG_INFINITY] {
+        let mut instance = Instance::running("a", at - secs(3600));
+        instance.cpu_request = Some(request);
+        let sample = Sample { value: f64::from(f32::MIN), at, window: secs(60) };
+        let observed = Observed {
+            scale: Scale::steady(1),
+            instances: vec![instance],
+            readings: [("cpu".into(), Reading::PerInstance([("a".into(), sample)].into()))].into(),
+            ..Observed::default()
+        };
+        let metric = MetricSpec::cpu(70);
+        let config = HpaConfig::new(1, 9).metric(metric.clone());
+        let error = propose(&config, &metric, &observed, at).unwrap_err();
+        assert!(error.contains("request nothing"), "{error}");
+    }
+}
+
+#[test]
+fn times_without_end_are_no_fault() {
+    let at = now();
+    let instance = Instance::running("a", at);
+    let sample = Sample { value: 1.0, at, window: Duration::MAX };
+    let observed = Observed {
+        scale: Scale::steady(1),
+        instances: vec![Instance { cpu_request: Some(1.0), ..instance }],
+        readings: [("cpu".into(), Reading::PerInstance([("a".into(), sample)].into()))].into(),
+        ..Observed::default()
+    };
+    let mut config = HpaConfig::new(1, 9).metric(MetricSpec::cpu(70));
+    config.cpu_initialization = Duration::MAX;
+    config.initial_readiness = Duration::MAX;
+    config.downscale_stabilization = Duration::MAX;
+    let mut hpa = super::super::Hpa::new(config).unwrap();
+    for second in 0..3 {
+        hpa.decide(&observed, at + secs(second));
+    }
 }

@@ -85,7 +85,7 @@ proptest! {
     /// Started anew at any moment, the first decision is no larger step than the window allows: it keeps.
     #[test]
     fn a_restart_keeps_what_runs(load in 0.0..5000.0_f64, current in 1..200_u32) {
-        let window = |rules| ScalingRules { stabilization_window: secs(60), ..rules };
+        let window = |rules| ScalingRules { stabilization_window: Some(secs(60)), ..rules };
         let behavior = Behavior { scale_up: window(ScalingRules::up()), scale_down: window(ScalingRules::down()) };
         let config = HpaConfig::new(1, 200).metric(MetricSpec::external_average("m", 10.0)).behavior(behavior);
         let observed = Observed {

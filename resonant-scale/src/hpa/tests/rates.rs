@@ -212,7 +212,7 @@ fn changes_are_remembered_as_long_as_a_policy_looks_back() {
             *log_of = log;
             hpa.scaled(10, to, now);
             let log = if up { &hpa.events.added } else { &hpa.events.removed };
-            assert_eq!(log.numbers(), after, "up: {up}");
+            assert_eq!(log.numbers().collect::<Vec<_>>(), after, "up: {up}");
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::super::{Behavior, Hpa, HpaConfig, MetricSpec, Observed, Reading, Scale, ScalingRules};
+use super::super::{
+    Behavior, Hpa, HpaConfig, MetricSpec, Observed, Reading, Scale, ScalingPolicy, ScalingRules,
+};
 use super::{now, secs};
 use crate::decision::ConditionKind::{self, AbleToScale, ScalingActive, ScalingLimited};
 use crate::decision::Reason;
@@ -30,7 +32,7 @@ fn two(min: u32, max: u32) -> HpaConfig {
 
 fn at_once(config: HpaConfig) -> HpaConfig {
     config.behavior(Behavior {
-        scale_down: ScalingRules { stabilization_window: secs(0), ..ScalingRules::down() },
+        scale_down: ScalingRules { stabilization_window: Some(secs(0)), ..ScalingRules::down() },
         ..Behavior::default()
     })
 }
@@ -124,7 +126,7 @@ fn conditions_say_what_kubernetes_says() {
 fn a_restart_makes_no_jump() {
     let config =
         HpaConfig::new(1, 100).metric(MetricSpec::external("a", 10.0)).behavior(Behavior {
-            scale_up: ScalingRules { stabilization_window: secs(60), ..ScalingRules::up() },
+            scale_up: ScalingRules { stabilization_window: Some(secs(60)), ..ScalingRules::up() },
             ..Behavior::default()
         });
     for value in [100.0, 0.1] {
@@ -185,10 +187,114 @@ fn settings_that_break_a_rule_are_refused_by_its_name() {
     let spec =
         MetricSpec::new("x", super::super::MetricKind::Pods, super::super::Target::Value(1.0));
     assert!(refused(single(spec)).contains("takes no target"));
-    let none = ScalingRules::new(secs(0), []);
-    let behavior = Behavior { scale_up: none, ..Behavior::default() };
-    assert!(refused(single(MetricSpec::cpu(1)).behavior(behavior)).contains("scale_up: policies"));
+    let long = ScalingRules::new(secs(3601), []);
+    let behavior = Behavior { scale_up: long, ..Behavior::default() };
+    assert!(refused(single(MetricSpec::cpu(1)).behavior(behavior)).contains("scale_up: stabil"));
     let mut config = single(MetricSpec::cpu(1));
     config.tolerance = f64::NAN;
     assert!(refused(config).contains("tolerance"));
+}
+
+#[test]
+fn the_quiet_of_a_failover_is_no_evidence_for_taking_away() {
+    let config = HpaConfig::new(1, 50).metric(MetricSpec::external_average("m", 10.0));
+    for behavior in [None, Some(Behavior::default())] {
+        let mut hpa = Hpa::new(HpaConfig { behavior, ..config.clone() }).unwrap();
+        let start = now();
+        let mut round = |second: u64, forbid_scale_in| {
+            // Nothing is published while it fails over.
+            let observed = Observed {
+                scale: Scale::steady(20),
+                readings: [("m".into(), Reading::Total(0.0))].into(),
+                forbid_scale_in,
+                ..Observed::default()
+            };
+            hpa.decide(&observed, start + secs(second)).to
+        };
+        for second in (0..=600).step_by(15) {
+            assert_eq!(round(second, true), 20);
+        }
+        // The window begins when it is over.
+        for second in (615..900).step_by(15) {
+            assert_eq!(round(second, false), 20, "{second}");
+        }
+        assert!(round(915, false) < 20);
+    }
+}
+
+#[test]
+fn a_person_waits_for_the_log_of_their_direction_alone() {
+    let behavior = Behavior {
+        scale_up: ScalingRules::new(secs(0), [ScalingPolicy::pods(2, secs(60))]),
+        scale_down: ScalingRules::new(secs(0), [ScalingPolicy::pods(2, secs(60))]),
+    };
+    let config = HpaConfig::new(1, 50).metric(MetricSpec::external("m", 1.0)).behavior(behavior);
+    let mut hpa = Hpa::new(config).unwrap();
+    let start = now();
+    hpa.scaled(10, 9, start);
+    hpa.scaled(9, 12, start + secs(30));
+    // The end of what was taken away allows no more to be added.
+    assert_eq!(hpa.allowed(12, 20, start + secs(40)), (12, Some(start + secs(90))));
+    assert_eq!(hpa.allowed(12, 4, start + secs(40)).1, Some(start + secs(60)));
+}
+
+#[test]
+fn the_raw_recommendation_is_remembered() {
+    let config = HpaConfig::new(1, 50).metric(MetricSpec::external_average("m", 10.0));
+    let mut hpa = Hpa::new(config).unwrap();
+    let start = now();
+    hpa.decide(&observed(20, &[("m", Some(200.0))]), start);
+    hpa.decide(&observed(20, &[("m", Some(50.0))]), start + secs(15));
+    assert_eq!(hpa.recommendations.numbers().collect::<Vec<_>>(), [20, 20, 5]);
+}
+
+#[test]
+fn none_count_as_too_few_where_that_is_no_switch() {
+    let config = HpaConfig::new(2, 50).metric(MetricSpec::external_average("m", 10.0));
+    let mut hpa = Hpa::new(config).unwrap();
+    let mut observed = observed(0, &[("m", Some(200.0))]);
+    assert_eq!(hpa.decide(&observed, now()).reason, Reason::ScalingDisabled);
+    observed.zero_counts = true;
+    let decision = hpa.decide(&observed, now());
+    assert_eq!((decision.to, decision.reason), (2, Reason::BelowMinimum));
+}
+
+#[test]
+fn windows_and_policies_left_out_are_those_of_the_direction() {
+    let minute = ScalingPolicy::pods(1, secs(60));
+    let (up, down) = (ScalingRules::up().policies, ScalingRules::down().policies);
+    let table = [
+        (r#"{}"#, (0, up.clone()), (60, down.clone())),
+        (r#"{"scale_down": {}}"#, (0, up.clone()), (60, down.clone())),
+        (r#"{"scale_up": {"stabilization_window": 30}}"#, (30, up.clone()), (60, down.clone())),
+        (
+            r#"{"scale_down": {"policies": [{"type": "pods", "value": 1, "period": 60}]}}"#,
+            (0, up.clone()),
+            (60, vec![minute]),
+        ),
+        (r#"{"scale_down": {"stabilization_window": 0}}"#, (0, up.clone()), (0, down.clone())),
+        (
+            r#"{"scale_up": {"policies": [{"type": "pods", "value": 1, "period": 60}]},
+                "scale_down": {"select": "disabled"}}"#,
+            (0, vec![minute]),
+            (60, down.clone()),
+        ),
+    ];
+    for (json, up, down) in table {
+        let behavior: Behavior = serde_json::from_str(json).unwrap();
+        let mut config = HpaConfig::new(1, 9).metric(MetricSpec::cpu(1)).behavior(behavior);
+        config.downscale_stabilization = secs(60);
+        let hpa = Hpa::new(config.clone()).unwrap();
+        let filled = hpa.config().behavior.clone().unwrap();
+        for (rules, (window, policies)) in [(filled.scale_up, up), (filled.scale_down, down)] {
+            assert_eq!(rules.stabilization_window, Some(secs(window)), "{json}");
+            assert_eq!(rules.policies, policies, "{json}");
+        }
+        let again: HpaConfig =
+            serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config, "{json}");
+    }
+    // Kubernetes does not take a list of none either.
+    let error = serde_json::from_str::<Behavior>(r#"{"scale_up": {"policies": []}}"#).unwrap_err();
+    assert!(error.to_string().contains("at least one"), "{error}");
 }
