@@ -5,6 +5,7 @@ mod cancel;
 mod faults;
 mod guide;
 mod kubernetes;
+mod logs;
 mod manual;
 mod pool;
 mod query;
