@@ -112,13 +112,16 @@ async fn depth_brings_workers_and_its_end_sends_them_away() {
         .target(pool.clone())
         .build()
         .unwrap();
-    pool.set(1).await.unwrap();
     queue.publish_many(0..2000).await.unwrap();
     scaler.start().unwrap();
     until_done(&queue).await;
-    while pool.running() > 1 {
+    for _ in 0..6000 {
+        if pool.running() == 1 {
+            break;
+        }
         sleep(Duration::from_millis(10)).await;
     }
+    assert_eq!(pool.running(), 1, "{:?}", scaler.status());
     scaler.stop().await;
     pool.close().await;
     every_one_once(&books, 2000);

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Chromium {
-    _child: Child,
+    child: Child,
+    /// Dropped after the child has ended: see `Drop`.
     _profile: TempDir,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -53,7 +54,7 @@ impl Chromium {
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         Self {
-            _child: child,
+            child,
             _profile: profile,
             input,
             output,
@@ -117,6 +118,16 @@ impl Chromium {
         tab.size(1280, 900, false).await;
         tab.call("Page.navigate", json!({ "url": url })).await;
         tab
+    }
+}
+
+impl Drop for Chromium {
+    /// It writes to its profile as long as it lives; the folder goes when it is gone.
+    fn drop(&mut self) {
+        tokio::task::block_in_place(|| {
+            let ended = async { timeout(PATIENCE, self.child.kill()).await };
+            let _ = tokio::runtime::Handle::current().block_on(ended);
+        });
     }
 }
 
