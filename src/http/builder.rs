@@ -36,7 +36,7 @@ pub struct ApiConfig {
     pub reads_per_second: f64,
     /// The same of those without, refused ones included. Default 20.
     pub strangers_per_second: f64,
-    /// How many idempotency keys are remembered, for a day. Default 1000.
+    /// How many idempotency keys are remembered in this process, for a day at most; the oldest answers go first. Default 1000.
     pub max_keys: usize,
 }
 
@@ -135,7 +135,8 @@ impl ApiBuilder {
         self
     }
 
-    /// Nobody needs a token: everybody may see details and scale. Only where something else lets in only operators.
+    /// Nobody needs a token: everybody may see details and scale. Only where something else lets in only operators. Refused
+    /// beside a [`token`](Self::token).
     pub fn without_tokens(mut self) -> Self {
         self.open = true;
         self
@@ -186,8 +187,8 @@ impl ApiBuilder {
     ///
     /// # Errors
     ///
-    /// [`Config`](ErrorKind::Config): no token and not told to do without, a token that is too short, two scalers or tables of
-    /// one name, or a setting that breaks a rule.
+    /// [`Config`](ErrorKind::Config): no token and not told to do without, or both, a token that is too short, two scalers or
+    /// tables of one name, or a setting that breaks a rule.
     pub fn build(self) -> Result<Api> {
         self.config.validate()?;
         if let Some(wrong) = self.wrong {
@@ -195,6 +196,11 @@ impl ApiBuilder {
         }
         if self.tokens.is_empty() && !self.open {
             return Err(refuse("give a token, or say without_tokens"));
+        }
+        if !self.tokens.is_empty() && self.open {
+            let message =
+                "take either the tokens or without_tokens away: without_tokens lets everybody in";
+            return Err(refuse(message));
         }
         for (index, scaler) in self.scalers.iter().enumerate() {
             if self.scalers[..index].iter().any(|other| other.name() == scaler.name()) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use resonant_common::duration::FOR_EVER;
 use tokio::time::Instant;
 
 /// Fills by `rate` a second up to `burst`; each request takes one.
@@ -29,13 +30,24 @@ impl Bucket {
             self.level -= 1.0;
             return Ok(());
         }
-        Err(Duration::from_secs_f64((1.0 - self.level) / self.rate))
+        let wait = Duration::try_from_secs_f64((1.0 - self.level) / self.rate);
+        Err(wait.map_or(FOR_EVER, |wait| wait.min(FOR_EVER)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_of_next_to_nothing_is_a_long_wait_and_no_panic() {
+        let now = Instant::now();
+        for rate in [f64::MIN_POSITIVE, 1e-300, 1e-12] {
+            let mut bucket = Bucket::new(rate, 1.0);
+            assert_eq!(bucket.take(now), Ok(()));
+            assert_eq!(bucket.take(now), Err(FOR_EVER));
+        }
+    }
 
     #[test]
     fn a_burst_and_then_the_rate() {

@@ -14,6 +14,8 @@
 //!     .measure("queue_depth", async || Ok::<_, std::io::Error>(12.0))
 //!     .target(workers)
 //!     .build()?;
+//! let decision = scaler.evaluate().await;                 // one round; scaler.start()? goes on every 15 s
+//! assert_eq!((decision.from, decision.to), (0, 2));       // none are fewer than the fewest
 //! let api = Api::builder()
 //!     .token("ada", "a long secret of ada's")             // who may look closely and scale
 //!     .health(health)
@@ -46,7 +48,8 @@
 //!
 //! - Without a token nothing is changed, and no name, number or reason is shown but on `/health` and `/api/v1/metrics`.
 //! - A token is compared in a time that does not depend on it. It is never part of a URL, an answer or a log.
-//! - A change asked for with an `Idempotency-Key` is made once, whatever the client repeats, also if it went away meanwhile.
+//! - A change asked for with an `Idempotency-Key` is made once, whatever the client repeats, also if it went away meanwhile: in
+//!   this process, until it ends, and as long as the key is among the [last remembered](ApiConfig::max_keys).
 //! - Bodies, rates, keys remembered and rows shown are bounded.
 //! - The page loads nothing from elsewhere, and nothing it shows is ever taken for markup.
 

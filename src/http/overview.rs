@@ -70,9 +70,46 @@ impl Table {
             Ok(_) => (Vec::new(), Some("could not be read")),
             Err(_) => (Vec::new(), Some("did not answer in time")),
         };
-        let count = rows.len();
-        rows.truncate(MOST);
-        Shown { id: self.id, title: self.title, count, rows, error }
+        let (count, states) = (rows.len(), States::of(&rows));
+        if count > MOST {
+            // What is left out must not be what matters.
+            rows.sort_by_key(rank);
+            rows.truncate(MOST);
+        }
+        Shown { id: self.id, title: self.title, count, states, rows, error }
+    }
+}
+
+/// How many rows are in which state, those that are not shown included.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct States {
+    fail: usize,
+    warn: usize,
+    ok: usize,
+}
+
+impl States {
+    fn of(rows: &[Value]) -> Self {
+        let mut states = Self::default();
+        for row in rows {
+            match rank(row) {
+                0 => states.fail += 1,
+                1 => states.warn += 1,
+                2 => states.ok += 1,
+                _ => {}
+            }
+        }
+        states
+    }
+}
+
+/// The worst first, what has no state last.
+fn rank(row: &Value) -> u8 {
+    match row["state"].as_str() {
+        Some("fail") => 0,
+        Some("warn") => 1,
+        Some("ok") => 2,
+        _ => 3,
     }
 }
 
@@ -82,6 +119,7 @@ struct Shown {
     title: &'static str,
     /// All there are; the rows may be fewer.
     count: usize,
+    states: States,
     rows: Vec<Value>,
     error: Option<&'static str>,
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 const PAGE: &str = "https://github.com/resonant-rs/resonant/blob/main/docs/formats/http.md#";
 
 /// A refusal.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     /// Stable, and the anchor of its explanation.
@@ -96,7 +96,16 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail)
     }
 
-    pub(super) fn body(&self) -> String {
+    /// Nothing that should happen: what was done is not known.
+    pub(super) fn lost() -> Self {
+        let detail = "the answer was lost; read the status to see what was done";
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let mut problem = Self::new(status, "lost", "The answer was lost", detail);
+        problem.may_have_applied = true;
+        problem
+    }
+
+    fn body(&self) -> String {
         let wire = Wire {
             r#type: format!("{PAGE}{}", self.code),
             title: self.title,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::auth::digest;
 use super::builder::{Shared, lock};
 use super::problem::{Problem, respond};
-use super::replay::Seen;
+use super::replay::{Seen, UnderWay};
 use super::routes::Answer;
 
 const JSON: &str = "application/json";
@@ -80,9 +80,13 @@ pub(super) async fn scale(shared: Arc<Shared>, request: Request) -> Answer {
     let whole = [&body[..], b"\n", format!("{generation:?}").as_bytes()].concat();
     let seen = lock(&shared.replays).begin(key, digest(&whole), Instant::now());
     match seen {
-        Seen::New => carry_out(&shared, scaler, asked, Some(key)).await,
-        Seen::Answered(status, body) => {
-            let mut response = respond(status, JSON, body);
+        Seen::New => {
+            let under_way = UnderWay::new(&shared.replays, key);
+            carry_out(&shared, scaler, asked, Some(under_way)).await
+        }
+        Seen::Answered(answer) => {
+            let mut response =
+                answer.map_or_else(|it| it.respond(), |(status, body)| respond(status, JSON, body));
             response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
             Ok(response)
         }
@@ -105,10 +109,9 @@ async fn carry_out(
     shared: &Arc<Shared>,
     scaler: Autoscaler,
     asked: ScaleRequest,
-    key: Option<[u8; 32]>,
+    under_way: Option<UnderWay>,
 ) -> Answer {
     let (tell, told) = oneshot::channel();
-    let replays = Arc::clone(&shared.replays);
     {
         let mut work = lock(&shared.work);
         while work.try_join_next().is_some() {}
@@ -116,22 +119,19 @@ async fn carry_out(
             let answer = match scaler.scale(asked).await {
                 Ok(plan) => {
                     let status = if plan.applied { StatusCode::ACCEPTED } else { StatusCode::OK };
-                    serde_json::to_string(&plan).map(|body| (status, body)).map_err(|_| none())
+                    serde_json::to_string(&plan)
+                        .map(|body| (status, body))
+                        .map_err(|_| Problem::lost())
                 }
                 Err(error) => Err(problem_of(&error)),
             };
-            if let Some(key) = key {
-                // What was refused may be asked again. What may have been done must not be done again under this key.
-                let kept = match &answer {
-                    Ok(answer) => Some(answer.clone()),
-                    Err(it) => it.may_have_applied.then(|| (it.status, it.body())),
-                };
-                lock(&replays).end(key, kept);
+            if let Some(under_way) = under_way {
+                under_way.end(&answer);
             }
             let _ = tell.send(answer);
         });
     }
-    let (status, body) = told.await.unwrap_or_else(|_| Err(none()))?;
+    let (status, body) = told.await.unwrap_or_else(|_| Err(Problem::lost()))?;
     Ok(respond(status, JSON, body))
 }
 
@@ -178,7 +178,12 @@ async fn read(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Vec<u8
 }
 
 fn wanted(body: &[u8]) -> Result<Wanted, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+    let parsed: serde_json::Result<Wanted> = serde_json::from_slice(body);
+    // A list of the members in their order would be taken for them.
+    if parsed.is_ok() && body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::invalid(format!("this is no object; send an object {EXAMPLE}")));
+    }
+    parsed.map_err(|error| {
         let (line, column) = (error.line(), error.column());
         if error.is_data() {
             // The words name fields and kinds, and may repeat a field of the client's.
@@ -327,13 +332,4 @@ fn conflict(code: &'static str, detail: impl Into<String>) -> Problem {
 fn unavailable(detail: impl Into<String>) -> Problem {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     Problem::new(status, "unavailable", "The target does not answer", detail)
-}
-
-/// Nothing that should happen.
-fn none() -> Problem {
-    let detail = "the answer was lost; read the status to see what was done";
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let mut problem = Problem::new(status, "lost", "The answer was lost", detail);
-    problem.may_have_applied = true;
-    problem
 }

@@ -74,12 +74,11 @@
   };
   const nothing = (words) => make("p", "empty", words);
 
-  const worst = (rows) => ["fail", "warn", "ok"].find((state) => rows.some((row) => row.state === state));
   const tableCard = (it) => {
-    const state = worst(it.rows), head = [it.title];
-    if (it.rows.length) head.push(state === "ok" || !state ? chip(it.count, "ok") : chip(it.rows.filter((row) => row.state === state).length + " " + state, state));
+    const state = ["fail", "warn", "ok"].find((state) => it.states[state]), head = [it.title];
+    if (it.rows.length) head.push(state === "ok" || !state ? chip(it.count, "ok") : chip(it.states[state] + " " + state, state));
     const inside = it.error ? make("p", "error", "This " + it.error + ".") : it.rows.length ? table(it.rows) : nothing("None.");
-    const more = it.count > it.rows.length ? nothing("The first " + it.rows.length + " of " + number(it.count) + ".") : null;
+    const more = it.count > it.rows.length ? nothing("The worst " + it.rows.length + " of " + number(it.count) + ".") : null;
     return card("table-" + it.id, head, inside, more);
   };
   const healthCard = (health) => {
@@ -151,7 +150,8 @@
     const late = setTimeout(() => stop.abort(), patience);
     try {
       const headers = token ? { authorization: "Bearer " + token } : {};
-      const answer = await fetch("api/v1/overview", { headers, cache: "no-store", credentials: "omit", redirect: "error", signal: stop.signal });
+      // The page may stand under a prefix, with or without a slash behind it; and the token goes nowhere but here.
+      const answer = await fetch(location.origin + location.pathname.replace(/\/+$/, "") + "/api/v1/overview", { headers, cache: "no-store", credentials: "omit", redirect: "error", signal: stop.signal });
       if (mine !== round) return;
       if (answer.status === 401) {
         token = ""; kept.set("");

@@ -41,6 +41,7 @@ async fn bodies() {
         (&field, 422, "invalid", "unknown field"),
         (r#"{"replicas": 5, "hold_for": "soon"}"#, 422, "invalid", "seconds (300)"),
         (r#"{"replicas": 5, "hold_for": -1}"#, 422, "invalid", "seconds (300)"),
+        (r#"[null, 5, null, null, null, false, false]"#, 422, "invalid", "an object"),
         (r#"{"replicas": 5, "dry_run": "yes"}"#, 422, "invalid", "boolean"),
         (r#"{"replicas": 5, "force": 1}"#, 422, "invalid", "boolean"),
         (r#"{"replicas": 5, "reason": "line\nbreak"}"#, 422, "invalid", "printable"),

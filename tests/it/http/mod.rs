@@ -41,8 +41,10 @@ pub(crate) fn generous() -> ApiConfig {
 pub(crate) fn scaler(name: &str) -> (Autoscaler, FakeTarget, watch::Sender<bool>) {
     let target = FakeTarget::new(4);
     let (failover, signal) = watch::channel(false);
-    let down =
-        ScalingRules { stabilization_window: Some(std::time::Duration::ZERO), ..ScalingRules::down() };
+    let down = ScalingRules {
+        stabilization_window: Some(std::time::Duration::ZERO),
+        ..ScalingRules::down()
+    };
     let policy = HpaConfig::new(1, 20)
         .metric(MetricSpec::external_average("queue_depth", 10.0))
         .behavior(Behavior { scale_down: down, ..Behavior::default() });

@@ -38,7 +38,7 @@ fn full() -> Service {
             .show(async || {
                 let row = |number| rows::Shard {
                     name: format!("shard_{number}"),
-                    state: Severity::Warn,
+                    state: if number == 999 { Severity::Fail } else { Severity::Warn },
                     ..Default::default()
                 };
                 Ok::<_, std::io::Error>((0..1000).map(row).collect::<Vec<_>>())
@@ -67,6 +67,13 @@ async fn who_has_a_token_sees_everything() {
         (table("shards")["rows"].as_array().unwrap().len(), &table("shards")["count"]),
         (500, &1000.into())
     );
+    // The worst come first where not all are shown, and all are counted.
+    let shards = table("shards");
+    assert_eq!(
+        (&shards["rows"][0]["name"], &shards["rows"][1]["name"]),
+        (&"shard_999".into(), &"shard_0".into())
+    );
+    assert_eq!(shards["states"], serde_json::json!({"fail": 1, "warn": 999, "ok": 0}));
     assert_eq!(overview["scaling"][0]["target"], "workers");
     assert!(overview["health"]["checks"]["database"].is_object(), "{overview}");
     assert!(!answer.text.contains("hunter2"));
@@ -164,4 +171,24 @@ async fn health_and_metrics_are_served_beside_it() {
         super::ask(&bare, request("POST", super::SCALE, Some(TOKEN), &[], r#"{"replicas": 1}"#))
             .await;
     assert_eq!(answer.problem(), (404, "no-target".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_answers_the_length_of_what_get_answers() {
+    let service = full();
+    for path in ["/", "/api/v1/openapi.json", "/api/v1/metrics"] {
+        let get = service.get(path, None).await;
+        let head = service.ask(request("HEAD", path, None, &[], "")).await;
+        assert_eq!((head.status, head.text.as_str()), (StatusCode::OK, ""), "{path}");
+        assert_eq!(head.header("content-length"), get.text.len().to_string(), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_prefix_it_is_the_same_service() {
+    let app = axum::Router::new().nest("/ops", full().app);
+    for path in ["/ops", "/ops/api/v1/overview", "/ops/health/live", "/ops/api/v1/metrics"] {
+        let answer = super::ask(&app, request("GET", path, None, &[], "")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+    }
 }

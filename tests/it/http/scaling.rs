@@ -129,6 +129,21 @@ async fn a_key_makes_a_repeated_request_the_same_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replayed_problem_is_a_problem_still() {
+    let service = Service::new();
+    service.target.hang(true);
+    let key = [("idempotency-key", "lost")];
+    let first = service.scale(r#"{"delta": 1}"#, &key).await;
+    service.target.hang(false);
+    let again = service.scale(r#"{"delta": 1}"#, &key).await;
+    is(&first, 503, "unavailable");
+    is(&again, 503, "unavailable");
+    assert_eq!((&first.text, again.header("idempotent-replayed")), (&again.text, "true"));
+    assert_eq!(first.header("retry-after"), again.header("retry-after"));
+    assert_eq!(service.target.sets(), [5], "what may have been done is not done again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_sixteen_with_one_key_one_does_it() {
     let service = Service::new();
     let asked = (0..16)
@@ -185,8 +200,9 @@ async fn without_a_token_nothing_is_told_and_nothing_done() {
         is(&service.get(&path.replace(' ', "%20"), None).await, 401, "unauthorized");
     }
     assert!(service.target.sets().is_empty());
-    let open = Service::with(|builder| builder.without_tokens());
-    assert_eq!(open.get(STATUS, None).await.status, StatusCode::OK);
+    let open = resonant_sdk::http::Api::builder().without_tokens().build().unwrap().router();
+    let answer = super::ask(&open, request("GET", STATUS, None, &[], "")).await;
+    assert_eq!(answer.status, StatusCode::OK);
 }
 
 #[test]
@@ -195,6 +211,8 @@ fn an_api_without_a_token_is_refused_unless_told_to() {
     let refused = |builder: ApiBuilder| builder.build().map(drop).unwrap_err().message().to_owned();
     assert!(refused(Api::builder()).contains("without_tokens"));
     assert!(refused(Api::builder().token("ada", "short")).contains("16"));
+    let both = Api::builder().token("ada", TOKEN).without_tokens();
+    assert!(refused(both).contains("without_tokens"), "which would open all of it");
     assert!(refused(Api::builder().token("ada", " spaces around it  ")).contains("space"));
     assert!(!refused(Api::builder().token("ada", "sekrit")).contains("sekrit"));
     let zero = ApiConfig { writes_per_second: 0.0, ..ApiConfig::default() };

@@ -16,6 +16,7 @@ use resonant_health::{Check, HealthChecker};
 use resonant_scale::testing::{FakeMetric, FakeTarget};
 use resonant_scale::{Autoscaler, ScaleRequest, guide};
 use resonant_sdk::http::{Api, rows};
+use resonant_testkit::FaultProxy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,9 +34,8 @@ struct Site {
 }
 
 impl Site {
-    async fn serve(app: Router, address: Option<SocketAddr>) -> Self {
-        let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
-        let listener = TcpListener::bind(address).await.unwrap();
+    async fn serve(app: Router) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&asked);
@@ -203,7 +203,7 @@ async fn sign_in(tab: &mut Tab<'_>, token: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_is_what_a_person_on_call_keeps_open() {
     let depth = Arc::new(Mutex::new(100));
-    let site = Site::serve(busy(Arc::clone(&depth)).await.router(), None).await;
+    let site = Site::serve(busy(Arc::clone(&depth)).await.router()).await;
     let mut browser = Chromium::start().await;
     let mut tab = browser.open(&site.url()).await;
     // Without the token: how it is, and no name.
@@ -285,30 +285,47 @@ async fn the_page_is_what_a_person_on_call_keeps_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_goes_away_is_said_and_found_again() {
     let app = busy(Arc::new(Mutex::new(5))).await.router::<()>();
-    let site = Site::serve(app.clone(), None).await;
+    let site = Site::serve(app).await;
+    // The server stays; only the way to it is cut.
+    let proxy = FaultProxy::start(site.address).await.unwrap();
     let mut browser = Chromium::start().await;
-    let mut tab = browser.open(&site.url()).await;
+    let mut tab = browser.open(&format!("http://{}/", proxy.address())).await;
     tab.wait("document.querySelector('section') !== null").await;
     sign_in(&mut tab, TOKEN).await;
     tab.wait("document.body.innerText.includes('session-tasks')").await;
-    let address = site.address;
-    drop(site);
-    // Connections that are open answer on; they end with their server's task or after a look.
-    tab.wait("document.getElementById('banner').textContent.includes('cannot be seen') || document.hidden").await;
+    proxy.refuse().await.unwrap();
+    proxy.cut().await.unwrap();
+    tab.wait("document.getElementById('banner').textContent.includes('cannot be seen')").await;
     let text = tab.text().await;
     assert!(text.contains("Below is what was known") && text.contains("session-tasks"), "{text}");
     tab.forgive("net::ERR");
     looks_well(&mut tab, "gone").await;
     tab.size(360, 740, true).await;
     looks_well(&mut tab, "gone-narrow-dark").await;
-    let site = Site::serve(app, Some(address)).await;
+    proxy.heal().await.unwrap();
     tab.wait("document.getElementById('banner').hidden").await;
-    drop(site);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_works_under_a_prefix() {
+    let api = busy(Arc::new(Mutex::new(5))).await;
+    let site = Site::serve(Router::new().nest("/ops", api.router())).await;
+    let mut browser = Chromium::start().await;
+    let mut tab = browser.open(&format!("{}ops", site.url())).await;
+    tab.wait("document.querySelector('section[data-id=locked]') !== null").await;
+    sign_in(&mut tab, TOKEN).await;
+    tab.wait("document.body.innerText.includes('session-tasks')").await;
+    let asked = site.asked.lock().unwrap().clone();
+    assert!(
+        asked.iter().all(|url| ["/ops", "/ops/api/v1/overview"].contains(&url.as_str())),
+        "{asked:?}"
+    );
+    assert_eq!(tab.complaints(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_with_nothing_to_show_says_so() {
-    let site = Site::serve(Api::builder().without_tokens().build().unwrap().router(), None).await;
+    let site = Site::serve(Api::builder().without_tokens().build().unwrap().router()).await;
     let mut browser = Chromium::start().await;
     let mut tab = browser.open(&site.url()).await;
     tab.wait("document.body.innerText.includes('Nothing is registered')").await;
