@@ -130,6 +130,24 @@ async fn failover() -> Result {
     Ok(())
 }
 
+#[tokio::test]
+async fn autoscaler() -> Result {
+    use resonant_scale::{Autoscaler, HpaConfig, MetricSpec, WorkerPool};
+
+    let workers = WorkerPool::new(
+        async || Ok::<_, std::io::Error>("a worker"), // queue.worker(handler).start()
+        async |_worker| Ok::<_, std::io::Error>(()),  // worker.drain()
+    );
+    let autoscaler = Autoscaler::builder("workers")
+        .policy(HpaConfig::new(2, 50).metric(MetricSpec::external_average("queue_depth", 10.0)))
+        .measure("queue_depth", async || Ok::<_, std::io::Error>(42.0)) // queue.depth()
+        .target(workers.clone())
+        .build()?;
+    assert_eq!(autoscaler.evaluate().await.to, 2); // autoscaler.start()? decides every 15 s
+    workers.close().await;
+    Ok(())
+}
+
 /// Not run: a test binary may install one recorder only, and other tests bring their own.
 #[expect(dead_code, reason = "compiled, not run")]
 fn telemetry() -> Result {
