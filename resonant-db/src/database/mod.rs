@@ -48,6 +48,7 @@ pub use self::read::Read;
 pub use self::rows::{TransactionCopy, TransactionRows};
 pub use self::session::Session;
 pub use self::status::{DatabaseStatus, NodeStatus};
+#[cfg(feature = "sharding")]
 pub(crate) use self::stream::cut_short;
 pub use self::stream::{CopyOut, RowStream};
 pub use self::transaction::{Transaction, TransactionOptions};
