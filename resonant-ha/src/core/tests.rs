@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::flaw::Flaws;
 use super::{Core, Event, EventKind, Input, Kind, Now, Output, Reason, Setup};
 use crate::config::FailoverConfig;
-use crate::region::{CommitsWaitFor, Done, Observation, Pledge, Reach, RegionName, Role, Verb};
+use crate::region::{
+    CommitsWaitFor, Done, Frozen, Observation, Pledge, Reach, RegionName, Role, Verb,
+};
 use crate::voter::{Ballot, Cell};
 
 /// One manager, one voter, and regions that are well and say what they are told to.
@@ -19,6 +21,7 @@ struct Bench {
     heard: bool,
     deaf_after: Option<Verb>,
     commits: CommitsWaitFor,
+    primary: RegionName,
     events: Vec<EventKind>,
     published: Vec<u64>,
 }
@@ -51,13 +54,14 @@ impl Bench {
             heard: true,
             deaf_after: None,
             commits: CommitsWaitFor { count: 1, names: vec!["west".to_owned(), "east".to_owned()] },
+            primary: "east".into(),
             events: Vec::new(),
             published: Vec::new(),
         }
     }
 
     fn seen(&self, region: &RegionName) -> Observation {
-        let primary = *region == "east";
+        let primary = *region == self.primary;
         let record = self.core.record();
         let epoch = record.map_or(0, |record| record.published);
         let operation = record.map(|record| record.operation.clone()).unwrap_or_default();
@@ -90,10 +94,21 @@ impl Bench {
                         let seen = Ok(self.seen(&region));
                         inputs.insert(0, Input::Seen { region, seen });
                     }
-                    Output::Act { id, verb, .. } => {
+                    Output::Act { id, verb, region, .. } => {
                         self.heard &= self.deaf_after != Some(verb);
+                        let seen = self.seen(&region);
                         let done = match verb {
-                            Verb::Promote => Done::Promoted(1),
+                            Verb::Promote => {
+                                self.primary = region;
+                                Done::Promoted(1)
+                            }
+                            Verb::Demote => Done::Demoted(seen.reach, None),
+                            Verb::Freeze => Done::Frozen(Frozen {
+                                role: seen.role,
+                                sick: None,
+                                system: seen.system,
+                                reach: seen.reach,
+                            }),
                             _ => Done::Ok,
                         };
                         inputs.insert(0, Input::Done { id, result: Ok(done) });
@@ -167,6 +182,21 @@ fn a_wish_ends_with_the_lease_it_was_made_under() {
     bench.events.clear();
     bench.step(Input::Switchover("west".into()));
     assert!(bench.told(|kind| *kind == refused), "{:?}", bench.events);
+}
+
+#[test]
+fn a_switchover_is_not_taken_for_a_second_primary() {
+    let mut bench = Bench::new(&["east", "west", "north"]);
+    bench.commits.names = ["east", "west", "north"].map(str::to_owned).to_vec();
+    bench.run(30);
+    bench.events.clear();
+    // The old primary was last seen taking writes, and its heir is looked at the moment it is told.
+    bench.step(Input::Switchover("west".into()));
+    bench.run(30);
+    let switched = |kind: &EventKind| matches!(kind, EventKind::Published { kind: Kind::Switchover, primary, .. } if *primary == "west");
+    assert!(bench.told(switched), "{:?}", bench.events);
+    let several = |kind: &EventKind| matches!(kind, EventKind::TwoPrimaries { .. });
+    assert!(!bench.told(several), "{:?}", bench.events);
 }
 
 #[test]
