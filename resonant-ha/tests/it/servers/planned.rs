@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use resonant_ha::{ErrorKind, EventKind, FailoverConfig, Kind};
 use resonant_testkit::postgres::Synchronous;
+use tokio::time::Instant;
 
 use super::stage::{REGIONS, Stage, WAIT, Writer, event, leads, quick, settled, until};
 
@@ -17,12 +18,13 @@ async fn a_switchover_under_writes_loses_none_and_clients_see_no_error() {
     until("writes flow", async || writer.count() > 50).await;
     let same = manager.switchover(REGIONS[0]).await.expect_err("it is the primary");
     assert_eq!(same.kind(), ErrorKind::Refused);
+    let began = Instant::now();
     let epoch = manager.switchover(REGIONS[1]).await.expect("switched");
     assert!(leads(&manager, 1) && manager.status().epoch == epoch);
     let count = writer.count();
     until("writes flow on", async || writer.count() > count + 50).await;
     until("the old one follows", async || settled(&manager)).await;
-    let (gap, failures) = (writer.longest_gap(), writer.failures());
+    let (gap, failures) = (writer.longest_gap(began), writer.failures());
     println!("FIGURE the longest gap between two writes: {gap:?}");
     let acknowledged = writer.finish().await;
     let stored = stage.ids(1).await;
@@ -44,7 +46,7 @@ async fn writes_go_back_once_the_primary_region_was_well_for_its_hold() {
     until("writes flow", async || writer.count() > 5).await;
     stage.nodes[0].kill().await.expect("killed");
     until("another primary", async || !leads(&manager, 0)).await;
-    let lost = tokio::time::Instant::now();
+    let lost = Instant::now();
     let back = event(&manager, "the failback", |kind| {
         matches!(kind, EventKind::Published { kind: Kind::Failback, .. })
     });

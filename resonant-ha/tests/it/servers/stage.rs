@@ -201,9 +201,11 @@ impl Writer {
         written.iter().find(|(_, at)| *at > moment).map(|(_, at)| *at - moment)
     }
 
-    pub(super) fn longest_gap(&self) -> Duration {
+    /// The longest time between two writes, of which the second came after this moment.
+    pub(super) fn longest_gap(&self, after: Instant) -> Duration {
         let written = self.written.lock().unwrap();
-        written.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default()
+        let pairs = written.windows(2).filter(|pair| pair[1].1 > after);
+        pairs.map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default()
     }
 
     pub(super) async fn finish(self) -> Vec<i64> {
