@@ -1,123 +1,172 @@
 //! Carries what is published to the broker.
 //!
-//! What is published at once flies together: a flight takes all that waits, writes it on a channel it has for itself, and
-//! lands when the broker has answered for each message. Several are on their way at once, so that the broker has work while
-//! it syncs what the others brought.
+//! What is published at once flies together: a flight takes all that waits, as far as it fits, writes it on a channel it has
+//! for itself, and answers each who asked as soon as the broker has answered for theirs. Several are on their way at once, so
+//! that the broker has work while it syncs what the others brought.
 //!
 //! No two flights share a channel. The driver numbers a message and writes it in two steps, so that of two who publish
 //! on a channel at once each may get the confirm of the other; and it hands a message that came back to any of those that
 //! were confirmed together. Within a flight neither matters: one task writes, and what came back is told by its queue.
+//!
+//! A queue that does not answer, as one that has lost its majority, holds up none of the others: a flight that waits for such
+//! a one leaves its place to the next flight, and nothing more is sent to that queue before it has answered or the flight has
+//! given up.
 
-use std::collections::HashSet;
+use std::ops::Range;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation};
+use lapin::{Channel, Connection, PublisherConfirm};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{Fault, Partly};
-use super::publisher::{Ask, Parcel, Publisher, WINDOW};
+use super::heard::Heard;
+use super::publisher::{Ask, FLIGHT, Parcel, Publisher};
 
-/// The wait before messages the broker refused are sent again.
-const REFUSED: Duration = Duration::from_millis(100);
+/// How long a flight keeps its place while a queue does not answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Flies as long as somebody waits.
 pub(super) async fn fly(publisher: Arc<Publisher>) {
     let mut landing = Landing { publisher: &publisher, landed: false };
     while let Some(asks) = landing.board() {
-        publisher.flight(asks).await;
+        publisher.flight(asks, &mut landing).await;
     }
 }
 
 impl Publisher {
     /// Waits for a broker that takes messages, and for a channel to it.
-    async fn ready(&self, by: Instant) -> Result<Channel, Fault> {
-        while self.link.blocked().await {
+    async fn ready(&self, by: Instant) -> Result<(Channel, Arc<Connection>), Fault> {
+        while self.link.blocked() {
             if Instant::now() >= by {
                 return Err(Fault::Blocked);
             }
             sleep(Duration::from_millis(20)).await;
         }
         let idle = || self.state().idle.pop();
-        while let Some(channel) = idle() {
-            if channel.status().connected() {
-                return Ok(channel);
+        while let Some((channel, connection)) = idle() {
+            // One of a connection that was given up is not used again, though the driver keeps it.
+            if channel.status().connected() && self.link.is_current(&connection) {
+                return Ok((channel, connection));
             }
         }
         timeout_at(by, self.link.confirming()).await.unwrap_or(Err(Fault::Late("a channel")))
     }
 
-    async fn flight(&self, mut asks: Vec<Ask>) {
-        loop {
-            let Some(by) = asks.iter().map(|ask| ask.by).max() else { return };
-            let channel = match self.ready(by).await {
-                Ok(channel) => channel,
-                Err(fault) => {
-                    asks.into_iter()
-                        .for_each(|ask| ask.answer(Err(Partly::nothing(fault.clone()))));
-                    return;
-                }
-            };
-            asks.retain(Ask::begin);
+    async fn flight(self: &Arc<Self>, mut asks: Vec<Ask>, landing: &mut Landing<'_>) {
+        let Some(by) = asks.iter().map(|ask| ask.by).max() else { return };
+        let (channel, connection) = match self.ready(by).await {
+            Ok(ready) => ready,
+            Err(fault) => {
+                asks.into_iter().for_each(|ask| ask.answer(Err(Partly::nothing(fault.clone()))));
+                return;
+            }
+        };
+        asks.retain(Ask::begin);
+        let began = Instant::now();
+        let patience = (began + PATIENCE).min(by);
+        let mut stray = None;
+        let (mut heard, written) = {
             let parcels: Vec<&Parcel> = asks.iter().flat_map(Ask::parcels).collect();
-            let Ok(heard) = timeout_at(by, publish(&channel, &parcels)).await else {
-                // One that is blocked is kept: the driver holds it and what it has not written until the broker reads again,
-                // and each new one would take in as much before it is blocked, too.
-                if !self.link.blocked().await {
-                    self.link.reset().await;
-                }
-                let late = || Partly { fault: Fault::Late("a publish"), may_have_applied: true };
-                asks.into_iter().for_each(|ask| ask.answer(Err(late())));
-                return;
-            };
-            // A channel whose first publish found the queue's leader dead asks that one for ever, and refuses everything
-            // meanwhile: another channel learns who leads now. And what came back must not be told to the next flight.
-            if heard.is_good() {
-                self.state().idle.push(channel);
+            let heard = Heard::new(parcels.iter().map(|parcel| &parcel.queue));
+            let mut writing = pin!(write(&channel, &parcels));
+            let mut written = timeout_at(patience, &mut writing).await.ok();
+            if written.is_none() {
+                stray = Some(landing.stray(&heard));
+                written = timeout_at(by, writing).await.ok();
             }
-            let (mut again, mut first) = (Vec::new(), 0);
-            for ask in asks {
-                let range = first..first + ask.range.len();
-                first = range.end;
-                match heard.outcome(ask.parcels(), &heard.fates[range]) {
-                    Err(Partly { fault: Fault::Refused, may_have_applied: false })
-                        if Instant::now() + REFUSED < ask.by =>
-                    {
-                        again.push(ask);
+            (heard, written)
+        };
+        let in_time = written.is_some();
+        let mut waiting = Vec::with_capacity(heard.len());
+        for (index, confirm) in written.into_iter().flatten().enumerate() {
+            match confirm {
+                Ok(confirm) => waiting.push((index, confirm)),
+                Err(error) => heard.hear(index, Err(error)),
+            }
+        }
+        let mut asks = numbered(asks);
+        while !waiting.is_empty() {
+            let limit = if stray.is_some() { by } else { patience };
+            if timeout_at(limit, hear(&mut waiting, &mut heard)).await.is_ok() {
+                self.state().heard = Instant::now();
+                for (range, ask) in std::mem::take(&mut asks) {
+                    match heard.outcome(range.clone()) {
+                        Some(outcome) => ask.answer(outcome),
+                        None => asks.push((range, ask)),
                     }
-                    outcome => ask.answer(outcome),
                 }
+                if let Some(stray) = &mut stray {
+                    stray.keep(&heard);
+                }
+            } else if stray.is_none() {
+                stray = Some(landing.stray(&heard));
+            } else {
+                break;
             }
-            if again.is_empty() {
-                return;
-            }
-            asks = again;
-            sleep(REFUSED).await;
+        }
+        for (range, ask) in asks {
+            ask.answer(heard.last_word(range));
+        }
+        // A channel whose first publish found the queue's leader dead asks that one for ever, and refuses everything
+        // meanwhile: another channel learns who leads now. And what came back must not be told to the next flight.
+        if in_time && heard.is_good() {
+            self.state().idle.push((channel, connection));
+        } else if heard.is_silent() && self.state().heard < began && !self.link.blocked() {
+            // Nobody hears of it. One that is blocked is kept: the driver holds it and what it has not written until the
+            // broker reads again, and each new one would take in as much before it is blocked, too.
+            self.link.forget(&connection);
+            let given_up = {
+                let mut state = self.state();
+                let all = std::mem::take(&mut state.idle);
+                let (kept, given_up): (Vec<_>, Vec<_>) =
+                    all.into_iter().partition(|(_, of)| !Arc::ptr_eq(of, &connection));
+                state.idle = kept;
+                given_up
+            };
+            drop(given_up);
         }
     }
 }
 
+/// Each with the places of its messages in the flight.
+fn numbered(asks: Vec<Ask>) -> Vec<(Range<usize>, Ask)> {
+    let mut first = 0;
+    let number = |ask: Ask| {
+        let range = first..first + ask.range.len();
+        first = range.end;
+        (range, ask)
+    };
+    asks.into_iter().map(number).collect()
+}
+
 /// Ends a flight, also one whose task ends before its time.
 struct Landing<'a> {
-    publisher: &'a Publisher,
+    publisher: &'a Arc<Publisher>,
     landed: bool,
 }
 
-impl Landing<'_> {
+impl<'a> Landing<'a> {
     /// What the flight takes: all that waits, as far as it fits. With nothing it has landed, so that whoever comes next
     /// begins another one.
     fn board(&mut self) -> Option<Vec<Ask>> {
+        if self.landed {
+            return None;
+        }
         let mut state = self.publisher.state();
         let (mut asks, mut count) = (Vec::new(), 0);
         while let Some(ask) = state.waiting.pop_front() {
-            if ask.reply.is_closed() {
+            // Who asked for a queue that does not answer waits without a place, see `Publisher::answering`.
+            if ask.reply.is_closed() || state.is_silent(ask.parcels()) {
                 continue;
             }
             count += ask.range.len();
-            if !asks.is_empty() && count > WINDOW / 4 {
+            if !asks.is_empty() && count > FLIGHT {
                 state.waiting.push_front(ask);
                 break;
             }
@@ -130,6 +179,26 @@ impl Landing<'_> {
         }
         Some(asks)
     }
+
+    /// Leaves its place to the next flight.
+    fn stray(&mut self, heard: &Heard) -> Stray<'a> {
+        let queues: Vec<ShortString> = heard.silent_queues().cloned().collect();
+        let waits = {
+            let mut state = self.publisher.state();
+            for queue in &queues {
+                *state.silent.entry(queue.clone()).or_insert(0) += 1;
+            }
+            if !self.landed {
+                state.flying -= 1;
+                self.landed = true;
+            }
+            !state.waiting.is_empty()
+        };
+        if waits {
+            self.publisher.depart();
+        }
+        Stray { publisher: self.publisher, queues }
+    }
 }
 
 impl Drop for Landing<'_> {
@@ -140,97 +209,74 @@ impl Drop for Landing<'_> {
     }
 }
 
-/// What became of a message.
-#[derive(Debug)]
-enum Fate {
-    Stored,
-    /// The queue refused it, and has not stored it.
-    Refused,
-    /// Nobody knows.
-    Unknown(Fault),
+/// A flight that has left its place, and the queues it waits for.
+struct Stray<'a> {
+    publisher: &'a Publisher,
+    queues: Vec<ShortString>,
 }
 
-/// What the broker said of a flight.
-#[derive(Debug)]
-struct Heard {
-    fates: Vec<Fate>,
-    /// Queues that are gone: what was confirmed for them came back.
-    gone: HashSet<ShortString>,
-}
-
-impl Heard {
-    /// Whether all is stored.
-    fn is_good(&self) -> bool {
-        self.gone.is_empty() && self.fates.iter().all(|fate| matches!(fate, Fate::Stored))
-    }
-
-    /// What became of some of its parcels.
-    fn outcome(&self, parcels: &[Parcel], fates: &[Fate]) -> Result<(), Partly> {
-        let (mut failed, mut may_have_applied) = (None, false);
-        for (parcel, fate) in parcels.iter().zip(fates) {
-            let fault = match fate {
-                Fate::Stored | Fate::Refused if self.gone.contains(&parcel.queue) => {
-                    Fault::Unroutable(parcel.queue.to_string())
-                }
-                Fate::Stored => {
-                    may_have_applied = true;
-                    continue;
-                }
-                Fate::Refused => Fault::Refused,
-                Fate::Unknown(fault) => {
-                    may_have_applied = true;
-                    fault.clone()
-                }
-            };
-            failed.get_or_insert(fault);
-        }
-        failed.map_or(Ok(()), |fault| Err(Partly { fault, may_have_applied }))
+impl Stray<'_> {
+    /// Waits only for those that have not answered.
+    fn keep(&mut self, heard: &Heard) {
+        let still: Vec<ShortString> = heard.silent_queues().cloned().collect();
+        let answered: Vec<ShortString> =
+            self.queues.extract_if(.., |queue| !still.contains(queue)).collect();
+        self.publisher.answered(&answered);
     }
 }
 
-/// Writes all in order, then waits for all.
-async fn publish(channel: &Channel, parcels: &[&Parcel]) -> Heard {
+impl Drop for Stray<'_> {
+    fn drop(&mut self) {
+        self.publisher.answered(&self.queues);
+    }
+}
+
+/// Writes all in order.
+async fn write(channel: &Channel, parcels: &[&Parcel]) -> Vec<lapin::Result<PublisherConfirm>> {
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let (mut written, mut writing) = (Vec::with_capacity(parcels.len()), Vec::new());
+    let mut writing = Vec::with_capacity(parcels.len());
     for parcel in parcels {
-        let mut write = Box::pin(channel.basic_publish(
+        let write = channel.basic_publish(
             ShortString::default(),
             parcel.queue.clone(),
             options,
             &parcel.body,
             parcel.properties.clone(),
-        ));
+        );
+        let mut write = Box::pin(write.fuse());
         // This numbers it and hands it to the driver; it need not be on the wire before the next one is handed over.
-        match (&mut write).now_or_never() {
-            Some(done) => written.push(Some(done)),
-            None => {
-                writing.push((written.len(), write));
-                written.push(None);
+        let done = (&mut write).now_or_never();
+        writing.push((done, write));
+    }
+    let mut written = Vec::with_capacity(writing.len());
+    for (done, write) in writing {
+        written.push(match done {
+            Some(done) => done,
+            None => write.await,
+        });
+    }
+    written
+}
+
+/// Waits until the broker has answered for some, and hears all that it has answered by then. The driver gives answers one
+/// after the other: where a look finds no new one, none was given before those that the looks before it found.
+async fn hear(waiting: &mut Vec<(usize, PublisherConfirm)>, heard: &mut Heard) {
+    std::future::poll_fn(|context| {
+        let before = waiting.len();
+        loop {
+            let so_far = waiting.len();
+            waiting.retain_mut(|(index, confirm)| match Pin::new(confirm).poll(context) {
+                Poll::Ready(confirmed) => {
+                    heard.hear(*index, confirmed);
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if waiting.len() == so_far {
+                break;
             }
         }
-    }
-    for (index, write) in writing {
-        written[index] = Some(write.await);
-    }
-    let mut heard = Heard { fates: Vec::with_capacity(parcels.len()), gone: HashSet::new() };
-    for confirm in written {
-        let fate = match confirm {
-            None => Fate::Unknown(Fault::Late("a publish")),
-            Some(Err(error)) => Fate::Unknown(error.into()),
-            Some(Ok(confirm)) => match confirm.await {
-                Ok(Confirmation::Ack(returned)) => {
-                    heard.gone.extend(returned.map(|it| it.delivery.routing_key));
-                    Fate::Stored
-                }
-                Ok(Confirmation::Nack(returned)) => {
-                    heard.gone.extend(returned.map(|it| it.delivery.routing_key));
-                    Fate::Refused
-                }
-                Ok(Confirmation::NotRequested) => Fate::Unknown(Fault::Refused),
-                Err(error) => Fate::Unknown(error.into()),
-            },
-        };
-        heard.fates.push(fate);
-    }
-    heard
+        if waiting.len() < before { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }

@@ -1,8 +1,8 @@
 //! A connection that is made when it is needed, and made anew when it is gone. Every wait has a deadline.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -87,7 +87,10 @@ pub(super) fn place(uri: &AMQPUri) -> String {
 pub(super) struct Link {
     settings: Arc<Settings>,
     purpose: Purpose,
-    connection: Mutex<Option<Arc<Connection>>>,
+    /// No wait holds it.
+    current: std::sync::Mutex<Option<Arc<Connection>>>,
+    /// One makes it, the others wait for that.
+    making: Mutex<()>,
     /// Which address is tried first.
     next: AtomicUsize,
 }
@@ -101,20 +104,35 @@ impl fmt::Debug for Link {
 impl Link {
     pub(super) fn new(settings: Arc<Settings>, purpose: Purpose) -> Self {
         let next = AtomicUsize::new(0);
-        Self { settings, purpose, connection: Mutex::new(None), next }
+        Self {
+            settings,
+            purpose,
+            current: std::sync::Mutex::default(),
+            making: Mutex::new(()),
+            next,
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connected(&self) -> Option<Arc<Connection>> {
+        self.current().clone().filter(|connection| connection.status().connected())
     }
 
     /// The connection, made now if there is none.
     pub(super) async fn connection(&self) -> Result<Arc<Connection>, Fault> {
-        let mut slot = self.connection.lock().await;
-        if let Some(connection) = &*slot
-            && connection.status().connected()
-        {
-            return Ok(Arc::clone(connection));
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
         }
-        *slot = None;
+        let _alone = self.making.lock().await;
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
+        }
+        self.reset();
         let connection = Arc::new(self.connect().await?);
-        *slot = Some(Arc::clone(&connection));
+        *self.current() = Some(Arc::clone(&connection));
         Ok(connection)
     }
 
@@ -169,26 +187,31 @@ impl Link {
 
     /// A new channel.
     pub(super) async fn channel(&self) -> Result<Channel, Fault> {
+        self.channel_of().await.map(|(channel, _)| channel)
+    }
+
+    /// A new channel and the connection it is on.
+    async fn channel_of(&self) -> Result<(Channel, Arc<Connection>), Fault> {
         let connection = self.connection().await?;
         match timeout(self.settings.answer_timeout, connection.create_channel()).await {
-            Ok(Ok(channel)) => Ok(channel),
+            Ok(Ok(channel)) => Ok((channel, connection)),
             Ok(Err(error)) => {
-                self.forget(&connection).await;
+                self.forget(&connection);
                 Err(error.into())
             }
             Err(_) => {
-                self.forget(&connection).await;
+                self.forget(&connection);
                 Err(Fault::Late("opening a channel"))
             }
         }
     }
 
-    /// A new channel with publisher confirms.
-    pub(super) async fn confirming(&self) -> Result<Channel, Fault> {
-        let channel = self.channel().await?;
+    /// A new channel with publisher confirms, and the connection it is on.
+    pub(super) async fn confirming(&self) -> Result<(Channel, Arc<Connection>), Fault> {
+        let (channel, connection) = self.channel_of().await?;
         self.answer("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default()))
             .await?;
-        Ok(channel)
+        Ok((channel, connection))
     }
 
     /// A new channel for consumers of so many messages each.
@@ -203,28 +226,32 @@ impl Link {
     }
 
     /// Drops a connection that hangs, so that the next caller makes a new one.
-    pub(super) async fn forget(&self, connection: &Arc<Connection>) {
-        let mut slot = self.connection.lock().await;
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
-            *slot = None;
-        }
+    pub(super) fn forget(&self, connection: &Arc<Connection>) {
+        let forgotten = self.current().take_if(|current| Arc::ptr_eq(current, connection));
+        drop(forgotten);
+    }
+
+    /// Whether this is the connection in use.
+    pub(super) fn is_current(&self, connection: &Arc<Connection>) -> bool {
+        self.current().as_ref().is_some_and(|current| Arc::ptr_eq(current, connection))
     }
 
     /// Drops the connection, whichever it is.
-    pub(super) async fn reset(&self) {
-        *self.connection.lock().await = None;
+    fn reset(&self) {
+        let forgotten = self.current().take();
+        drop(forgotten);
     }
 
     /// Closes the connection in order.
     pub(super) async fn close(&self) {
-        let Some(connection) = self.connection.lock().await.take() else { return };
+        let connection = self.current().take();
+        let Some(connection) = connection else { return };
         let _ = timeout(Duration::from_secs(2), connection.close(200, "closed".into())).await;
     }
 
     /// Whether the broker has told this connection to publish nothing.
-    pub(super) async fn blocked(&self) -> bool {
-        let slot = self.connection.lock().await;
-        slot.as_ref().is_some_and(|connection| connection.status().blocked())
+    pub(super) fn blocked(&self) -> bool {
+        self.current().as_ref().is_some_and(|connection| connection.status().blocked())
     }
 
     /// Waits for the broker's answer, but not for ever.
@@ -236,7 +263,7 @@ impl Link {
         match timeout(self.settings.answer_timeout, asked).await {
             Ok(answer) => answer.map_err(Fault::from),
             Err(_) => {
-                self.reset().await;
+                self.reset();
                 Err(Fault::Late(what))
             }
         }

@@ -62,6 +62,7 @@ mod delays;
 mod error;
 mod feed;
 mod flights;
+mod heard;
 mod link;
 mod log;
 mod names;

@@ -1,28 +1,37 @@
 //! Publishes and waits for the broker's confirms, in bounded memory.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout_at};
+use lapin::{BasicProperties, Channel, Connection};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use super::error::{Fault, Partly};
 use super::flights::fly;
 use super::link::Link;
 
 /// Messages on their way at once.
-pub(super) const WINDOW: usize = 4096;
+const WINDOW: usize = 4096;
 
 /// What their bodies may weigh together, in units of [`UNIT`].
 const WEIGHT: usize = 32 << 10;
 
 /// The most flights at once.
 const FLIGHTS: usize = 8;
+
+/// The most messages of several who ask in one flight: less than the broker takes on a channel whose queue does not answer,
+/// before it stops reading the connection.
+pub(super) const FLIGHT: usize = 200;
+
+/// The wait before messages the broker refused are sent again.
+const REFUSED: Duration = Duration::from_millis(100);
 
 /// Bytes per permit of weight.
 const UNIT: usize = 1024;
@@ -48,14 +57,29 @@ pub(super) struct Publisher {
     window: Arc<Semaphore>,
     weight: Arc<Semaphore>,
     state: Mutex<State>,
+    /// A queue that was silent has answered.
+    answers: Notify,
+    tasks: TaskTracker,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     pub(super) waiting: VecDeque<Ask>,
     pub(super) flying: usize,
-    /// Channels that are between two flights.
-    pub(super) idle: Vec<Channel>,
+    /// Channels that are between two flights, each with its connection.
+    pub(super) idle: Vec<(Channel, Arc<Connection>)>,
+    /// Queues that let flights wait, and how many.
+    pub(super) silent: HashMap<ShortString, usize>,
+    /// When the broker answered last.
+    pub(super) heard: Instant,
+}
+
+impl State {
+    /// Whether one of the queues does not answer.
+    pub(super) fn is_silent(&self, parcels: &[Parcel]) -> bool {
+        !self.silent.is_empty()
+            && parcels.iter().any(|parcel| self.silent.contains_key(&parcel.queue))
+    }
 }
 
 /// Parcels that are to be stored.
@@ -93,12 +117,22 @@ impl Ask {
 }
 
 impl Publisher {
-    pub(super) fn new(link: Link) -> Self {
+    /// Its flights are among these tasks.
+    pub(super) fn new(link: Link, tasks: TaskTracker) -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            flying: 0,
+            idle: Vec::new(),
+            silent: HashMap::new(),
+            heard: Instant::now(),
+        };
         Self {
             link,
             window: Arc::new(Semaphore::new(WINDOW)),
             weight: Arc::new(Semaphore::new(WEIGHT)),
-            state: Mutex::default(),
+            state: Mutex::new(state),
+            answers: Notify::new(),
+            tasks,
         }
     }
 
@@ -128,7 +162,7 @@ impl Publisher {
                 count += 1;
                 weight += parcel.weight();
             }
-            let outcome = self.chunk(parcels, sent..sent + count, weight, by).await;
+            let outcome = self.repeat(parcels, sent..sent + count, weight, by).await;
             outcome.map_err(|mut partly| {
                 partly.may_have_applied |= sent > 0;
                 partly
@@ -138,13 +172,80 @@ impl Publisher {
         Ok(())
     }
 
-    async fn chunk(
+    /// Sends again what was refused. Meanwhile it has no place among the messages on their way.
+    async fn repeat(
         self: &Arc<Self>,
         parcels: &Arc<Vec<Parcel>>,
         range: Range<usize>,
         weight: usize,
         by: Instant,
     ) -> Result<(), Partly> {
+        loop {
+            let late =
+                || Partly::nothing(Fault::Late("a publish before this one to the same queue"));
+            let answering = self.answering(&parcels[range.clone()]);
+            timeout_at(by, answering).await.map_err(|_| late())?;
+            match self.chunk(parcels, range.clone(), weight, by).await {
+                None => {}
+                Some(Err(Partly { fault: Fault::Refused, may_have_applied: false }))
+                    if Instant::now() + REFUSED < by =>
+                {
+                    sleep(REFUSED).await;
+                }
+                Some(outcome) => return outcome,
+            }
+        }
+    }
+
+    /// Waits until none of the queues is silent.
+    async fn answering(&self, parcels: &[Parcel]) {
+        loop {
+            let answers = self.answers.notified();
+            if !self.state().is_silent(parcels) {
+                return;
+            }
+            answers.await;
+        }
+    }
+
+    /// A flight waits no longer for these queues.
+    pub(super) fn answered(&self, queues: &[ShortString]) {
+        let mut state = self.state();
+        for queue in queues {
+            if let Some(flights) = state.silent.get_mut(queue) {
+                *flights -= 1;
+                if *flights == 0 {
+                    state.silent.remove(queue);
+                }
+            }
+        }
+        drop(state);
+        self.answers.notify_waiters();
+    }
+
+    /// Begins a flight, if there is a place for one.
+    pub(super) fn depart(self: &Arc<Self>) {
+        let departs = {
+            let mut state = self.state();
+            let departs = state.flying < FLIGHTS;
+            state.flying += usize::from(departs);
+            departs
+        };
+        if departs {
+            // A task of its own: it carries the messages of others, whoever of them stops waiting. It ends with what is
+            // waiting, and each of its steps has a limit.
+            self.tasks.spawn(fly(Arc::clone(self)));
+        }
+    }
+
+    /// Sends once. `None` if nothing was sent, as one of the queues does not answer.
+    async fn chunk(
+        self: &Arc<Self>,
+        parcels: &Arc<Vec<Parcel>>,
+        range: Range<usize>,
+        weight: usize,
+        by: Instant,
+    ) -> Option<Result<(), Partly>> {
         let count = u32::try_from(range.len()).unwrap_or(u32::MAX);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let permits = async {
@@ -152,7 +253,7 @@ impl Publisher {
             Some((window, Arc::clone(&self.weight).acquire_many_owned(weight).await.ok()?))
         };
         let late = || Partly::nothing(Fault::Late("a place among the messages on their way"));
-        let permits = timeout_at(by, permits).await.ok().flatten().ok_or_else(late)?;
+        let Ok(Some(permits)) = timeout_at(by, permits).await else { return Some(Err(late())) };
         let (reply, answer) = oneshot::channel();
         let stage = Arc::new(AtomicU8::new(WAITS));
         let ask = Ask {
@@ -163,35 +264,23 @@ impl Publisher {
             reply,
             _permits: permits,
         };
-        let departs = {
-            let mut state = self.state();
-            state.waiting.push_back(ask);
-            let departs = state.flying < FLIGHTS;
-            state.flying += usize::from(departs);
-            departs
-        };
-        if departs {
-            // A task of its own: it carries the messages of others, whoever of them stops waiting. It ends with what is
-            // waiting, and each of its steps has a limit.
-            tokio::spawn(fly(Arc::clone(self)));
-        }
+        self.state().waiting.push_back(ask);
+        self.depart();
+        let in_doubt = || Partly { fault: Fault::Late("a publish"), may_have_applied: true };
+        let given_up =
+            || stage.compare_exchange(WAITS, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok();
         match timeout_at(by, answer).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => Some(outcome),
+            // It was turned back.
+            Ok(Err(_)) if given_up() => None,
             // The runtime ends.
-            Ok(Err(_)) => Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true }),
-            Err(_) => {
-                let given_up =
-                    stage.compare_exchange(WAITS, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
-                if given_up.is_err() {
-                    return Err(Partly { fault: Fault::Late("a publish"), may_have_applied: true });
-                }
-                let blocked = self.link.blocked().await;
-                Err(Partly::nothing(if blocked {
-                    Fault::Blocked
-                } else {
-                    Fault::Late("a channel")
-                }))
-            }
+            Ok(Err(_)) => Some(Err(in_doubt())),
+            Err(_) if given_up() => Some(Err(Partly::nothing(if self.link.blocked() {
+                Fault::Blocked
+            } else {
+                Fault::Late("a channel")
+            }))),
+            Err(_) => Some(Err(in_doubt())),
         }
     }
 }

@@ -64,7 +64,9 @@ impl Shared {
     pub(super) fn new(settings: Arc<Settings>, spec: &QueueSpec) -> Self {
         let names = Names::new(&spec.name);
         let link = Arc::new(Link::new(Arc::clone(&settings), Purpose::Reading));
-        let publisher = Arc::new(Publisher::new(Link::new(settings, Purpose::Publishing)));
+        let tasks = TaskTracker::new();
+        let publishing = Link::new(settings, Purpose::Publishing);
+        let publisher = Arc::new(Publisher::new(publishing, tasks.clone()));
         let log = Arc::new(Log::new(names.log(), Arc::clone(&publisher)));
         let ids = Arc::new(Log::new(names.ids(), Arc::clone(&publisher)));
         Self {
@@ -80,7 +82,7 @@ impl Shared {
             preparing: tokio::sync::Mutex::new(()),
             following: AtomicBool::new(false),
             following_ids: AtomicBool::new(false),
-            tasks: TaskTracker::new(),
+            tasks,
             end: CancellationToken::new(),
         }
     }

@@ -8,6 +8,7 @@ mod fleet;
 mod losses;
 mod other_programs;
 mod reconnect;
+mod sick;
 mod support;
 mod takeover;
 mod traps;
