@@ -130,14 +130,14 @@ impl Queue {
         let failed = |error| fault(operation, error);
         schema::check_in(tx, operation).await?;
         let rows = tx.query(FIND, params![spec.name]).await.map_err(failed)?;
-        if rows.is_empty() {
-            // It goes with the transaction, should that be undone: nothing is remembered.
-            let rows = tx.query(Self::DECLARE, &Self::declaration(spec)).await.map_err(failed)?;
-            return Self::read(&rows, spec, operation);
-        }
-        let queue = Self::read(&rows, spec, operation)?;
-        shared.know(&queue);
-        Ok(queue)
+        let found = if rows.is_empty() {
+            tx.query(Self::DECLARE, &Self::declaration(spec)).await.map_err(failed)?
+        } else {
+            rows
+        };
+        // Whoever made it may have done so in this transaction, and it goes with that, should it be undone: nothing is
+        // remembered.
+        Self::read(&found, spec, operation)
     }
 
     const DECLARE: &str = "SELECT id, partitions, base FROM resonant_queue.declare($1, $2, $3, $4)";

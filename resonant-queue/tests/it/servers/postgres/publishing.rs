@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use resonant_queue::backend::{Backend, Fetch, QueueSpec};
 use resonant_queue::{
-    ErrorKind, Key, Outgoing, PartitionedQueue, Postgres, PublishOptions, SequenceCheck,
+    ErrorKind, Key, Memory, Outgoing, PartitionedQueue, Postgres, PublishOptions, SequenceCheck,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -42,6 +42,34 @@ async fn tables_are_created_only_when_asked_for() {
     database.sql("UPDATE resonant_queue.layout SET oldest = 2").await.unwrap();
     let error = Postgres::connect(database.url()).await.unwrap_err();
     assert!(error.to_string().contains("update the program"), "{error}");
+}
+
+/// A queue that a transaction made with its first publish is gone with the transaction: what is published later goes to the
+/// queue that has its place since, only if that is the one.
+#[tokio::test]
+async fn an_outbox_forgets_a_queue_that_was_rolled_back() {
+    let database = database().await;
+    let postgres = postgres(&database.url()).await;
+    let elsewhere = PartitionedQueue::<u64>::builder("undone").partitions(2).key(|n: &u64| n % 10);
+    let elsewhere = elsewhere.backend(Memory::new()).build().await.unwrap();
+    let outbox = postgres.outbox(&elsewhere);
+    let publish = async |undo: bool| {
+        let outbox = outbox.clone();
+        let done = postgres.database().transaction(async move |tx| {
+            outbox.publish(tx, &1).await?;
+            outbox.publish(tx, &2).await?;
+            let undone = resonant_db::ErrorKind::Refused;
+            if undo { Err(resonant_db::Error::new(undone, "test", "undone")) } else { Ok(()) }
+        });
+        assert_eq!(done.await.is_err(), undo);
+    };
+    publish(true).await;
+    let other = queue(&postgres, 2).await;
+    publish(false).await;
+    assert_eq!(other.depth().await.unwrap().ready, 0, "they are not for this one");
+    let builder = PartitionedQueue::<u64>::builder("undone").partitions(2).key(|n: &u64| n % 10);
+    let declared = builder.backend(postgres.clone()).build().await.unwrap();
+    assert_eq!(declared.depth().await.unwrap().ready, 2);
 }
 
 /// A transaction that is slow to commit holds back later messages of its partition instead of being overtaken: no message
