@@ -64,7 +64,8 @@ impl Effects {
     /// together or not at all. Returns `None` without running anything if the message was finished before: then its effects
     /// are there. The handler answers `Ok` afterwards; the acknowledgement that follows changes nothing.
     ///
-    /// `work` may run several times, when the database gives up because of concurrent transactions. It must not commit.
+    /// `work` may run several times, when the database gives up because of concurrent transactions, or when somebody else
+    /// finished some of the messages meanwhile. It must not commit.
     ///
     /// # Errors
     ///
@@ -156,18 +157,21 @@ impl Effects {
             told.store(finished, Ordering::Relaxed);
             if finished == TO_DO { Ok(Some(result)) } else { Err(undone()) }
         };
-        let applied = self.shared.db.transaction(run).await;
-        match (applied, verdict.load(Ordering::Relaxed)) {
-            (Ok(result), _) => Ok(result),
-            // Somebody finished it while this ran, and this is undone.
-            (Err(error), DONE) if !error.may_have_applied() && sequences.len() == 1 => Ok(None),
-            (Err(error), FENCED) if !error.may_have_applied() => {
-                let message = format!(
-                    "partition {partition} has a newer owner than epoch {epoch}: nothing was changed, and the message comes again there"
-                );
-                Err(Error::new(ErrorKind::Fenced, "apply", message).with_source(error))
-            }
-            (Err(error), _) => Err(fault("apply", error)),
+        loop {
+            verdict.store(TO_DO, Ordering::Relaxed);
+            let applied = self.shared.db.transaction(run.clone()).await;
+            return match (applied, verdict.load(Ordering::Relaxed)) {
+                (Ok(result), _) => Ok(result),
+                // Somebody finished some of it while this ran, and this is undone: the rest remains, which is less each time.
+                (Err(error), DONE) if !error.may_have_applied() => continue,
+                (Err(error), FENCED) if !error.may_have_applied() => {
+                    let message = format!(
+                        "partition {partition} has a newer owner than epoch {epoch}: nothing was changed, and the message comes again there"
+                    );
+                    Err(Error::new(ErrorKind::Fenced, "apply", message).with_source(error))
+                }
+                (Err(error), _) => Err(fault("apply", error)),
+            };
         }
     }
 

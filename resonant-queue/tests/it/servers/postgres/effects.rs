@@ -389,3 +389,48 @@ async fn a_run_has_its_effects_once() {
     let tallies = "SELECT count(*) FROM resonant_queue.tallies";
     until("all are counted", async || database.value(tallies).await.unwrap() == "0").await;
 }
+
+/// A part of a run that another attempt finishes meanwhile costs the run no attempt: its transaction runs again without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_partly_finished_meanwhile_goes_on_with_the_rest() {
+    let database = database().await;
+    database.sql("CREATE TABLE applied (id bigint NOT NULL)").await.unwrap();
+    let postgres = postgres(&database.url()).await;
+    let builder = PartitionedQueue::<i64>::builder("runs").partitions(1).key(|_| "k");
+    let queue = builder.backend(postgres.clone()).build().await.unwrap();
+    let effects = postgres.effects(&queue);
+    let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let handler = async move |run: resonant_queue::Run<i64>| {
+        let ids: Vec<i64> = run.iter().map(|delivery| *delivery.message()).collect();
+        let (turns, middle) = (Arc::new(std::sync::Mutex::new(Vec::new())), run.iter().nth(1));
+        let (noted, other) = (Arc::clone(&turns), effects.clone());
+        let picked = ids.clone();
+        let work = async move |tx: &mut resonant_db::Transaction<'_>, left: Vec<usize>| {
+            noted.lock().unwrap().push(left.len());
+            for place in &left {
+                tx.execute("INSERT INTO applied VALUES ($1)", params![picked[*place]]).await?;
+            }
+            if let Some(one) = middle
+                && left.contains(&1)
+            {
+                let insert = "INSERT INTO applied VALUES (1)";
+                let apply = other.apply(one, async move |tx| tx.execute(insert, params![]).await);
+                assert_eq!(apply.await.unwrap(), Some(1));
+            }
+            Ok(())
+        };
+        let applied = effects.apply_run(&run, work).await;
+        let attempts = run.iter().map(Delivery::attempt).max();
+        let turns = turns.lock().unwrap().clone();
+        let _ = say.send((turns, applied.as_ref().map_err(|e| e.to_string()).copied(), attempts));
+        applied?;
+        Ok::<(), HandlerError>(())
+    };
+    queue.publish_many(0..4).await.unwrap();
+    let worker = queue.worker_runs(4, handler).start().await.unwrap();
+    let told = tokio::time::timeout(LIMIT, said.recv()).await.unwrap().unwrap();
+    assert_eq!(told, (vec![4, 3], Ok(Some(())), Some(1)));
+    worker.drain().await.unwrap();
+    let value = "SELECT string_agg(id::text, ',' ORDER BY id) FROM applied";
+    assert_eq!(database.value(value).await.unwrap(), "0,1,2,3");
+}
