@@ -11,6 +11,7 @@ use lapin::options::ChannelFlowOptions;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::control::Record;
 use super::error::Fault;
@@ -35,6 +36,8 @@ pub(super) struct Tools {
     pub(super) log: Arc<Log>,
     /// All objects were there when they were last looked at.
     pub(super) prepared: Arc<AtomicBool>,
+    /// All tasks of the queue.
+    pub(super) tasks: TaskTracker,
 }
 
 impl Tools {
@@ -263,7 +266,7 @@ impl Owner {
             }
             Err(fault) => return Err(fault.into()),
         }
-        let mut events = Events::new(&channel);
+        let mut events = Events::new(&channel, &self.tools.tasks);
         events.consume(link, queue, Source::Partition).await?;
         let mut keys = self.state().replaying();
         keys.extend(log.look(|control| control.keys(self.partition, true)));

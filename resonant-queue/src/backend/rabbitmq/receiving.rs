@@ -14,6 +14,7 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::control::Record;
 use super::error::Fault;
@@ -35,12 +36,14 @@ pub(super) enum Event {
 /// begin, behind what this channel still holds: so the channel is closed before them, whatever ends it.
 pub(super) struct Events {
     channel: Channel,
+    /// Closing is one of these.
+    tasks: TaskTracker,
     streams: SelectAll<Pin<Box<dyn Stream<Item = Event> + Send>>>,
 }
 
 impl Events {
-    pub(super) fn new(channel: &Channel) -> Self {
-        Self { channel: channel.clone(), streams: SelectAll::new() }
+    pub(super) fn new(channel: &Channel, tasks: &TaskTracker) -> Self {
+        Self { channel: channel.clone(), tasks: tasks.clone(), streams: SelectAll::new() }
     }
 
     /// Begins to consume; the tag is the queue's name.
@@ -76,7 +79,7 @@ impl Drop for Events {
         };
         // Without a runtime the connection ends, too.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(closing));
+            drop(self.tasks.spawn_on(closing, &runtime));
         }
     }
 }

@@ -71,7 +71,14 @@ impl Shared {
         let ids = Arc::new(Log::new(names.ids(), Arc::clone(&publisher)));
         Self {
             spec: spec.clone(),
-            tools: Tools { names, link, publisher, log, prepared: Arc::default() },
+            tools: Tools {
+                names,
+                link,
+                publisher,
+                log,
+                prepared: Arc::default(),
+                tasks: tasks.clone(),
+            },
             ids,
             delays: Arc::default(),
             owners: Mutex::default(),
