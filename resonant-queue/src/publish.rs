@@ -34,6 +34,9 @@ enum WhenFull {
 impl<T: Serialize> PartitionedQueue<T> {
     /// Publishes a message under the key the queue finds in it. Returns when the engine has confirmed it.
     ///
+    /// Messages of a key keep the order of publishes that wait for each other. Two that are on their way at once may be stored
+    /// in either order: wait for the first, or send both with [`publish_many`](Self::publish_many).
+    ///
     /// # Errors
     ///
     /// `Key` if the message has no usable key, `Encoding`, `TooLarge`, `Full` after `publish_timeout`, `Closed`,
