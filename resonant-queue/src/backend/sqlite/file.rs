@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tokio::time::Instant;
 
 use super::Durability;
 use super::schema::{APPLICATION_ID, SCHEMA, VERSION};
@@ -141,16 +142,19 @@ fn prepare(conn: &mut Connection, options: &Options) -> Result<()> {
 /// Tries again what SQLite refuses at once though it was told to wait: it does so wherever two that wait for each other could
 /// be stuck, as when several processes turn a new file's write-ahead log on.
 fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let began = Instant::now();
     let pause = Duration::from_millis(5);
-    let mut waited = Duration::ZERO;
+    let mut paused = Duration::ZERO;
     loop {
         match attempt() {
+            // What it has waited by itself counts, and so do the pauses where the clock stands still.
             Err(error)
-                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && waited < BUSY =>
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && began.elapsed().max(paused) < BUSY =>
             {
                 #[expect(clippy::disallowed_methods, reason = "on a thread that may block")]
                 std::thread::sleep(pause);
-                waited += pause;
+                paused += pause;
             }
             outcome => return outcome,
         }
