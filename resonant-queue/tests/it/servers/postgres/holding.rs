@@ -67,14 +67,18 @@ async fn a_publish_behind_a_long_transaction_is_refused() {
     let queue = queue(&Postgres::connect(node.url()).create_tables(true).await.unwrap(), 4).await;
     let mut session = node.session().await.unwrap();
     session.sql("BEGIN; SELECT resonant_publish('numbers', '1', '1')").await.unwrap();
-    let busy =
-        tokio::spawn(async move { while session.sql("SELECT pg_sleep(0.2)").await.is_ok() {} });
+    // The server itself is busy: however late this program is, its transaction is never idle.
+    let busy = tokio::spawn(async move {
+        let _ = session.sql("SELECT pg_sleep(20)").await;
+    });
     let (began, refused) = (Instant::now(), timeout(LIMIT, queue.publish(&11)).await);
     let refused = refused.expect("it does not wait for ever").unwrap_err();
     assert!(refused.is_transient() && !refused.may_have_applied(), "{refused:?}");
     println!("FIGURE a publish behind a long transaction was refused after {:?}", began.elapsed());
     queue.publish(&2).await.unwrap();
-    busy.abort();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(20)'";
+    node.sql(end).await.unwrap();
+    busy.await.unwrap();
     until("it is stored later", async || queue.publish(&11).await.is_ok()).await;
 }
 
