@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{Fault, Partly};
 use super::heard::Heard;
-use super::publisher::{Ask, FLIGHT, Parcel, Publisher};
+use super::publisher::{Ask, FLIGHT, FLIGHT_WEIGHT, Parcel, Publisher};
 
 /// How long a flight keeps its place while a queue does not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -159,14 +159,15 @@ impl<'a> Landing<'a> {
             return None;
         }
         let mut state = self.publisher.state();
-        let (mut asks, mut count) = (Vec::new(), 0);
+        let (mut asks, mut count, mut weight) = (Vec::new(), 0, 0);
         while let Some(ask) = state.waiting.pop_front() {
             // Who asked for a queue that does not answer waits without a place, see `Publisher::answering`.
             if ask.reply.is_closed() || state.is_silent(ask.parcels()) {
                 continue;
             }
             count += ask.range.len();
-            if !asks.is_empty() && count > FLIGHT {
+            weight += ask.parcels().iter().map(Parcel::weight).sum::<usize>();
+            if !asks.is_empty() && (count > FLIGHT || weight > FLIGHT_WEIGHT) {
                 state.waiting.push_front(ask);
                 break;
             }

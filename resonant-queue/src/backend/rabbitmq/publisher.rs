@@ -26,9 +26,12 @@ const WEIGHT: usize = 32 << 10;
 /// The most flights at once.
 const FLIGHTS: usize = 8;
 
-/// The most messages of several who ask in one flight: less than the broker takes on a channel whose queue does not answer,
-/// before it stops reading the connection.
+/// The most messages in one flight: less than the broker takes on a channel whose queue does not answer, before it stops
+/// reading the connection.
 pub(super) const FLIGHT: usize = 200;
+
+/// What they may weigh: all flights together leave room for others, whatever becomes of them. One message may weigh more.
+pub(super) const FLIGHT_WEIGHT: usize = WEIGHT / FLIGHTS / 2;
 
 /// The wait before messages the broker refused are sent again.
 const REFUSED: Duration = Duration::from_millis(100);
@@ -45,7 +48,7 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         (self.body.len() / UNIT + 1).min(WEIGHT)
     }
 }
@@ -155,8 +158,8 @@ impl Publisher {
         let mut sent = 0;
         while sent < parcels.len() {
             let (mut count, mut weight) = (0, 0);
-            for parcel in parcels[sent..].iter().take(WINDOW / 4) {
-                if count > 0 && weight + parcel.weight() > WEIGHT / 4 {
+            for parcel in parcels[sent..].iter().take(FLIGHT) {
+                if count > 0 && weight + parcel.weight() > FLIGHT_WEIGHT {
                     break;
                 }
                 count += 1;

@@ -37,6 +37,10 @@ async fn a_queue_that_does_not_answer_holds_up_no_other() {
         let queue = queue.clone();
         tokio::spawn(async move { queue.publish(&(turn * 10)).await })
     };
+    let many = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.publish_many((1..=1000u64).map(|turn| turn * 10)).await.map(drop) }
+    });
     // They come with the others, again and again.
     let (mut hang, mut longest) = (Vec::new(), Duration::ZERO);
     for turn in 1..=150 {
@@ -53,6 +57,7 @@ async fn a_queue_that_does_not_answer_holds_up_no_other() {
         let error = told.unwrap_err();
         assert!(error.is_transient(), "{error:?}");
     }
+    assert!(timeout(LIMIT, many).await.expect("within the limit").unwrap().is_err());
     queue.publish(&healthy).await.unwrap();
     node.eval(&format!("sys:resume({process}).")).await.unwrap();
     until("it answers again", async || queue.publish(&0).await.is_ok()).await;
