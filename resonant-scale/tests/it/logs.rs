@@ -49,6 +49,7 @@ impl Lines {
 
 #[tokio::test(start_paused = true)]
 async fn each_outage_is_warned_of_once_and_its_end_is_said() {
+    resonant_common::telemetry::keep_attention();
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
     let (target, failing) = (FakeTarget::new(4), FakeMetric::new(40.0));

@@ -95,8 +95,24 @@ fn is_free(port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
 
     use super::*;
+
+    /// A program that another test is starting holds every socket of this process until it runs, also one that tried
+    /// this port and was dropped.
+    fn listen(port: u16) -> TcpListener {
+        let begun = Instant::now();
+        loop {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                Err(e) if begun.elapsed() > Duration::from_secs(10) => panic!("port {port}: {e}"),
+                Err(_) => std::thread::yield_now(),
+                Ok(listener) => return listener,
+            }
+        }
+    }
 
     #[test]
     fn ports_are_distinct_free_and_locked_against_other_processes() {
@@ -105,7 +121,7 @@ mod tests {
         assert_eq!(numbers.len(), 100);
         for number in &numbers {
             assert!((FIRST..=LAST).contains(number));
-            drop(TcpListener::bind((Ipv4Addr::LOCALHOST, *number)).unwrap());
+            drop(listen(*number));
             let block = FIRST + (number - FIRST) / BLOCK * BLOCK;
             let lock =
                 File::open(dirs::shared_base().unwrap().join("ports").join(block.to_string()))
@@ -118,7 +134,7 @@ mod tests {
     fn a_port_that_somebody_listens_on_is_passed_over() {
         let port = Port::claim().unwrap();
         let number = port.number();
-        let _somebody = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap();
+        let _somebody = listen(number);
         drop(port);
         // Given back, it stands last in line; whoever goes through the whole line does not get it.
         let others: Vec<Port> = (0..2 * BLOCK).map(|_| Port::claim().unwrap()).collect();

@@ -468,6 +468,7 @@ impl tracing::Subscriber for Log {
 
 #[tokio::test]
 async fn an_outage_is_logged_once_and_its_end_once() -> Result<()> {
+    resonant_common::telemetry::keep_attention();
     let log = Log::default();
     let _guard = tracing::subscriber::set_default(log.clone());
     let redis = started(Redis::start().await);

@@ -7,7 +7,7 @@ mod dropped;
 mod failover;
 mod files;
 mod metrics;
-mod redaction;
+pub(crate) mod redaction;
 mod routing;
 mod sessions;
 mod staleness;

@@ -26,8 +26,7 @@ struct Log;
 
 impl Log {
     fn listen() {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| tracing::subscriber::set_global_default(Log).expect("the only one"));
+        keep_attention();
         LOGGED.set(Some(String::new()));
     }
 
@@ -43,6 +42,12 @@ impl Log {
             }
         });
     }
+}
+
+/// Makes no place in the code unwanted for good: whoever listens on one thread calls it first.
+pub(crate) fn keep_attention() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Log).expect("the only one"));
 }
 
 struct Fields<'a>(&'a mut String);

@@ -9,6 +9,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::database;
+use crate::database::redaction::keep_attention;
 
 /// The warnings of this thread.
 #[derive(Clone, Default)]
@@ -50,6 +51,7 @@ async fn pools_that_want_more_than_the_server_allows_are_said_once_with_the_sum(
         .parse()
         .expect("a number");
     for (instances, fits) in [(1, true), (allowed, false)] {
+        keep_attention();
         let warnings = Warnings::default();
         let _listening = tracing::subscriber::set_default(warnings.clone());
         let db = Database::builder()
@@ -74,6 +76,7 @@ async fn pools_that_want_more_than_the_server_allows_are_said_once_with_the_sum(
         .sql(&format!("ALTER DATABASE \"{}\" CONNECTION LIMIT 3", database.name()))
         .await
         .expect("limited");
+    keep_attention();
     let warnings = Warnings::default();
     let _listening = tracing::subscriber::set_default(warnings.clone());
     let pool = PoolConfig::default().min_size(1).max_size(3);
