@@ -51,7 +51,8 @@ pub struct CacheConfig {
     pub unannounced_max_age: Duration,
     /// The most changes remembered that the store did not hear of; more clear their namespace as a whole instead. Where a
     /// clear cannot stand for them (removals at a position, and all removals of plain namespaces) the oldest are lost, which
-    /// is logged and found as `cache.journal.lost`. Zero remembers none. Default 65,536.
+    /// is logged and found as `cache.journal.lost`. One clear for each namespace is remembered in any case. Zero remembers none.
+    /// Default 65,536.
     pub max_journal: usize,
     /// How long a value loaded while the store is down is kept in the process. Default 1 s.
     #[serde(with = "resonant_common::duration")]

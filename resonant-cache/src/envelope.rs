@@ -399,61 +399,6 @@ mod tests {
         }
     }
 
-    /// What any bytes of a store go through on their way to a user's codec.
-    fn read_anything(bytes: Vec<u8>) {
-        const LIMIT: usize = 4096;
-        let _ = version(&bytes);
-        if let Some((_, payload)) = open(&Bytes::from(bytes))
-            && let Some(payload) = payload.inflate(LIMIT)
-        {
-            assert!(payload.len() <= LIMIT.max(1024));
-            let _ = serde_json::from_slice::<serde_json::Value>(&payload);
-            #[cfg(feature = "postcard")]
-            let _ = postcard::from_bytes::<(u64, String, Vec<Option<i32>>)>(&payload);
-        }
-    }
-
-    /// The long form: `RESONANT_MUTANTS=100000000 cargo test --release -p resonant-cache --all-features --lib mutated`.
-    #[test]
-    fn mutated_inputs_never_panic() {
-        use rand::rngs::StdRng;
-        use rand::{RngExt as _, SeedableRng as _};
-        let count = std::env::var("RESONANT_MUTANTS").ok().and_then(|count| count.parse().ok());
-        let mut dice = StdRng::seed_from_u64(7);
-        let long = b"{\"again\":[1,2,3],\"and\":\"again\"}".repeat(20);
-        let tagged = Head {
-            position: Some(Position { system: 1, timeline: 2, offset: 3 }),
-            tags: vec![TagId(1), TagId(2)],
-            ..plain()
-        };
-        let squeezed = |head: &Head| {
-            let Ok(sealed) = head.seal(Some(64), |out| {
-                out.extend_from_slice(&long);
-                Ok::<_, Infallible>(())
-            });
-            sealed.bytes.to_vec()
-        };
-        let seeds = [
-            sealed(&plain(), b"{\"a\":1}").to_vec(),
-            sealed(&tagged, b"[1,null,\"x\"]").to_vec(),
-            squeezed(&plain()),
-            squeezed(&tagged),
-        ];
-        for n in 0..count.unwrap_or(100_000usize) {
-            let mut bytes = seeds[n % seeds.len()].clone();
-            for _ in 0..dice.random_range(1..5) {
-                let at = dice.random_range(0..bytes.len());
-                match dice.random_range(0..4) {
-                    0 => bytes[at] = dice.random(),
-                    1 => bytes[at] ^= 1 << dice.random_range(0..8),
-                    2 => bytes.truncate(at + 1),
-                    _ => bytes.insert(at, dice.random()),
-                }
-            }
-            read_anything(bytes);
-        }
-    }
-
     #[cfg(feature = "compression")]
     #[test]
     fn a_long_value_is_compressed_and_comes_back() {

@@ -1,7 +1,8 @@
 //! What was to be removed while the store did not answer, to be made up for when it does. A pure core; `replay` is its shell.
 //!
 //! Entries are invalidations alone, so doing one twice, or late, costs a miss and no more. The newest entry of a key stands for
-//! all of them. When room runs out, the namespace with the most entries is cleared as a whole instead. A clear cannot stand for
+//! all of them. When room runs out, the namespace with the most entries is cleared as a whole instead; a clear of each namespace
+//! is the least there is, and is kept however little room there may be. A clear cannot stand for
 //! a fence, which keeps out reads that come behind it, nor for anything of a plain namespace, whose values carry no epoch: when
 //! nothing else is left to give up, the oldest of these are lost, and counted.
 

@@ -20,6 +20,8 @@ mod counters;
 mod epochs;
 mod fences;
 mod guards;
+#[doc(hidden)]
+pub mod inputs;
 mod leases;
 mod values;
 

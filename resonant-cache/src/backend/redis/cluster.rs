@@ -70,7 +70,7 @@ pub(super) struct Map {
 }
 
 impl Map {
-    fn new(ranges: Vec<Range>) -> Self {
+    pub(super) fn new(ranges: Vec<Range>) -> Self {
         let mut owners = vec![0; usize::from(SLOTS)];
         for (index, range) in ranges.iter().enumerate() {
             let number = u16::try_from(index + 1).unwrap_or_default();
@@ -89,7 +89,7 @@ impl Map {
     }
 
     /// Pairs of a primary and one of its replicas.
-    fn replicas(&self) -> BTreeSet<(Address, Address)> {
+    pub(super) fn replicas(&self) -> BTreeSet<(Address, Address)> {
         let pairs = |range: &Range| {
             let primary = range.primary.clone();
             range

@@ -9,6 +9,7 @@ use resonant_common::backoff::Backoff;
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
+use super::hub::Hub;
 use super::target::Address;
 use super::wire::Wire;
 
@@ -16,6 +17,9 @@ const AGAIN: Backoff =
     Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1), factor: 2.0 };
 /// How often a server that refuses to announce is asked again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
+
+/// No clock is that late: a server that says so is not believed.
+const LAST_SECOND: u64 = 1 << 40;
 
 /// Why an ear ended.
 enum End {
@@ -104,7 +108,7 @@ async fn hear(
             }
         };
         if let BytesFrame::Push { data, .. } = &frame {
-            announced(cluster, data);
+            announced(&cluster.hub, data);
         } else if let Some(sent) = asked.take() {
             let now = Instant::now();
             if let Some(time) = time(&frame) {
@@ -139,7 +143,7 @@ async fn arm(cluster: &Cluster, address: &Address) -> io::Result<(Wire, Option<S
 }
 
 /// A refusal for good; one that may pass is an error.
-fn refusal(answer: &BytesFrame, what: &str) -> io::Result<Option<String>> {
+pub(super) fn refusal(answer: &BytesFrame, what: &str) -> io::Result<Option<String>> {
     let text = match answer {
         BytesFrame::SimpleError { data, .. } => data.to_string(),
         BytesFrame::BlobError { data, .. } => String::from_utf8_lossy(data).into_owned(),
@@ -152,7 +156,7 @@ fn refusal(answer: &BytesFrame, what: &str) -> io::Result<Option<String>> {
     Err(io::Error::other(format!("{what} was refused: {code}")))
 }
 
-fn announced(cluster: &Cluster, data: &[BytesFrame]) {
+pub(super) fn announced(hub: &Hub, data: &[BytesFrame]) {
     let [kind, what] = data else { return };
     if kind.as_bytes() != Some(b"invalidate") {
         return;
@@ -160,18 +164,21 @@ fn announced(cluster: &Cluster, data: &[BytesFrame]) {
     match what {
         BytesFrame::Array { data, .. } => {
             for name in data.iter().filter_map(|name| name.as_bytes()) {
-                cluster.hub.changed(name);
+                hub.changed(name);
             }
         }
         // No keys: everything is gone.
-        _ => cluster.hub.flushed(),
+        _ => hub.flushed(),
     }
 }
 
 /// The answer to `TIME`; `None` where it is not allowed, which answers that the server lives all the same.
-fn time(frame: &BytesFrame) -> Option<Duration> {
+pub(super) fn time(frame: &BytesFrame) -> Option<Duration> {
     let BytesFrame::Array { data, .. } = frame else { return None };
     let [seconds, micros] = &data[..] else { return None };
-    let number = |frame: &BytesFrame| frame.as_str()?.parse::<u64>().ok();
-    Some(Duration::from_secs(number(seconds)?) + Duration::from_micros(number(micros)?))
+    let number = |frame: &BytesFrame, most: u64| {
+        frame.as_str()?.parse::<u64>().ok().filter(|number| *number < most)
+    };
+    let (seconds, micros) = (number(seconds, LAST_SECOND)?, number(micros, 1_000_000)?);
+    Some(Duration::from_secs(seconds) + Duration::from_micros(micros))
 }

@@ -56,6 +56,8 @@ mod error;
 #[cfg(feature = "fred")]
 mod fred;
 mod hub;
+#[cfg(feature = "testing")]
+pub(crate) mod inputs;
 mod lag;
 mod link;
 mod node;

@@ -31,13 +31,12 @@ fn parse_range(reply: &Reply, asked: &Address) -> Option<Range> {
         return None;
     };
     let slot = |number: i64| u16::try_from(number).ok().filter(|slot| *slot < SLOTS);
+    let (first, last) = (slot(*first)?, slot(*last)?);
+    if first > last {
+        return None;
+    }
     let replicas = replicas.iter().filter_map(|reply| address(reply, asked)).collect();
-    Some(Range {
-        first: slot(*first)?,
-        last: slot(*last)?,
-        primary: address(primary, asked)?,
-        replicas,
-    })
+    Some(Range { first, last, primary: address(primary, asked)?, replicas })
 }
 
 fn address(reply: &Reply, asked: &Address) -> Option<Address> {
@@ -93,6 +92,8 @@ mod tests {
             Range { first: 0, last: 99, primary: at("me", 7000), replicas: vec![at("h2", 7001)] };
         assert_eq!(parse(&answer, &asked), Some(vec![expected]));
         assert_eq!(parse(&Reply::Array(vec![Reply::Nil]), &asked), None);
+        let backwards = vec![Reply::Int(7), Reply::Int(3), node(text("h2"), 7001)];
+        assert_eq!(parse(&Reply::Array(vec![Reply::Array(backwards)]), &asked), None);
         assert_eq!(redirection("MOVED 3999 127.0.0.1:6381", &asked), Some(at("127.0.0.1", 6381)));
         assert_eq!(redirection("ASK 3999 :6381", &asked), Some(at("me", 6381)));
         assert_eq!(redirection("MOVED 3999 ::1:6381", &asked), Some(at("::1", 6381)));

@@ -75,10 +75,7 @@ impl Wire {
     /// The next frame. A dropped future loses nothing.
     pub(super) async fn frame(&mut self) -> io::Result<BytesFrame> {
         loop {
-            if let Some(length) = self.scan.frame(&self.buffer)? {
-                let bytes = self.buffer.split_to(length).freeze();
-                let decoded = decode_bytes(&bytes).map_err(io::Error::other)?;
-                let (frame, _) = decoded.ok_or_else(|| io::Error::other("a broken frame"))?;
+            if let Some(frame) = self.scan.next(&mut self.buffer)? {
                 return Ok(frame);
             }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -97,13 +94,27 @@ const MAX_LENGTH: usize = 512 << 20;
 /// Finds the end of a frame, going on where it stopped: a frame of a hundred thousand keys arrives in many pieces. What it lets
 /// pass is nested little enough to be decoded.
 #[derive(Debug, Default)]
-struct Scan {
+pub(super) struct Scan {
     at: usize,
     /// Parts still to come, of the frame and of what lies open in it; none before the frame has begun.
     open: Vec<usize>,
 }
 
 impl Scan {
+    /// The next frame in `buffer`, taken out of it, or `None` if it is not there in full.
+    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> io::Result<Option<BytesFrame>> {
+        let Some(length) = self.frame(buffer)? else {
+            return match buffer.len() > MAX_LENGTH + MAX_LINE {
+                true => Err(io::Error::other("a frame longer than a server's own limit")),
+                false => Ok(None),
+            };
+        };
+        let bytes = buffer.split_to(length).freeze();
+        let decoded = decode_bytes(&bytes).map_err(io::Error::other)?;
+        let (frame, _) = decoded.ok_or_else(|| io::Error::other("a broken frame"))?;
+        Ok(Some(frame))
+    }
+
     fn frame(&mut self, buffer: &[u8]) -> io::Result<Option<usize>> {
         loop {
             let rest = &buffer[self.at..];
