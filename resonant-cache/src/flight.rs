@@ -1,9 +1,10 @@
 //! A load under way, as those who wait for it see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::freshness::{Freshness, Windows, judge};
@@ -18,7 +19,13 @@ use crate::options::Tier;
 pub(crate) struct Flight {
     progress: watch::Receiver<Progress>,
     /// Counts those who hold a flight.
-    crowd: Arc<()>,
+    crowd: Arc<Crowd>,
+}
+
+#[derive(Debug, Default)]
+struct Crowd {
+    /// The load's, once it has begun.
+    span: OnceLock<Span>,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +46,19 @@ pub(crate) struct Landed {
 impl Flight {
     pub(crate) fn new() -> (Self, Pilot) {
         let (progress, watched) = watch::channel(Progress::default());
-        (Self { progress: watched, crowd: Arc::new(()) }, Pilot { progress })
+        (Self { progress: watched, crowd: Arc::default() }, Pilot { progress })
+    }
+
+    /// The load has begun, in this span.
+    pub(crate) fn begun(&self, span: &Span) {
+        if !span.is_disabled() {
+            let _ = self.crowd.span.set(span.clone());
+        }
+    }
+
+    /// The load's span, for who has waited for it.
+    pub(crate) fn span(&self) -> Option<Span> {
+        self.crowd.span.get().cloned()
     }
 
     /// How many wait, about.
@@ -51,7 +70,7 @@ impl Flight {
     ///
     /// Dropping this future leaves the load as it is.
     pub(crate) async fn wait(
-        mut self,
+        &mut self,
         mut stale: Option<Entry>,
         windows: Windows,
         soft: Option<Instant>,
@@ -194,7 +213,7 @@ mod tests {
     #[test]
     fn the_key_is_free_when_the_end_is_told() {
         let local = Arc::new(Local::new(1 << 20, "cache"));
-        let (flight, seat) = started(&local, &key());
+        let (mut flight, seat) = started(&local, &key());
         let probe = Arc::new(Probe { local, free: AtomicBool::new(false) });
         let waker = Waker::from(Arc::clone(&probe));
         let mut wait = Box::pin(flight.wait(None, NO_WINDOWS, None));
@@ -206,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn a_load_that_vanishes_frees_the_key_and_tells_who_waits() {
         let local = Arc::new(Local::new(1 << 20, "cache"));
-        let (flight, seat) = started(&local, &key());
+        let (mut flight, seat) = started(&local, &key());
         drop(seat);
         let end = flight.wait(None, NO_WINDOWS, None).await;
         assert_eq!(end.err().map(|error| error.kind()), Some(ErrorKind::Closed));

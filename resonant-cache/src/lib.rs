@@ -110,8 +110,22 @@
 //!
 //! `resonant_cache_operations_total`, `…_entries`, `…_bytes`, `…_evictions_total`, `…_load_duration_seconds` and
 //! `…_coalesced_total`, `…_lease_waits_total`, `…_invalidations_total` (heard from the store, by kind), `…_store_duration_seconds`
-//! (by operation), `…_store_up`, `…_store_announced` and `…_journal_entries`, labelled with the cache's name. Keys, tags and values never appear in metrics, logs or `Debug`;
-//! namespaces, which are names given in code, appear in errors and `Debug` alone.
+//! (by operation), `…_store_up`, `…_store_announced` and `…_journal_entries`, labelled with the cache's name. Keys, tags and
+//! values never appear in metrics, traces, logs or `Debug`; namespaces, which are names given in code, appear in errors, traces
+//! and `Debug` alone.
+//!
+//! # Traces
+//!
+//! Spans are of the target `resonant::cache`, at debug:
+//!
+//! | span | of | fields, after `resonant.cache.` |
+//! |---|---|---|
+//! | `cache.call` | a call that the process could not answer alone; named after it, such as `get_or_load` | `name`, `namespace`, `keys`, `result` as in the metrics |
+//! | `cache.load` | a load, inside the call that began it; calls that joined it follow from it; what the loader does is inside it | `name`, `namespace`, `keys`, `loaded` (keys the loader was called for), `outcome` |
+//! | `redis.command` | what is said to one server at once, named by OpenTelemetry's conventions: `db.system.name`, `db.operation.name`, `db.operation.batch.size`, `db.stored_procedure.name` (a script's digest), `db.response.status_code`, `server.address`, `server.port` | `replica` |
+//!
+//! What fails has `error.type` and `otel.status_code`. A value that the process holds costs one counter and no span, whoever
+//! looks; where nobody looks at spans, none is made.
 
 #![cfg_attr(
     not(all(feature = "redis", feature = "testing")),
@@ -142,6 +156,7 @@ mod options;
 mod replay;
 mod squeeze;
 mod switches;
+mod trace;
 
 pub mod backend;
 #[cfg(feature = "testing")]

@@ -27,6 +27,7 @@ use crate::metrics::Outcome;
 use crate::namespace::kit::Kit;
 use crate::options::{Kept, Loaded, Tier};
 use crate::switches::Place;
+use crate::trace;
 
 /// Calls the user's loader for some keys. What is not in the answer has no value.
 #[async_trait]
@@ -218,6 +219,7 @@ impl<V: Send + Sync + 'static> Load<V> {
         let _place = self.place(deadline).await?;
         let hard = ns.config.hard_load_timeout;
         let began = Instant::now();
+        let count = keys.len();
         let load = AssertUnwindSafe(loader.load(keys)).catch_unwind();
         let (outcome, answer) = match tokio::time::timeout(hard, load).await {
             Ok(Ok(Ok(loaded))) => (Outcome::Ok, Ok(loaded)),
@@ -236,6 +238,7 @@ impl<V: Send + Sync + 'static> Load<V> {
             }
         };
         self.kit.core.metrics.load(outcome, began.elapsed());
+        trace::loaded(count, outcome, answer.as_ref().err());
         answer
     }
 

@@ -29,6 +29,12 @@ pub(crate) enum How {
     Error,
 }
 
+impl How {
+    pub(crate) fn label(self) -> &'static str {
+        RESULTS[self as usize]
+    }
+}
+
 const OPS: [&str; 6] = ["get", "get_or_load", "set", "delete", "invalidate", "count"];
 const RESULTS: [&str; 9] =
     ["hit_local", "hit_shared", "stale", "negative", "miss", "loaded", "ok", "refused", "error"];
@@ -41,6 +47,12 @@ pub(crate) enum Outcome {
     Error,
     Timeout,
     Panic,
+}
+
+impl Outcome {
+    pub(crate) fn label(self) -> &'static str {
+        OUTCOMES[self as usize]
+    }
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use resonant_common::error::BoxError;
+use tracing::Instrument as _;
 
 use super::Namespace;
 use super::kit::{Held, Verdict};
@@ -13,7 +14,7 @@ use crate::flight::{Flight, Seat};
 use crate::inflight::Entered;
 use crate::key::LocalKey;
 use crate::l1::Entry;
-use crate::load::{Load, Loader};
+use crate::load::Loader;
 use crate::metrics::Op;
 use crate::options::Loaded;
 
@@ -100,9 +101,18 @@ impl<V: Send + Sync + 'static> Namespace<V> {
             let rest = behind.split_off(behind.len().min(self.kit.core.config.max_batch));
             self.depart(std::mem::replace(&mut behind, rest), &load);
         }
-        let again = self.load_round(wanted, &load, &mut found, false).await;
-        // Loads that were joined and began before an invalidation: those that begin now did not.
-        self.load_round(again, &load, &mut found, true).await;
+        if !wanted.is_empty() {
+            let call = self.kit.call("get_many_or_load", wanted.len());
+            let loading = async {
+                let again = self.load_round(wanted, &load, &mut found, false).await;
+                // Loads that were joined and began before an invalidation: those that begin now did not.
+                self.load_round(again, &load, &mut found, true).await;
+            };
+            loading.instrument(call.span()).await;
+            if let Some(Err(error)) = found.values().find(|found| found.is_err()) {
+                call.failed(error);
+            }
+        }
         let answer = |key: &K| found.get(key.as_ref()).cloned().unwrap_or(Ok(None));
         keys.iter().map(answer).collect()
     }
@@ -149,7 +159,7 @@ impl<V: Send + Sync + 'static> Namespace<V> {
             let rest = wanted.split_off(wanted.len().min(kit.core.config.max_batch));
             let boarded = self.depart(std::mem::replace(&mut wanted, rest), load);
             for boarded in boarded {
-                let Boarded { wanted: Wanted { key, stale }, flight, joined } = match boarded {
+                let Boarded { wanted: Wanted { key, stale }, mut flight, joined } = match boarded {
                     Ok(boarded) => boarded,
                     Err((key, error)) => {
                         found.insert(key.key.to_string(), Err(error));
@@ -161,7 +171,7 @@ impl<V: Send + Sync + 'static> Namespace<V> {
                     again.push(Wanted { key, stale });
                     continue;
                 }
-                kit.report(&landed);
+                kit.report(&landed, None);
                 let value = landed.and_then(|landed| {
                     landed.entry.value.map(|value| kit.typed(value)).transpose()
                 });
@@ -183,7 +193,7 @@ impl<V: Send + Sync + 'static> Namespace<V> {
     {
         let kit = &self.kit;
         let mut seats: Vec<Seat> = Vec::new();
-        let boarded = wanted
+        let boarded: Vec<Result<Boarded, _>> = wanted
             .into_iter()
             .map(|wanted| {
                 let mut pilot = None;
@@ -198,8 +208,9 @@ impl<V: Send + Sync + 'static> Namespace<V> {
             })
             .collect();
         if !seats.is_empty() {
-            let loader = Box::new(Many(load.clone()));
-            kit.core.spawn(Load::new(Arc::clone(kit)).run(loader, seats));
+            let begun = boarded.iter().flatten().filter(|boarded| !boarded.joined);
+            let flights: Vec<_> = begun.map(|boarded| &boarded.flight).collect();
+            kit.begin(Box::new(Many(load.clone())), seats, flights);
         }
         boarded
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::Namespace;
 use crate::error::Result;
 use crate::metrics::Op;
@@ -46,8 +48,10 @@ impl<V: Send + Sync + 'static> Namespace<V> {
 
     async fn count(&self, key: &str, by: i64, ttl: Option<Duration>) -> Result<i64> {
         let key = self.kit.admit(key, "incr")?;
-        let count = self.kit.core.gate.add(&self.kit.ns.stored_key(&key), by, ttl).await;
-        self.kit.count(Op::Count, count.as_ref().map(|_| true));
+        let call = self.kit.call(if by == 0 { "counter" } else { "incr" }, 1);
+        let name = self.kit.ns.stored_key(&key);
+        let count = self.kit.core.gate.add(&name, by, ttl).instrument(call.span()).await;
+        self.kit.count(Op::Count, count.as_ref().map(|_| true), Some(&call));
         count
     }
 }

@@ -20,6 +20,7 @@ use crate::freshness::{Freshness, judge};
 use crate::key::{LocalKey, LocalRef};
 use crate::l1::{Entry, Value};
 use crate::options::{Kept, Served, Tier};
+use crate::trace::Call;
 
 pub(crate) struct Kit<V> {
     pub(crate) core: Arc<Core>,
@@ -87,6 +88,11 @@ impl<V: Send + Sync + 'static> Kit<V> {
             }
         };
         Some(Held { entry, verdict })
+    }
+
+    /// Begins a call, which leaves what the process holds here.
+    pub(super) fn call(&self, of: &'static str, keys: usize) -> Call {
+        Call::begin(&self.core.config.name, self.ns.name(), of, keys)
     }
 
     /// Refuses what cannot be asked of the store.

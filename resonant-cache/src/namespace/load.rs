@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use resonant_common::duration::after;
 use resonant_common::error::BoxError;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Namespace;
 use super::kit::{Held, Kit, Verdict};
@@ -18,6 +19,7 @@ use crate::l1::Entry;
 use crate::load::{Load, Loader};
 use crate::metrics::{How, Op};
 use crate::options::{Loaded, Served, Tier};
+use crate::trace::{self, Call};
 
 impl<V: Send + Sync + 'static> Namespace<V> {
     /// The value under `key`; if it is missing, loads it once, however many ask for it at the same time in this
@@ -115,8 +117,9 @@ impl<V: Send + Sync + 'static> Namespace<V> {
             Some(Held { entry, verdict: Verdict::IfError }) => stale = Some(entry),
             None => {}
         }
-        let landed = kit.fly(&local, stale, &mut loader).await;
-        kit.report(&landed);
+        let call = kit.call("get_or_load", 1);
+        let landed = kit.fly(&local, stale, &mut loader, &call).instrument(call.span()).await;
+        kit.report(&landed, Some(&call));
         let Landed { entry, tier, stale } = landed?;
         kit.serve(entry, tier, stale)
     }
@@ -129,15 +132,21 @@ impl<V: Send + Sync + 'static> Kit<V> {
         key: &LocalKey,
         stale: Option<Entry>,
         loader: &mut Option<Box<dyn Loader<V>>>,
+        call: &Call,
     ) -> Result<Landed> {
         let soft = self.soft_deadline();
-        let (flight, joined) = self.enter(key, stale.clone(), loader)?;
-        let landed = flight.wait(stale.clone(), self.ns.windows(), soft).await?;
+        let (mut flight, joined) = self.enter(key, stale.clone(), loader)?;
+        let landed = flight.wait(stale.clone(), self.ns.windows(), soft).await;
+        if joined && let Some(load) = flight.span() {
+            call.joined(&load);
+        }
+        drop(flight);
+        let landed = landed?;
         if !joined || self.stands(&landed) {
             return Ok(landed);
         }
         // The load that was joined began before an invalidation that came before this call. The next one did not.
-        let (flight, _) = self.enter(key, stale.clone(), loader)?;
+        let (mut flight, _) = self.enter(key, stale.clone(), loader)?;
         flight.wait(stale, self.ns.windows(), soft).await
     }
 
@@ -162,11 +171,23 @@ impl<V: Send + Sync + 'static> Kit<V> {
             Entered::Started(flight, ticket) => {
                 let seat = self.seat(key, ticket, pilot, stale);
                 if let (Some(seat), Some(loader)) = (seat, loader.take()) {
-                    self.core.spawn(Load::new(Arc::clone(self)).run(loader, vec![seat]));
+                    self.begin(loader, vec![seat], [&flight]);
                 }
                 Ok((flight, false))
             }
         }
+    }
+
+    /// Begins a load, in a task of its own and a span of its own.
+    pub(super) fn begin<'a>(
+        self: &Arc<Self>,
+        loader: Box<dyn Loader<V>>,
+        seats: Vec<Seat>,
+        flights: impl IntoIterator<Item = &'a Flight>,
+    ) {
+        let span = trace::load(&self.core.config.name, self.ns.name(), seats.len());
+        flights.into_iter().for_each(|flight| flight.begun(&span));
+        self.core.spawn(Load::new(Arc::clone(self)).run(loader, seats).instrument(span));
     }
 
     pub(super) fn board(
@@ -209,7 +230,7 @@ impl<V: Send + Sync + 'static> Kit<V> {
         }
     }
 
-    pub(super) fn report(&self, landed: &Result<Landed>) {
+    pub(super) fn report(&self, landed: &Result<Landed>, call: Option<&Call>) {
         let how = match landed {
             Err(_) => How::Error,
             Ok(Landed { stale: true, .. }) => How::Stale,
@@ -219,6 +240,11 @@ impl<V: Send + Sync + 'static> Kit<V> {
             Ok(Landed { tier: Tier::Local, .. }) => How::HitLocal,
         };
         self.core.metrics.count(Op::GetOrLoad, how);
+        match (call, landed) {
+            (Some(call), Ok(_)) => call.ended(how),
+            (Some(call), Err(error)) => call.failed(error),
+            (None, _) => {}
+        }
     }
 
     fn present(&self, served: Served<V>) -> Result<Arc<V>> {

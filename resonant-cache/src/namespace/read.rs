@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use super::Namespace;
 use super::kit::{Held, Kit, Verdict};
 use crate::backend::ReadFrom;
@@ -41,7 +43,7 @@ impl<V: Send + Sync + 'static> Namespace<V> {
             return self.kit.serve(entry, Tier::Local, stale).map(Some);
         }
         let key = self.kit.admit(key, "get")?;
-        match self.kit.read_shared(&key).await? {
+        match self.kit.read_shared(&key, "get_entry").await? {
             Some((entry, freshness)) => {
                 self.kit.serve(entry, Tier::Shared, freshness != Freshness::Fresh).map(Some)
             }
@@ -57,8 +59,12 @@ impl<V: Send + Sync + 'static> Namespace<V> {
     /// As [`get`](Namespace::get).
     pub async fn get_versioned(&self, key: &str) -> Result<Versioned<V>> {
         let key = self.kit.admit(key, "get_versioned")?;
-        let found = self.kit.fetch(std::slice::from_ref(&key), ReadFrom::Primary).await;
-        let found = found.into_iter().next().unwrap_or_else(|| Ok(Default::default()))?;
+        let call = self.kit.call("get_versioned", 1);
+        let fetch = self.kit.fetch(std::slice::from_ref(&key), ReadFrom::Primary);
+        let found = fetch.instrument(call.span()).await;
+        let found = found.into_iter().next().unwrap_or_else(|| Ok(Default::default()));
+        call.note(&found);
+        let found = found?;
         let value = match found.entry {
             Some((entry, Freshness::Fresh)) => self.kit.serve(entry, Tier::Shared, false)?.value,
             _ => None,
@@ -96,7 +102,7 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         }
         for chunk in missing.chunks(self.kit.core.config.max_batch) {
             let keys: Vec<_> = chunk.iter().map(|(_, key)| key.clone()).collect();
-            let found = self.kit.read_shared_many(&keys).await;
+            let found = self.kit.read_shared_many(&keys, "get_many").await;
             for ((index, _), found) in chunk.iter().zip(found) {
                 answers[*index] = found.and_then(|found| self.kit.fresh_value(found));
             }
@@ -108,7 +114,7 @@ impl<V: Send + Sync + 'static> Namespace<V> {
 impl<V: Send + Sync + 'static> Kit<V> {
     async fn get_shared(&self, key: &str) -> Result<Option<Arc<V>>> {
         let key = self.admit(key, "get")?;
-        let found = self.read_shared(&key).await?;
+        let found = self.read_shared(&key, "get").await?;
         self.fresh_value(found)
     }
 
@@ -119,15 +125,27 @@ impl<V: Send + Sync + 'static> Kit<V> {
         }
     }
 
-    async fn read_shared(&self, key: &LocalKey) -> Result<Option<(Entry, Freshness)>> {
-        let found = self.read_shared_many(std::slice::from_ref(key)).await;
+    async fn read_shared(
+        &self,
+        key: &LocalKey,
+        call: &'static str,
+    ) -> Result<Option<(Entry, Freshness)>> {
+        let found = self.read_shared_many(std::slice::from_ref(key), call).await;
         found.into_iter().next().unwrap_or(Ok(None))
     }
 
     /// Reads the shared tier and keeps what is fresh here, unless it changed meanwhile.
-    async fn read_shared_many(&self, keys: &[LocalKey]) -> Vec<Result<Option<(Entry, Freshness)>>> {
+    async fn read_shared_many(
+        &self,
+        keys: &[LocalKey],
+        call: &'static str,
+    ) -> Vec<Result<Option<(Entry, Freshness)>>> {
+        let call = self.call(call, keys.len());
         let readings: Vec<_> = keys.iter().map(|key| self.core.local.begin(key.clone())).collect();
-        let found = self.fetch(keys, ReadFrom::Any).await;
+        let found = self.fetch(keys, ReadFrom::Any).instrument(call.span()).await;
+        if let Some(error) = found.iter().find_map(|found| found.as_ref().err()) {
+            call.failed(error);
+        }
         let mut filled = false;
         let answers = found
             .into_iter()
@@ -140,7 +158,11 @@ impl<V: Send + Sync + 'static> Kit<V> {
                     reading.fill(entry.clone());
                     filled = true;
                 }
-                self.core.metrics.count(Op::Get, found_as(&found.entry));
+                let how = found_as(&found.entry);
+                self.core.metrics.count(Op::Get, how);
+                if keys.len() == 1 {
+                    call.ended(how);
+                }
                 Ok(found.entry)
             })
             .collect();

@@ -1,6 +1,7 @@
 //! Changing what is stored.
 
 use resonant_common::join::Position;
+use tracing::Instrument as _;
 
 use super::Namespace;
 use super::kit::Kit;
@@ -10,6 +11,7 @@ use crate::key::LocalKey;
 use crate::local::Forget;
 use crate::metrics::{How, Op};
 use crate::options::{SetOptions, Swap, Written};
+use crate::trace::Call;
 
 impl<V: Send + Sync + 'static> Namespace<V> {
     /// Stores a value under `key` with the namespace's settings. A load of the key that is under way cannot overwrite
@@ -61,7 +63,8 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         let kit = &self.kit;
         let mut answers = Vec::new();
         let mut chunk = Vec::new();
-        let known = kit.know_epochs().await;
+        let call = kit.call("set_many", 0);
+        let known = kit.know_epochs().instrument(call.span()).await;
         for (index, (key, value)) in values.into_iter().enumerate() {
             let prepared = kit.admit(key.as_ref(), "set_many").and_then(|key| {
                 known.clone().inspect_err(|error| kit.make_up_for(&key, error))?;
@@ -77,10 +80,15 @@ impl<V: Send + Sync + 'static> Namespace<V> {
                 Err(error) => answers.push(Err(error)),
             }
             if chunk.len() == kit.core.config.max_batch {
-                kit.send(std::mem::take(&mut chunk), &mut answers).await;
+                let send = kit.send(std::mem::take(&mut chunk), &mut answers);
+                send.instrument(call.span()).await;
             }
         }
-        kit.send(chunk, &mut answers).await;
+        kit.send(chunk, &mut answers).instrument(call.span()).await;
+        call.about(answers.len());
+        if let Some(Err(error)) = answers.iter().find(|answer| answer.is_err()) {
+            call.failed(error);
+        }
         answers
     }
 
@@ -118,6 +126,22 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         guard: Guard,
         operation: &'static str,
     ) -> Result<(WriteOutcome, Version)> {
+        let call = self.kit.call(operation, 1);
+        let writing = self.write_in(&call, key, value, options, guard, operation);
+        let outcome = writing.instrument(call.span()).await;
+        call.note(&outcome);
+        outcome
+    }
+
+    async fn write_in(
+        &self,
+        call: &Call,
+        key: &str,
+        value: &V,
+        options: &SetOptions,
+        guard: Guard,
+        operation: &'static str,
+    ) -> Result<(WriteOutcome, Version)> {
         let kit = &self.kit;
         let key = kit.admit(key, operation)?;
         kit.know_epochs().await.inspect_err(|error| {
@@ -138,7 +162,9 @@ impl<V: Send + Sync + 'static> Namespace<V> {
             _ => {}
         }
         drop(forget);
-        kit.count(Op::Set, outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored));
+        let stored = outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored);
+        // Why it failed is noted by the caller, wherever it failed.
+        kit.count(Op::Set, stored, outcome.is_ok().then_some(call));
         outcome.map(|outcome| (outcome, version))
     }
 
@@ -183,15 +209,17 @@ impl<V: Send + Sync + 'static> Namespace<V> {
     ) -> Result<bool> {
         let kit = &self.kit;
         let key = kit.admit(key, operation)?;
+        let call = kit.call(operation, 1);
         let name = kit.ns.stored_key(&key);
         let forget = Forget { local: &kit.core.local, keys: vec![key] };
         let names = [name];
-        let removed = first(kit.core.gate.remove(&names, fence).await, operation);
+        let removing = kit.core.gate.remove(&names, fence).instrument(call.span());
+        let removed = first(removing.await, operation);
         if let Err(error) = &removed {
             kit.core.make_up_for_removals(names, fence, error);
         }
         drop(forget);
-        kit.count(Op::Delete, removed.as_ref().map(|_| true));
+        kit.count(Op::Delete, removed.as_ref().map(|_| true), Some(&call));
         removed
     }
 
@@ -232,16 +260,19 @@ impl<V: Send + Sync + 'static> Namespace<V> {
         let kit = &self.kit;
         kit.admit("", operation)?;
         kit.needs_head(true, operation)?;
+        let call = kit.call(operation, 0);
         let mut unsure = Unsure { kit, armed: true };
-        kit.know_epochs().await.inspect_err(|error| {
+        kit.know_epochs().instrument(call.span()).await.inspect_err(|error| {
+            call.failed(error);
             kit.core.make_up_for_bump(kit.ns.name(), what.clone(), error);
         })?;
-        let epoch = kit.core.gate.bump(kit.ns.name(), what.clone()).await;
+        let bumping = kit.core.gate.bump(kit.ns.name(), what.clone());
+        let epoch = bumping.instrument(call.span()).await;
         if let Err(error) = &epoch {
             kit.core.make_up_for_bump(kit.ns.name(), what, error);
         }
         unsure.armed = epoch.is_err();
-        kit.count(Op::Invalidate, epoch.as_ref().map(|_| true));
+        kit.count(Op::Invalidate, epoch.as_ref().map(|_| true), Some(&call));
         epoch
     }
 }
@@ -316,7 +347,8 @@ impl<V: Send + Sync + 'static> Kit<V> {
         }
         drop(forget);
         for (index, outcome) in indexes.into_iter().zip(outcomes) {
-            self.count(Op::Set, outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored));
+            let stored = outcome.as_ref().map(|outcome| *outcome == WriteOutcome::Stored);
+            self.count(Op::Set, stored, None);
             answers[index] = outcome.map(|outcome| match outcome {
                 WriteOutcome::Stored => Written::Stored,
                 WriteOutcome::Refused => Written::Outdated,
@@ -324,13 +356,18 @@ impl<V: Send + Sync + 'static> Kit<V> {
         }
     }
 
-    pub(super) fn count(&self, op: Op, outcome: Result<bool, &Error>) {
+    pub(super) fn count(&self, op: Op, outcome: Result<bool, &Error>, call: Option<&Call>) {
         let how = match outcome {
             Ok(true) => How::Ok,
             Ok(false) => How::Refused,
             Err(_) => How::Error,
         };
         self.core.metrics.count(op, how);
+        match (call, outcome) {
+            (Some(call), Ok(_)) => call.ended(how),
+            (Some(call), Err(error)) => call.failed(error),
+            (None, _) => {}
+        }
     }
 }
 

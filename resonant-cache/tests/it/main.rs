@@ -17,3 +17,4 @@ mod single_flight;
 mod support;
 mod switches;
 mod telemetry;
+mod traces;

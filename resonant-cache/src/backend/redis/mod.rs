@@ -67,6 +67,7 @@ mod scripts;
 mod slots;
 mod target;
 mod tls;
+mod trace;
 mod wire;
 
 use std::fmt;

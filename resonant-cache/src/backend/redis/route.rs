@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::cluster::{Cluster, Map};
 use super::driver::{Answer, Fault, Reply};
@@ -18,6 +19,7 @@ use super::resp::Command;
 use super::scripts::Script;
 use super::slots::{redirection, slot};
 use super::target::Address;
+use super::trace;
 
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
 const MAX_ROUNDS: u32 = 16;
@@ -120,7 +122,7 @@ impl Cluster {
             let exchanges = groups.into_iter().map(|(node, group)| {
                 let commands = commands(&jobs, &group, &asking);
                 let limit = self.patience(&node).min(limit);
-                async move { (node.exchange(&commands, limit).await, node, group) }
+                async move { (self.tell(&node, &commands, limit).await, node, group) }
             });
             let mut pause = false;
             for (replies, node, group) in futures::future::join_all(exchanges).await {
@@ -164,9 +166,20 @@ impl Cluster {
     async fn once(&self, job: &mut Job) -> Option<Next> {
         let map = self.known_map()?;
         let node = self.pick(&map, job, &To::Owner)?;
-        let reply = node.exchange(&[&job.command], self.patience(&node)).await.pop();
+        let reply = self.tell(&node, &[&job.command], self.patience(&node)).await.pop();
         let none = || Err(Fault::Broken("the command was not answered".into()));
         Some(self.next(job, &To::Owner, &node, reply.unwrap_or_else(none)))
+    }
+
+    /// Sends commands to a server, in a span where somebody looks.
+    async fn tell(&self, node: &Node, commands: &[&Command], limit: Duration) -> Vec<Answer> {
+        let span = trace::exchange(node, self.settings.database, commands);
+        if span.is_disabled() {
+            return node.exchange(commands, limit).await;
+        }
+        let answers = node.exchange(commands, limit).instrument(span.clone()).await;
+        trace::answered(&span, &answers);
+        answers
     }
 
     /// How long a server may take. The primary knows as well, and sooner than a replica that hangs.

@@ -8,6 +8,7 @@ mod faults;
 mod fleet;
 mod forbidden;
 mod replicas;
+mod traces;
 mod traps;
 mod wire;
 
