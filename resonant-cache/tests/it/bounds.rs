@@ -1,10 +1,11 @@
 //! Nothing grows without a limit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use resonant_cache::backend::MemoryStore;
-use resonant_cache::{DistributedCache, Result};
+use resonant_cache::{DistributedCache, NamespaceConfig, Result};
 
 use crate::support::{cache_on, exact};
 
@@ -98,6 +99,38 @@ async fn keys_no_longer_asked_for_leave_nothing_behind() -> Result<()> {
     assert_eq!(cache.usage().entries, 0);
     assert!(format!("{cache:?}").contains("under_way: 0"), "{cache:?}");
     Ok(())
+}
+
+/// An empty cache that ten thousand keys are asked of at once does not take the source down.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_cold_keys_run_no_more_loaders_than_allowed() {
+    const LIMIT: usize = 50;
+    let config = NamespaceConfig {
+        max_concurrent_loads: LIMIT,
+        max_waiting_loads: 10_000,
+        load_queue_timeout: Duration::from_secs(60),
+        ..exact()
+    };
+    let users = cache_on(Arc::new(MemoryStore::new(64 << 20)), config).namespace::<u64>("user");
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..10_000u64)
+        .map(|n| {
+            let (users, running, most) = (users.clone(), Arc::clone(&running), Arc::clone(&most));
+            tokio::spawn(async move {
+                let load = async move || {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    Ok::<_, std::io::Error>(n)
+                };
+                users.get_or_load(&n.to_string(), load).await
+            })
+        })
+        .collect();
+    for caller in callers {
+        assert!(caller.await.is_ok_and(|loaded| loaded.is_ok()));
+    }
+    assert_eq!(most.load(Ordering::SeqCst), LIMIT, "as many as allowed, and no more");
 }
 
 /// What the allocator really gave out for a full cache, as a multiple of its limit.

@@ -1,6 +1,6 @@
 //! Stale values: while a load runs behind them, and when it fails.
 
-use resonant_cache::{ErrorKind, Namespace, NamespaceConfig, Result};
+use resonant_cache::{ErrorKind, Loaded, Namespace, NamespaceConfig, Result};
 use tokio::time::Instant;
 
 use crate::support::{Source, cache_on, cache_with, exact, ms, namespace, secs, settle};
@@ -180,5 +180,39 @@ async fn times_may_be_for_ever() -> Result<()> {
     for key in ["7", "8"] {
         assert!(users.contains(key).await?, "{key}");
     }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loader_says_how_long_what_it_found_is_good() -> Result<()> {
+    let first = cache_with(config());
+    let users = first.namespace::<String>("user");
+    let other = cache_on(first.store(), config()).namespace::<String>("user");
+    let said = |loaded: Loaded<String>| async move || Ok::<_, std::io::Error>(loaded);
+    let value = || Loaded::new("Ada".to_owned());
+    users.get_or_load_with("short", said(value().ttl(secs(3)))).await?;
+    users.get_or_load_with("long", said(value().ttl(secs(60)))).await?;
+    users.get_or_load_with("for ever", said(value().no_expiry())).await?;
+    users.get_or_load_with("none", said(Loaded::missing().ttl(secs(20)))).await?;
+    tokio::time::sleep(ms(2_999)).await;
+    for users in [&users, &other] {
+        assert!(users.contains("short").await?, "not over yet");
+    }
+    tokio::time::sleep(ms(1)).await;
+    for users in [&users, &other] {
+        assert!(!users.contains("short").await?, "over to the millisecond");
+    }
+    tokio::time::sleep(secs(16)).await;
+    let source = Source::open();
+    for users in [&users, &other] {
+        assert!(users.contains("long").await?, "longer than the namespace's ten seconds");
+        let none = users.get_or_load("none", source.answers("new")).await.err();
+        assert_eq!(none.map(|error| error.kind()), Some(ErrorKind::NotFound));
+    }
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(*users.get_or_load("none", source.answers("new")).await?, "new");
+    assert_eq!(source.asked(), 1, "that there is none is known for as long as was said");
+    tokio::time::sleep(secs(365 * 24 * 3600)).await;
+    assert!(users.contains("for ever").await? && !users.contains("long").await?);
     Ok(())
 }

@@ -9,6 +9,7 @@ mod conformance;
 mod degraded;
 mod fleet;
 mod freshness;
+mod guide;
 mod invalidation;
 mod journal;
 mod many;

@@ -22,6 +22,9 @@ use super::target::{Address, Targets};
 
 /// Between two looks at the slots, at least.
 const REST: Duration = Duration::from_millis(100);
+/// The same where somebody was redirected to a server that is known, as while slots are moved, and nothing is wrong: the
+/// redirection says where to go.
+const REST_WHEN_CALM: Duration = Duration::from_millis(500);
 /// While something is wrong.
 const TROUBLED: Duration = Duration::from_millis(250);
 /// While nothing is.
@@ -227,6 +230,15 @@ impl Cluster {
                 }
             }
             tokio::time::sleep(REST).await;
+            if self.is_calm() {
+                // Whatever goes wrong meanwhile is looked at soon enough.
+                let trouble = async {
+                    while self.is_calm() {
+                        tokio::time::sleep(REST).await;
+                    }
+                };
+                let _ = tokio::time::timeout(REST_WHEN_CALM - REST, trouble).await;
+            }
             let rest = match (self.is_calm(), self.read_replicas) {
                 (true, false) => CALM,
                 (true, true) => CALM_WITH_REPLICAS,

@@ -260,7 +260,9 @@ impl Cluster {
                     };
                     if fault.code() == "MOVED" {
                         self.redirected(&address);
-                        return Next::Again(To::Moved(address), false);
+                        // Who is sent on and on waits for the servers to agree.
+                        let again = matches!(to, To::Moved(_));
+                        return Next::Again(To::Moved(address), again);
                     }
                     Next::Again(To::Ask(address), false)
                 }

@@ -1,10 +1,12 @@
 //! The store's suite on a Redis Cluster, on one server, and with TLS and logins; and with the other driver.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use resonant_cache::backend::RedisStore;
 use resonant_cache::testing::Bench;
 
-use super::{by_fred, cluster, config, guarded_server, server, started, store};
+use super::{by_fred, cluster, config, guarded_server, old, server, started, store, untracked};
 
 async fn on_the_cluster() -> Bench {
     bench(config(cluster().await.urls(), true)).await
@@ -37,6 +39,20 @@ async fn on_one_guarded_server_by_fred() -> Bench {
     bench(by_fred(guarded().await)).await
 }
 
+async fn on_a_server_that_forbids_tracking() -> Bench {
+    silent(config(vec![untracked().await.url()], false))
+}
+
+async fn on_a_server_of_the_old_protocol() -> Bench {
+    silent(config(vec![old().await.url()], false))
+}
+
+/// Of a store that announces nothing, so that nobody waits for that.
+fn silent(config: resonant_cache::CacheConfig) -> Bench {
+    let store = Arc::new(started(RedisStore::new(&config)));
+    Bench::new(store).short(Duration::from_millis(400))
+}
+
 async fn guarded() -> resonant_cache::CacheConfig {
     let server = guarded_server().await;
     let mut config = config(vec![started(server.url_as("app"))], false);
@@ -59,6 +75,12 @@ resonant_cache::store_conformance! {
 }
 resonant_cache::store_conformance! {
     one_guarded_redis_server, super::on_one_guarded_server()
+}
+resonant_cache::store_conformance! {
+    a_server_that_forbids_tracking, super::on_a_server_that_forbids_tracking()
+}
+resonant_cache::store_conformance! {
+    a_server_of_the_old_protocol, super::on_a_server_of_the_old_protocol()
 }
 resonant_cache::store_conformance! {
     redis_cluster_by_fred, super::on_the_cluster_by_fred()

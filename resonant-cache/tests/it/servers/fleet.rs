@@ -8,11 +8,11 @@ use resonant_cache::{
     CacheConfig, DistributedCache, Loaded, Namespace, NamespaceConfig, Result, SetOptions, Swap,
 };
 use resonant_common::join::Position;
-use resonant_testkit::RedisCluster;
+use resonant_testkit::{FaultProxy, Redis, RedisCluster};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::{builder, cache, cluster, config, started};
+use super::{builder, cache, cluster, config, rounds, started};
 
 async fn own_config() -> CacheConfig {
     let mut config = config(cluster().await.urls(), true);
@@ -30,7 +30,7 @@ async fn fleet(config: &CacheConfig, count: usize) -> Vec<DistributedCache> {
 async fn a_cold_key_is_loaded_once_by_eight_processes_of_250_callers() -> Result<()> {
     let caches = fleet(&own_config().await, 8).await;
     let mut slowest = Duration::ZERO;
-    for round in 0..5 {
+    for round in 0..rounds(5) {
         let loads = Arc::new(AtomicUsize::new(0));
         let begun = Instant::now();
         let mut callers = Vec::new();
@@ -65,7 +65,7 @@ async fn a_change_by_another_process_during_a_load_keeps_its_value_out() -> Resu
     const AT: Position = Position { system: 1, timeline: 1, offset: 100 };
     let caches = fleet(&own_config().await, 3).await;
     let [loads, changes, looks] = [0, 1, 2].map(|n: usize| caches[n].namespace::<u64>("n"));
-    for round in 0..30u64 {
+    for round in 0..rounds(30) as u64 {
         let key = format!("k{round}");
         let (running, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let loading = tokio::spawn({
@@ -105,49 +105,113 @@ async fn a_change_by_another_process_during_a_load_keeps_its_value_out() -> Resu
     Ok(())
 }
 
-/// Random changes by three processes; whenever it has been quiet for 200 ms, all of them hold what the store holds.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_moment_of_quiet_nobody_holds_anything_old() -> Result<()> {
-    let config = own_config().await;
-    let caches = fleet(&config, 3).await;
-    let seed: u64 = rand::random();
-    println!("seed {seed}");
-    let mut state = seed;
-    let mut next = move || {
-        // SplitMix64.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
+/// Random numbers, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let seed = std::env::var("RESONANT_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(rand::random);
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    /// SplitMix64.
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
-    };
-    let mut steps = 0;
-    for round in 0..15 {
-        let scripts: Vec<Vec<u64>> = (0..9).map(|_| (0..60).map(|_| next()).collect()).collect();
+    }
+
+    /// Random steps of three tasks for each process, all at once.
+    async fn storm(&mut self, caches: &[DistributedCache]) -> usize {
+        let scripts: Vec<Vec<u64>> =
+            (0..caches.len() * 3).map(|_| (0..60).map(|_| self.roll()).collect()).collect();
+        let steps = scripts.iter().map(Vec::len).sum();
         let tasks: Vec<_> = scripts
             .into_iter()
             .enumerate()
             .map(|(n, script)| {
-                let users = caches[n % 3].namespace::<u64>("n");
-                steps += script.len();
+                let users = caches[n % caches.len()].namespace::<u64>("n");
                 tokio::spawn(async move { play(&users, script).await })
             })
             .collect();
         for task in tasks {
-            assert!(task.await.is_ok_and(|played| played.is_ok()), "seed {seed}");
+            assert!(task.await.is_ok_and(|played| played.is_ok()));
         }
+        steps
+    }
+}
+
+/// Random changes by three processes; whenever it has been quiet for 200 ms, all of them hold what the store holds. As many steps
+/// as the long form of the goal has are made with `RESONANT_ROUNDS=124`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_moment_of_quiet_nobody_holds_anything_old() -> Result<()> {
+    let config = own_config().await;
+    let caches = fleet(&config, 3).await;
+    let (mut dice, mut steps) = (Dice::new(), 0);
+    let looks = rounds(15);
+    for round in 0..looks {
+        steps += dice.storm(&caches).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         let witness = cache(config.clone()).await.namespace::<u64>("n");
         for key in 0..8 {
             let truth = witness.get(&key.to_string()).await?;
             for cache in &caches {
                 let held = cache.namespace::<u64>("n").get(&key.to_string()).await?;
-                assert_eq!(held, truth, "seed {seed}, round {round}, key {key}");
+                assert_eq!(held, truth, "round {round}, key {key}");
             }
         }
     }
     println!(
-        "FIGURE {steps} random steps of 3 processes, 15 looks at 8 keys: nothing old was held"
+        "FIGURE {steps} random steps of 3 processes, {looks} looks at 8 keys: nothing old was held"
+    );
+    Ok(())
+}
+
+/// The same of four processes whose links are slow, each as slow as it likes, while the server is flushed now and then: answers
+/// and announcements overtake each other. What is held for good is what the store holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_slow_links_and_flushes_nobody_is_left_with_anything_old() -> Result<()> {
+    let redis = started(Redis::start().await);
+    let mut caches = Vec::new();
+    let mut proxies = Vec::new();
+    for _ in 0..4 {
+        let proxy = started(FaultProxy::start(redis.address()).await);
+        started(proxy.jitter(Duration::from_millis(10)).await);
+        let config = config(vec![redis.url_through(&proxy)], false);
+        caches.push(cache(config).await);
+        proxies.push(proxy);
+    }
+    let (mut dice, mut steps) = (Dice::new(), 0);
+    let witness_config = config(vec![redis.url()], false);
+    let looks = rounds(4);
+    for round in 0..looks {
+        let flush = Duration::from_millis(dice.roll() % 400);
+        let flushing = async {
+            tokio::time::sleep(flush).await;
+            started(redis.command(["FLUSHALL"]).await);
+        };
+        let (made, ()) = tokio::join!(dice.storm(&caches), flushing);
+        steps += made;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let witness = cache(witness_config.clone()).await.namespace::<u64>("n");
+        for key in (0..8).map(|key| key.to_string()) {
+            let truth = witness.get(&key).await?;
+            for cache in &caches {
+                let (users, begun) = (cache.namespace::<u64>("n"), Instant::now());
+                // What is old heals by nothing but a word that was still on its way.
+                while users.get(&key).await? != truth {
+                    assert!(begun.elapsed() < super::SOON, "round {round}, key {key}: it is old");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+    println!(
+        "FIGURE {steps} random steps of 4 processes over links of up to 10 ms each way, {looks} flushes: nothing old was left"
     );
     Ok(())
 }
@@ -223,7 +287,7 @@ async fn compare_and_set_loses_no_increment() -> Result<()> {
     let tasks = (0..16usize).map(|n| {
         let users = caches[n % 2].namespace::<u64>("n");
         tokio::spawn(async move {
-            for _ in 0..20 {
+            for _ in 0..rounds(20) {
                 loop {
                     let now = users.get_versioned("sum").await?;
                     let next = now.value.as_deref().copied().unwrap_or(0) + 1;
@@ -241,7 +305,7 @@ async fn compare_and_set_loses_no_increment() -> Result<()> {
         assert!(task.await.is_ok_and(|done| done.is_ok()));
     }
     let sum = caches[0].namespace::<u64>("n").get_versioned("sum").await?;
-    assert_eq!(sum.value.as_deref(), Some(&320));
+    assert_eq!(sum.value.as_deref(), Some(&(16 * rounds(20) as u64)));
     Ok(())
 }
 
@@ -283,6 +347,105 @@ async fn a_batch_has_a_status_for_each_key_while_a_shard_is_down() -> Result<()>
     };
     for found in users.get_many_or_load(&keys, load).await {
         assert!(found?.is_some());
+    }
+    Ok(())
+}
+
+/// Four processes want the same five hundred keys at once, most of them cold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_batch_is_loaded_once_by_four_processes() -> Result<()> {
+    let caches = fleet(&own_config().await, 4).await;
+    let keys: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    let values: Vec<u64> = (0..200).collect();
+    let warm = caches[0].namespace::<u64>("n");
+    for stored in warm.set_many(keys.iter().zip(&values), SetOptions::new()).await {
+        stored?;
+    }
+    let loads = Arc::new(std::sync::Mutex::new(Vec::<(usize, Vec<String>)>::new()));
+    let callers: Vec<_> = caches
+        .iter()
+        .enumerate()
+        .map(|(process, cache)| {
+            let (users, keys, loads) =
+                (cache.namespace::<u64>("n"), keys.clone(), Arc::clone(&loads));
+            let load = async move |keys: Vec<String>| {
+                if let Ok(mut loads) = loads.lock() {
+                    loads.push((process, keys.clone()));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let loaded = keys.into_iter().map(|key| (key.clone(), key.parse().unwrap_or(0)));
+                Ok::<_, std::io::Error>(loaded.collect::<Vec<(String, u64)>>())
+            };
+            tokio::spawn(async move { users.get_many_or_load(&keys, load).await })
+        })
+        .collect();
+    for caller in callers {
+        for (n, found) in started(caller.await).into_iter().enumerate() {
+            assert_eq!(found?.as_deref(), Some(&(n as u64)));
+        }
+    }
+    let loads = loads.lock().map(|loads| loads.clone()).unwrap_or_default();
+    let mut loaded: Vec<u64> =
+        loads.iter().flat_map(|(_, keys)| keys).filter_map(|key| key.parse().ok()).collect();
+    loaded.sort_unstable();
+    assert_eq!(loaded, (200..500).collect::<Vec<u64>>(), "each cold key once, no warm one");
+    for process in 0..4 {
+        let calls = loads.iter().filter(|(of, _)| *of == process).count();
+        assert!(calls <= 2, "process {process} called its loader {calls} times");
+    }
+    Ok(())
+}
+
+/// Invalidating a tag is one command however many values carry it, and asking whether a value's tags still hold is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_costs_one_command_and_a_hit_with_tags_none() -> Result<()> {
+    const VALUES: usize = 20_000;
+    let redis = started(Redis::start().await);
+    let cache = cache(config(vec![redis.url()], false)).await;
+    let users = cache.namespace::<u64>("n");
+    let tagged = || SetOptions::new().tag("all").tag("a").tag("b");
+    let keys: Vec<String> = (0..VALUES).map(|n| n.to_string()).collect();
+    for stored in users.set_many(keys.iter().map(|key| (key, &7)), tagged()).await {
+        stored?;
+    }
+    let hit = async || drop(started(users.get("5").await));
+    super::until_held(&cache, hit).await;
+    // So that the server knows the script.
+    users.invalidate_tag("other").await?;
+    super::until_held(&cache, hit).await;
+    // The listener asks for the time, and looks at INFO count as well: those of the cache's own calls are counted.
+    let counted = async || {
+        let stats =
+            started(redis.command(["INFO", "commandstats"]).await).text().unwrap_or_default();
+        let calls = |name: &str| {
+            let line = stats.lines().find_map(|line| {
+                line.strip_prefix(&format!("cmdstat_{name}:calls="))?.split(',').next()
+            });
+            line.and_then(|count| count.parse::<usize>().ok()).unwrap_or(0)
+        };
+        (calls("evalsha") + calls("eval"), calls("get"))
+    };
+    let begun = Instant::now();
+    let before = loop {
+        super::until_held(&cache, hit).await;
+        let before = counted().await;
+        for _ in 0..1_000 {
+            assert!(users.get("5").await?.is_some());
+        }
+        // A late word of an earlier change may have dropped it meanwhile.
+        if counted().await == before {
+            break before;
+        }
+        assert!(begun.elapsed() < super::SOON, "a hit with three tags asks the store");
+    };
+    let begun = Instant::now();
+    users.invalidate_tag("all").await?;
+    let took = begun.elapsed();
+    let (scripts, gets) = counted().await;
+    assert_eq!((scripts - before.0, gets - before.1), (1, 0), "one command for the tag");
+    println!("FIGURE a tag of {VALUES} values was invalidated in {took:?}");
+    for found in users.get_many(&keys).await {
+        assert!(found?.is_none());
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ mod credentials;
 mod faults;
 mod fleet;
 mod forbidden;
+mod guide;
+mod processes;
 mod replicas;
 mod traces;
 mod traps;
@@ -24,6 +26,12 @@ use tokio::time::Instant;
 /// How long a state may take to come on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// How often a test goes round: so many times, or `RESONANT_ROUNDS` times as many.
+pub(crate) fn rounds(short: usize) -> usize {
+    let times = std::env::var("RESONANT_ROUNDS").ok().and_then(|times| times.parse().ok());
+    short * times.unwrap_or(1)
+}
+
 /// Six nodes that no test may hurt.
 pub(crate) async fn cluster() -> &'static RedisCluster {
     static CLUSTER: OnceCell<RedisCluster> = OnceCell::const_new();
@@ -39,6 +47,20 @@ pub(crate) async fn calm_cluster() -> RedisCluster {
 pub(crate) async fn server() -> &'static Redis {
     static SERVER: OnceCell<Redis> = OnceCell::const_new();
     SERVER.get_or_init(|| async { started(Redis::start().await) }).await
+}
+
+/// A server alone that forbids `CLIENT TRACKING`.
+pub(crate) async fn untracked() -> &'static Redis {
+    static SERVER: OnceCell<Redis> = OnceCell::const_new();
+    let start = || async { started(Redis::builder().without_tracking().start().await) };
+    SERVER.get_or_init(start).await
+}
+
+/// A server alone of the old protocol: it knows no `HELLO` and no `CLIENT`.
+pub(crate) async fn old() -> &'static Redis {
+    static SERVER: OnceCell<Redis> = OnceCell::const_new();
+    let builder = Redis::builder().forbid("HELLO").forbid("CLIENT");
+    SERVER.get_or_init(|| async { started(builder.start().await) }).await
 }
 
 /// A server alone with TLS, whose login may do no more than the crate's front page asks for.
