@@ -16,6 +16,8 @@ pub struct Decision {
     pub recommended: Option<u32>,
     /// The same after the stabilisation windows.
     pub stabilized: Option<u32>,
+    /// The same within rates and bounds, before what forbids it at all.
+    pub limited: Option<u32>,
     /// The metric that decided.
     pub metric: Option<String>,
     /// The one reason that best explains `to`.
@@ -33,6 +35,7 @@ impl Decision {
             to: current,
             recommended: None,
             stabilized: None,
+            limited: None,
             metric: None,
             reason,
             metrics: Vec::new(),
@@ -192,6 +195,8 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// A failover ended so short a time ago that what was measured says nothing of the time after it.
+    AfterFailover = "a failover ended a moment ago";
     /// Every metric is below its target.
     AllMetricsBelowTarget = "all metrics are below their targets";
     /// A cooldown runs.

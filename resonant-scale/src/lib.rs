@@ -75,6 +75,7 @@ struct Readme;
 
 mod decision;
 mod error;
+mod explain;
 pub mod guide;
 mod hpa;
 mod policy;
@@ -87,14 +88,15 @@ mod tracking;
 
 pub use self::decision::{Condition, ConditionKind, Decision, Direction, MetricState, Reason};
 pub use self::error::{Error, ErrorKind, Result};
+pub use self::explain::{Allowance, Explanation, Step};
 pub use self::hpa::{
     Behavior, Hpa, HpaConfig, Instance, MetricKind, MetricSpec, Observed, Phase, PolicyUnit,
     Reading, Sample, Scale, ScalingPolicy, ScalingRules, Select, Target,
 };
 pub use self::policy::Policy;
 pub use self::scaler::{
-    Autoscaler, AutoscalerBuilder, AutoscalerConfig, AutoscalerStatus, Change, Cooldowns,
-    LastChange, Plan, Recommendation, Replicas, ScaleRequest,
+    Autoscaler, AutoscalerBuilder, AutoscalerConfig, AutoscalerStatus, Change, Cooldowns, Decided,
+    LastChange, PauseRequest, PausedBy, Plan, Recommendation, Replicas, ScaleRequest,
 };
 pub use self::source::MetricSource;
 #[cfg(feature = "kubernetes")]

@@ -5,6 +5,8 @@
 //! - **In**: rounded so that the target is not passed, only below nine tenths of it, and not again before the cooldown is
 //!   over. A step out is never held back by it, and ends it.
 //! - Without data nothing is taken away.
+//! - Nor is it during a failover, and for a cooldown after: what was measured meanwhile was measured of a service that was not
+//!   asked, and a source may tell it for a while after.
 
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ pub struct TrackingConfig {
     /// How long what a step out added counts toward the next. Default 60 s.
     #[serde(with = "resonant_common::duration")]
     pub scale_out_cooldown: Duration,
-    /// How long after a step in there is no other. Default 300 s.
+    /// How long after a step in, or a failover, nothing is taken away. Default 300 s.
     #[serde(with = "resonant_common::duration")]
     pub scale_in_cooldown: Duration,
     /// Never take anything away. Default no.
@@ -91,6 +93,8 @@ pub struct TargetTracking {
     config: TrackingConfig,
     last_out: Option<Out>,
     last_in: Option<Instant>,
+    /// When a failover was last known to be under way.
+    failing_over: Option<Instant>,
 }
 
 /// A step out whose cooldown may run.
@@ -109,7 +113,7 @@ impl TargetTracking {
     /// [`Config`](crate::ErrorKind::Config) for settings that break a rule.
     pub fn new(config: TrackingConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { config, last_out: None, last_in: None })
+        Ok(Self { config, last_out: None, last_in: None, failing_over: None })
     }
 
     /// The settings.
@@ -117,10 +121,13 @@ impl TargetTracking {
         &self.config
     }
 
-    /// What to do. Changes nothing; [`scaled`](Self::scaled) is told of what was done.
+    /// What to do. Remembers whether a failover is under way; nothing else changes until [`scaled`](Self::scaled) is told.
     pub fn decide(&mut self, observed: &Observed, now: Instant) -> Decision {
         let TrackingConfig { min_capacity: min, max_capacity: max, .. } = self.config;
         let current = observed.scale.wanted;
+        if observed.forbid_scale_in {
+            self.failing_over = Some(now);
+        }
         let mut decision = Decision::keep(current, Reason::WithinTolerance);
         decision.set(ConditionKind::AbleToScale, true, Reason::SucceededGetScale);
         if current < min || current > max {
@@ -157,7 +164,22 @@ impl TargetTracking {
     fn in_allowed_at(&self) -> Option<Instant> {
         let after_in = self.last_in.map(|at| after(at, self.config.scale_in_cooldown));
         let after_out = self.last_out.map(|out| after(out.at, self.config.scale_out_cooldown));
-        after_in.max(after_out)
+        after_in.max(after_out).max(self.calm_at())
+    }
+
+    /// When what is measured says something again after a failover. A step out does not end this: it is no evidence either.
+    fn calm_at(&self) -> Option<Instant> {
+        self.failing_over.map(|at| after(at, self.config.scale_in_cooldown))
+    }
+
+    /// Why nothing may be taken away now, if so.
+    fn holds_in(&self, reading: Option<&Reading>, now: Instant) -> Option<Reason> {
+        // A sample from before its end is about the failover, however long ago that is.
+        let stale = |since: Instant| matches!(reading, Some(Reading::PerInstance(samples)) if samples.values().any(|it| it.at <= since));
+        if self.calm_at().is_some_and(|at| at > now) || self.failing_over.is_some_and(stale) {
+            return Some(Reason::AfterFailover);
+        }
+        self.cools_until(now).map(|_| Reason::Cooldown)
     }
 
     /// When the cooldown of the last step ends.
@@ -169,7 +191,8 @@ impl TargetTracking {
         let TrackingConfig { target_value: target, min_capacity: min, max_capacity: max, .. } =
             self.config;
         let current = observed.scale.wanted;
-        let value = match observed.readings.get(&self.config.metric) {
+        let reading = observed.readings.get(&self.config.metric);
+        let value = match reading {
             Some(Reading::Total(value)) => Ok(*value),
             Some(Reading::PerInstance(samples)) if !samples.is_empty() => {
                 let total: f64 = samples.values().map(|sample| sample.value).sum();
@@ -218,6 +241,7 @@ impl TargetTracking {
             std::cmp::Ordering::Equal => Reason::DesiredWithinRange,
         };
         decision.set(ConditionKind::ScalingLimited, bounded != proposal, limit);
+        decision.limited = Some(bounded);
         if bounded > current {
             decision.to = bounded;
             decision.reason = Reason::MetricAboveTarget;
@@ -225,8 +249,8 @@ impl TargetTracking {
             let careful = value < target * (1.0 - self.config.scale_in_margin);
             if self.config.disable_scale_in {
                 decision.reason = Reason::ScalingDisabled;
-            } else if self.cools_until(now).is_some() {
-                decision.reason = Reason::Cooldown;
+            } else if let Some(reason) = self.holds_in(reading, now) {
+                decision.reason = reason;
             } else if careful {
                 decision.to = bounded;
                 decision.reason = Reason::AllMetricsBelowTarget;

@@ -38,7 +38,9 @@
 //! | `GET /api/v1/metrics` | the recorder's text | everybody, or [who has a token](ApiBuilder::private_metrics) |
 //! | `GET /api/v1/overview` | what the page shows | everybody; details with a token |
 //! | `GET /api/v1/scaling/status` | every scaler | who has a token |
+//! | `GET /api/v1/scaling/history`, `/explain` | what was decided, and how it came about | who has a token |
 //! | `POST /api/v1/scaling/scale` | a change by hand | who has a token |
+//! | `POST /api/v1/scaling/pause`, `/resume` | the loop waits, or goes on | who has a token |
 //! | `GET /api/v1/openapi.json` | this, for machines | everybody |
 //!
 //! Errors are `application/problem+json`. The formats are in `docs/formats/http.md`. Requests of the service's own routes are

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use resonant_common::error::BoxError;
 use resonant_common::wall;
 use resonant_health::{HealthChecker, Status};
-use resonant_scale::{Autoscaler, AutoscalerStatus, LastChange};
+use resonant_scale::{Autoscaler, AutoscalerStatus, Decided, LastChange};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FRESH: Duration = Duration::from_secs(1);
 /// The most rows of a table that are shown.
 const MOST: usize = 500;
-/// The most changes of a scaler that are shown.
+/// The most changes, and decisions, of a scaler that are shown.
 const CHANGES: usize = 20;
 
 type Reading = Pin<Box<dyn Future<Output = Result<Vec<Value>, BoxError>> + Send>>;
@@ -153,6 +153,14 @@ struct Scaling {
     #[serde(flatten)]
     status: AutoscalerStatus,
     history: Vec<LastChange>,
+    decisions: Vec<Decided>,
+}
+
+/// The last few, the latest first.
+fn latest<T>(mut all: Vec<T>) -> Vec<T> {
+    all.reverse();
+    all.truncate(CHANGES);
+    all
 }
 
 /// Reads the tables, at most once a second for all who ask.
@@ -175,10 +183,8 @@ impl Overview {
     ) -> String {
         let report = health.map(HealthChecker::snapshot);
         let scaling = scalers.iter().map(|scaler| {
-            let mut history = scaler.history();
-            history.reverse();
-            history.truncate(CHANGES);
-            Scaling { status: scaler.status(), history }
+            let (history, decisions) = (latest(scaler.history()), latest(scaler.decisions()));
+            Scaling { status: scaler.status(), history, decisions }
         });
         let full = Full {
             at: wall::rfc3339(wall::now()),

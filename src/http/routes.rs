@@ -7,7 +7,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, Response, StatusCode};
-use axum::routing::any;
+use axum::middleware::map_response;
+use axum::routing::{MethodRouter, any};
 use tokio::time::Instant;
 
 use super::auth::presents;
@@ -35,27 +36,62 @@ where
         .route("/api/v1/overview", get(shared, overview))
         .route("/api/v1/metrics", get(shared, metrics))
         .route("/api/v1/scaling/status", get(shared, scaling::status))
-        .route("/api/v1/scaling/scale", {
-            let shared = Arc::clone(shared);
-            any(move |request: Request| {
-                let shared = Arc::clone(&shared);
-                async move {
-                    let answer = match *request.method() {
-                        Method::POST => scaling::scale(shared, request).await,
-                        _ => Err(Problem::method("POST")),
-                    };
-                    answer.unwrap_or_else(|problem| problem.respond())
-                }
-            })
-        });
+        .route("/api/v1/scaling/history", get(shared, scaling::history))
+        .route("/api/v1/scaling/explain", get(shared, scaling::explain))
+        .route("/api/v1/scaling/scale", post(shared, scaling::scale))
+        .route("/api/v1/scaling/pause", post(shared, scaling::pause))
+        .route("/api/v1/scaling/resume", post(shared, scaling::resume));
     if let Some(health) = &shared.health {
-        router = router.merge(health.router()).nest("/api/v1", health.router());
+        // Of its routes only: a layer of the router would answer for everything that has no route, too.
+        let routes = || health.router().route_layer(map_response(readable));
+        router = router.merge(routes()).nest("/api/v1", routes());
     }
     router
 }
 
-/// A route that answers GET and, without the body, HEAD.
-fn get<S, F, Fut>(shared: &Arc<Shared>, handler: F) -> axum::routing::MethodRouter<S>
+/// What the health routes refuse, in the words of this API.
+async fn readable(response: Response<Body>) -> Response<Body> {
+    let problem = match response.status() {
+        StatusCode::BAD_REQUEST => {
+            let detail = "a part of it is no UTF-8 once its percent signs are decoded";
+            Problem::bad("bad-path", "The path cannot be read", detail)
+        }
+        StatusCode::NOT_FOUND => {
+            let detail = "there is no check of this name, or none that may be shown";
+            Problem::new(StatusCode::NOT_FOUND, "no-check", "There is no such check", detail)
+        }
+        StatusCode::METHOD_NOT_ALLOWED => Problem::method("GET, HEAD"),
+        _ => return response,
+    };
+    problem.respond()
+}
+
+/// A route that answers GET and, without the body, HEAD: axum leaves it out and tells its length.
+fn get<S, F, Fut>(shared: &Arc<Shared>, handler: F) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    F: Fn(Arc<Shared>, Request) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    taking(shared, |it| matches!(*it, Method::GET | Method::HEAD), "GET, HEAD", handler)
+}
+
+/// A route that answers POST.
+fn post<S, F, Fut>(shared: &Arc<Shared>, handler: F) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    F: Fn(Arc<Shared>, Request) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    taking(shared, |it| *it == Method::POST, "POST", handler)
+}
+
+fn taking<S, F, Fut>(
+    shared: &Arc<Shared>,
+    takes: fn(&Method) -> bool,
+    named: &'static str,
+    handler: F,
+) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
     F: Fn(Arc<Shared>, Request) -> Fut + Clone + Send + Sync + 'static,
@@ -65,10 +101,9 @@ where
     any(move |request: Request| {
         let (shared, handler) = (Arc::clone(&shared), handler.clone());
         async move {
-            // The body of an answer to HEAD is left out by axum, which tells its length.
-            let answer = match *request.method() {
-                Method::GET | Method::HEAD => handler(shared, request).await,
-                _ => Err(Problem::method("GET, HEAD")),
+            let answer = match takes(request.method()) {
+                true => handler(shared, request).await,
+                false => Err(Problem::method(named)),
             };
             answer.unwrap_or_else(|problem| problem.respond())
         }

@@ -1,12 +1,44 @@
 //! What the status page shows, as plain values.
 //!
 //! Fill in what is known and leave the rest at its default. A `state` colours the row. Times are seconds.
+//!
+//! What the family's primitives say of themselves becomes rows by functions of their kinds:
+//!
+//! ```
+//! # #[cfg(all(feature = "cache", feature = "queue"))] {
+//! use resonant_sdk::cache::DistributedCache;
+//! use resonant_sdk::http::{Api, rows};
+//! use resonant_sdk::queue::{self, PartitionedQueue};
+//!
+//! fn api(cache: DistributedCache, tasks: PartitionedQueue<u64>) -> Result<Api, resonant_sdk::scale::Error> {
+//!     Api::builder()
+//!         .token("ada", "a long secret of ada's")
+//!         .show(move || {
+//!             std::future::ready(Ok::<_, queue::Error>(rows::CacheTier::of_cache("users", &cache)))
+//!         })
+//!         .show(move || {
+//!             let tasks = tasks.clone();
+//!             async move {
+//!                 let depth = tasks.depth().await?;
+//!                 Ok::<_, queue::Error>(vec![rows::Queue::of(tasks.name(), &depth, &tasks.findings())])
+//!             }
+//!         })
+//!         .build()
+//! }
+//! # }
+//! ```
+//!
+//! Several of a kind stand in one table: put their rows into one list.
+
+mod of;
 
 use std::sync::Arc;
 
 use resonant_common::join::{Severity, Topology};
 use serde::Serialize;
 use tokio::sync::watch;
+
+pub use self::of::worst;
 
 /// A kind of row, shown in a table of its own. Implement it for rows of your own, too.
 pub trait Row: Serialize + Send + Sync + 'static {

@@ -15,12 +15,12 @@ const KEYS: u64 = 32;
 
 /// How often each message was handled, and whether the queue's own check is content.
 #[derive(Clone)]
-struct Books {
+pub(crate) struct Books {
     handled: Arc<Mutex<HashMap<u64, u32>>>,
     check: Arc<SequenceCheck>,
 }
 
-async fn queue() -> PartitionedQueue<u64> {
+pub(crate) async fn queue() -> PartitionedQueue<u64> {
     let builder = PartitionedQueue::<u64>::builder("scaled").partitions(16);
     builder
         .key(|number: &u64| (number % KEYS).to_string())
@@ -30,7 +30,11 @@ async fn queue() -> PartitionedQueue<u64> {
         .unwrap()
 }
 
-fn pool(queue: &PartitionedQueue<u64>, books: &Books, takes: Duration) -> WorkerPool<Worker> {
+pub(crate) fn pool(
+    queue: &PartitionedQueue<u64>,
+    books: &Books,
+    takes: Duration,
+) -> WorkerPool<Worker> {
     let (queue, books) = (queue.clone(), books.clone());
     WorkerPool::new(
         move || {
@@ -49,7 +53,7 @@ fn pool(queue: &PartitionedQueue<u64>, books: &Books, takes: Duration) -> Worker
     )
 }
 
-fn books() -> Books {
+pub(crate) fn books() -> Books {
     Books { handled: Arc::default(), check: Arc::new(SequenceCheck::new("scaled")) }
 }
 
@@ -88,10 +92,8 @@ async fn a_queue_loses_nothing_while_its_workers_come_and_go() {
     every_one_once(&books, published);
 }
 
-#[tokio::test]
-async fn depth_brings_workers_and_its_end_sends_them_away() {
-    let (queue, books) = (queue().await, books());
-    let pool = pool(&queue, &books, Duration::from_millis(10));
+/// Ten messages to a worker, one at least and eight at most, in a hurry.
+pub(crate) fn scaler(queue: &PartitionedQueue<u64>, pool: &WorkerPool<Worker>) -> Autoscaler {
     let moment = Duration::from_millis(100);
     let policy = HpaConfig::new(1, 8)
         .metric(MetricSpec::external_average("queue_depth", 10.0))
@@ -99,7 +101,7 @@ async fn depth_brings_workers_and_its_end_sends_them_away() {
             scale_up: ScalingRules::new(Duration::ZERO, [ScalingPolicy::pods(4, moment)]),
             scale_down: ScalingRules::new(Duration::ZERO, [ScalingPolicy::percent(100, moment)]),
         });
-    let scaler = Autoscaler::builder("scaled-workers")
+    Autoscaler::builder("scaled-workers")
         .policy(policy)
         .measure("queue_depth", {
             let queue = queue.clone();
@@ -111,7 +113,14 @@ async fn depth_brings_workers_and_its_end_sends_them_away() {
         .interval(Duration::from_millis(20))
         .target(pool.clone())
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+#[tokio::test]
+async fn depth_brings_workers_and_its_end_sends_them_away() {
+    let (queue, books) = (queue().await, books());
+    let pool = pool(&queue, &books, Duration::from_millis(10));
+    let scaler = scaler(&queue, &pool);
     queue.publish_many(0..2000).await.unwrap();
     scaler.start().unwrap();
     until_done(&queue).await;

@@ -7,6 +7,7 @@ mod hash;
 mod pool;
 mod queue;
 mod rabbitmq;
+mod scale;
 mod sharding;
 mod telemetry;
 
@@ -22,7 +23,7 @@ pub(crate) struct Area {
 }
 
 /// All areas, in the order of the document.
-pub(crate) const ALL: [Area; 8] = [
+pub(crate) const ALL: [Area; 9] = [
     pool::AREA,
     db::AREA,
     sharding::AREA,
@@ -30,6 +31,7 @@ pub(crate) const ALL: [Area; 8] = [
     cache::AREA,
     queue::AREA,
     hash::AREA,
+    scale::AREA,
     telemetry::AREA,
 ];
 

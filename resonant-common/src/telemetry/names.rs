@@ -162,6 +162,7 @@ table! {
     SCALING_DECISIONS = Counter "resonant_scaling_decisions_total" {"target", "direction"} "Decisions by the way they went.";
     SCALING_BLOCKED = Counter "resonant_scaling_blocked_total" {"target", "reason"} "Decisions that something held back, by what it was.";
     SCALING_FAILURES = Counter "resonant_scaling_failures_total" {"target", "operation"} "Metrics that could not be read, and targets that could not be read or changed.";
+    SCALING_FAILING = Gauge "resonant_scaling_failing" {"target", "operation"} "1 while a metric cannot be read, or a target cannot be read or changed.";
     SCALING_LAST_CHANGE = Gauge "resonant_scaling_last_change_timestamp_seconds" ["seconds"] {"target"} "When the number of replicas was last changed, in Unix time.";
 
     // resonant-health.

@@ -16,6 +16,14 @@ impl Log {
         self.0.push((now, number));
     }
 
+    /// The same where only the least and the most matter: a number that stays is remembered once, as of its last time.
+    pub(crate) fn note(&mut self, now: Instant, number: u32) {
+        match self.0.last_mut() {
+            Some((at, last)) if *last == number && *at <= now => *at = now,
+            _ => self.push(now, number),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -172,12 +172,13 @@ impl Hpa {
         // The quiet of a failover says nothing: while it lasts, what runs counts as recommended.
         let counts = if observed.forbid_scale_in { wanted.max(current) } else { wanted };
         let (stabilized, why) = self.stabilize(current, wanted, now);
-        self.recommendations.push(now, counts);
+        self.recommendations.note(now, counts);
         decision.stabilized = Some(stabilized);
         let why = if stabilized == wanted { Reason::ReadyForNewScale } else { why };
         decision.set(ConditionKind::AbleToScale, true, why);
         let (to, limit) = self.limit(current, stabilized, now);
         decision.set(ConditionKind::ScalingLimited, to != stabilized, limit);
+        decision.limited = Some(to);
         decision.to = to;
         decision.reason = match decision.direction() {
             _ if to != stabilized && to != wanted => limit,

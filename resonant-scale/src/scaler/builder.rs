@@ -35,7 +35,7 @@ pub struct AutoscalerConfig {
     /// The longest a person may hold the number of replicas. Default 24 h.
     #[serde(with = "resonant_common::duration")]
     pub max_hold: Duration,
-    /// How many changes are remembered. Default 100. At most 10,000.
+    /// How many changes are remembered, and as many decisions. Default 100. At most 10,000.
     pub history: usize,
 }
 

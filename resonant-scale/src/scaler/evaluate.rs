@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 use futures::future::join_all;
-use resonant_common::wall;
 use tokio::time::{Instant, timeout};
 
 use super::Core;
@@ -20,8 +19,10 @@ impl Core {
     pub(super) async fn evaluate(&self) -> Decision {
         let _turn = self.turn.lock().await;
         let decision = self.round().await;
-        self.meter.decided(&decision, &self.state(), self.policy.bounds());
-        self.state().decided = Some((wall::now(), decision.clone()));
+        let mut state = self.state();
+        self.meter.decided(&decision, &state, self.policy.bounds());
+        state.decided(decision.clone());
+        drop(state);
         decision
     }
 
@@ -75,7 +76,7 @@ impl Core {
         let now = Instant::now();
         let mut state = self.state();
         let mut decision = state.rules.decide(observed, now);
-        let held = if state.paused {
+        let held = if state.paused_by.is_some() {
             Some(Reason::Paused)
         } else if state.held(now) {
             Some(Reason::HeldByPerson)

@@ -210,7 +210,7 @@ impl Core {
         if request.force {
             return Ok(plan);
         }
-        if state.paused {
+        if state.paused_by.is_some() {
             let message = "scaling is paused; resume it, or use force";
             return Err(refuse(ErrorKind::Held, message.into()));
         }

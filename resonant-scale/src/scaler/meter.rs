@@ -1,7 +1,8 @@
 //! The metrics of a scaler, from the family's table.
 
 use resonant_common::telemetry::names::{
-    SCALING_BLOCKED, SCALING_DECISIONS, SCALING_FAILURES, SCALING_LAST_CHANGE, SCALING_REPLICAS,
+    SCALING_BLOCKED, SCALING_DECISIONS, SCALING_FAILING, SCALING_FAILURES, SCALING_LAST_CHANGE,
+    SCALING_REPLICAS,
 };
 use resonant_common::telemetry::{Counter, Gauge};
 use resonant_common::wall;
@@ -13,7 +14,8 @@ use crate::decision::{Decision, Reason};
 const KINDS: [&str; 5] = ["wanted", "existing", "ready", "min", "max"];
 const OPERATIONS: [&str; 3] = ["measure", "read", "set"];
 /// What can hold a decision back.
-const BLOCKS: [Reason; 11] = [
+const BLOCKS: [Reason; 12] = [
+    Reason::AfterFailover,
     Reason::Cooldown,
     Reason::FailedGetMetric,
     Reason::HeldByPerson,
@@ -30,8 +32,9 @@ const BLOCKS: [Reason; 11] = [
 pub(super) struct Meter {
     replicas: [Gauge; 5],
     decisions: [Counter; 3],
-    blocked: [Counter; 11],
+    blocked: [Counter; 12],
     failures: [Counter; 3],
+    failing: [Gauge; 3],
     last_change: Gauge,
 }
 
@@ -50,6 +53,8 @@ impl Meter {
             failures: OPERATIONS.map(|it| {
                 Counter::new(&SCALING_FAILURES, &[("target", target), ("operation", it)])
             }),
+            failing: OPERATIONS
+                .map(|it| Gauge::new(&SCALING_FAILING, &[("target", target), ("operation", it)])),
             last_change: Gauge::new(&SCALING_LAST_CHANGE, &[("target", target)]),
         }
     }
@@ -72,6 +77,10 @@ impl Meter {
         }
         for counter in &self.failures {
             counter.increment(0);
+        }
+        for (gauge, known) in self.failing.iter().zip(OPERATIONS) {
+            let fails = state.failing.iter().any(|(operation, _)| *operation == known);
+            gauge.set(f64::from(u8::from(fails)));
         }
     }
 

@@ -4,6 +4,7 @@ mod builder;
 mod evaluate;
 mod manual;
 mod meter;
+mod pause;
 mod state;
 mod status;
 
@@ -21,13 +22,17 @@ use self::meter::Meter;
 use self::state::State;
 use crate::decision::Decision;
 use crate::error::{Error, ErrorKind, Result};
+use crate::explain::Explanation;
 use crate::policy::Policy;
 use crate::source::MetricSource;
 use crate::target::ScaleTarget;
 
 pub use self::builder::{AutoscalerBuilder, AutoscalerConfig};
 pub use self::manual::{Change, Plan, ScaleRequest};
-pub use self::status::{AutoscalerStatus, Cooldowns, LastChange, Recommendation, Replicas};
+pub use self::pause::{PauseRequest, PausedBy};
+pub use self::status::{
+    AutoscalerStatus, Cooldowns, Decided, LastChange, Recommendation, Replicas,
+};
 
 /// Keeps a target as large as its metrics ask.
 ///
@@ -147,12 +152,23 @@ impl Autoscaler {
 
     /// Stops deciding until [`resume`](Self::resume); what would be done is still shown.
     pub fn pause(&self) {
-        self.handle.core.state().pause(true);
+        // Without a generation it cannot be refused.
+        let _ = self.set_paused(PauseRequest::pause());
     }
 
     /// Decides again.
     pub fn resume(&self) {
-        self.handle.core.state().pause(false);
+        let _ = self.set_paused(PauseRequest::resume());
+    }
+
+    /// Pauses or resumes, and remembers who and why. A round under way may still change the target. Who is paused already stays
+    /// paused as they were.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](ErrorKind::Conflict): the generation named is not the present one.
+    pub fn set_paused(&self, request: PauseRequest) -> Result<AutoscalerStatus> {
+        self.handle.core.set_paused(request)
     }
 
     /// A person's change: within the bounds, by the rates, and remembered by them.
@@ -177,6 +193,17 @@ impl Autoscaler {
     /// What is known, for people and machines.
     pub fn status(&self) -> AutoscalerStatus {
         self.handle.core.status(Instant::now())
+    }
+
+    /// The last decisions, oldest first, those that keep the number for the same reason one after the other as one. As many as
+    /// [`history`](AutoscalerConfig::history) says.
+    pub fn decisions(&self) -> Vec<Decided> {
+        self.handle.core.state().decisions.iter().cloned().collect()
+    }
+
+    /// How the last decision came about, step by step; `None` before the first.
+    pub fn explain(&self) -> Option<Explanation> {
+        self.handle.core.explain(Instant::now())
     }
 
     /// The last changes, oldest first.

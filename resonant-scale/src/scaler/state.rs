@@ -3,9 +3,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::SystemTime;
 
+use resonant_common::wall;
 use tokio::time::Instant;
 
-use super::status::LastChange;
+use super::pause::PausedBy;
+use super::status::{Decided, LastChange};
 use crate::decision::Decision;
 use crate::policy::Rules;
 use crate::target::TargetState;
@@ -14,7 +16,7 @@ pub(super) struct State {
     pub(super) rules: Rules,
     /// Rises with every change of the number, of a pause and of a hold.
     pub(super) generation: u64,
-    pub(super) paused: bool,
+    pub(super) paused_by: Option<PausedBy>,
     pub(super) held_until: Option<Instant>,
     pub(super) manual_at: Option<Instant>,
     /// A change that was begun; its end is not known until the target is read again.
@@ -22,6 +24,8 @@ pub(super) struct State {
     pub(super) seen: Option<TargetState>,
     pub(super) decided: Option<(SystemTime, Decision)>,
     pub(super) history: VecDeque<LastChange>,
+    /// What was decided, those that say the same in a row as one.
+    pub(super) decisions: VecDeque<Decided>,
     pub(super) longest: usize,
     pub(super) next_at: Option<Instant>,
     /// What failed when it was last tried, to warn of the change only: the operation, and of what.
@@ -38,24 +42,39 @@ impl State {
         Self {
             rules,
             generation: 1,
-            paused: false,
+            paused_by: None,
             held_until: None,
             manual_at: None,
             pending: None,
             seen: None,
             decided: None,
             history: VecDeque::new(),
+            decisions: VecDeque::new(),
             longest,
             next_at: None,
             failing: HashSet::new(),
         }
     }
 
-    pub(super) fn pause(&mut self, paused: bool) {
-        if self.paused != paused {
-            self.paused = paused;
-            self.generation += 1;
+    pub(super) fn pause(&mut self, by: Option<PausedBy>) {
+        self.paused_by = by;
+        self.generation += 1;
+    }
+
+    /// A round came to this.
+    pub(super) fn decided(&mut self, decision: Decision) {
+        let now = wall::now();
+        let decided = Decided::new(wall::rfc3339(now), &decision);
+        match self.decisions.back_mut().filter(|last| last.says_the_same_as(&decided)) {
+            Some(last) => last.again(decided),
+            None => {
+                if self.decisions.len() >= self.longest {
+                    self.decisions.pop_front();
+                }
+                self.decisions.push_back(decided);
+            }
         }
+        self.decided = Some((now, decision));
     }
 
     pub(super) fn held(&self, now: Instant) -> bool {

@@ -5,7 +5,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Core;
-use crate::decision::{Condition, MetricState, Reason};
+use super::pause::PausedBy;
+use crate::decision::{Condition, Decision, MetricState, Reason};
+use crate::explain::{Allowance, Explanation};
 
 /// All that is known of a scaler. Durations are seconds, times RFC 3339.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,6 +31,8 @@ pub struct AutoscalerStatus {
     pub last_scale: Option<LastChange>,
     /// Whether it is paused.
     pub paused: bool,
+    /// Who paused it.
+    pub paused_by: Option<PausedBy>,
     /// Whether a failover forbids taking away.
     pub scale_in_forbidden: bool,
     /// For how long a person holds the number, in seconds.
@@ -106,7 +110,77 @@ impl LastChange {
     }
 }
 
+/// What was decided, once or in several rounds after each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Decided {
+    /// When first, RFC 3339.
+    pub at: String,
+    /// When last.
+    pub until: String,
+    /// In how many rounds.
+    pub rounds: u64,
+    /// How many were asked for before.
+    pub from: u32,
+    /// How many were asked for then.
+    pub to: u32,
+    /// What the metrics alone asked for, in the last of them.
+    pub recommended: Option<u32>,
+    /// The one reason that best explains it.
+    pub reason: Reason,
+    /// The same in a line for a person, of the last of them.
+    pub text: String,
+}
+
+impl Decided {
+    pub(super) fn new(at: String, decision: &Decision) -> Self {
+        Self {
+            until: at.clone(),
+            at,
+            rounds: 1,
+            from: decision.from,
+            to: decision.to,
+            recommended: decision.recommended,
+            reason: decision.reason,
+            text: decision.to_string(),
+        }
+    }
+
+    /// Whether only time has passed. Two changes are two, also of the same kind.
+    pub(super) fn says_the_same_as(&self, later: &Self) -> bool {
+        let key = |it: &Self| (it.from, it.to, it.reason);
+        self.from == self.to && key(self) == key(later)
+    }
+
+    pub(super) fn again(&mut self, later: Self) {
+        let Self { at, rounds, .. } = self;
+        *self = Self { at: std::mem::take(at), rounds: *rounds + 1, ..later };
+    }
+}
+
 impl Core {
+    /// The last decision, step by step, and what may be asked for now.
+    pub(super) fn explain(&self, now: Instant) -> Option<Explanation> {
+        let (min, max) = self.policy.bounds();
+        let state = self.state();
+        let (at, decision) = state.decided.as_ref()?;
+        let current = state.seen.as_ref().map_or(decision.to, |seen| seen.scale.wanted);
+        let allowed = |to: u32| state.rules.allowed(current, to, now).to;
+        let fewest = if min < current { allowed(min) } else { min };
+        let most = if max > current { allowed(max) } else { max };
+        Some(Explanation {
+            at: wall::rfc3339(*at),
+            from: decision.from,
+            to: decision.to,
+            reason: decision.reason,
+            text: decision.to_string(),
+            steps: decision.steps(),
+            metrics: decision.metrics.clone(),
+            conditions: decision.conditions.clone(),
+            allowed: Allowance::new(fewest, most),
+        })
+    }
+
     pub(super) fn status(&self, now: Instant) -> AutoscalerStatus {
         let scale_in_forbidden = self.scale_in_forbidden();
         let (min, max) = self.policy.bounds();
@@ -140,7 +214,8 @@ impl Core {
                 manual: self.manual_cooldown(&state, now).map(|left| left.as_secs_f64()),
             },
             last_scale: state.history.back().cloned(),
-            paused: state.paused,
+            paused: state.paused_by.is_some(),
+            paused_by: state.paused_by.clone(),
             scale_in_forbidden,
             held_for: state.held_until.filter(|until| *until > now).map(left),
             next_evaluation_in: state.next_at.map(left),

@@ -8,11 +8,14 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
+use resonant_common::duration::FOR_EVER;
 use resonant_common::error::BoxError;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{ScaleTarget, TargetState};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +23,8 @@ use crate::hpa::Scale;
 
 /// Default of [`WorkerPool::most_ending`].
 const MOST_ENDING: usize = 1000;
+/// Default of [`WorkerPool::end_within`].
+const END_WITHIN: Duration = Duration::from_secs(600);
 
 type Starting<W> = Pin<Box<dyn Future<Output = Result<W, BoxError>> + Send>>;
 type Ending = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
@@ -60,7 +65,10 @@ struct Crew<W> {
     ending: JoinSet<()>,
     /// How many may finish at once before no more are started.
     most_ending: usize,
+    /// How long one may take to finish.
+    end_within: Duration,
     failures: u64,
+    cut_off: u64,
     closed: bool,
 }
 
@@ -90,7 +98,9 @@ impl<W: Send + 'static> WorkerPool<W> {
                     running: Vec::new(),
                     ending: JoinSet::new(),
                     most_ending: MOST_ENDING,
+                    end_within: END_WITHIN,
                     failures: 0,
+                    cut_off: 0,
                     closed: false,
                 }),
             }),
@@ -102,6 +112,16 @@ impl<W: Send + 'static> WorkerPool<W> {
     #[must_use]
     pub fn most_ending(self, most: usize) -> Self {
         self.shared.crew().most_ending = most;
+        self
+    }
+
+    /// How long a worker that is taken away may take to finish. One that takes longer is dropped where it is, which is warned
+    /// of and counted as [`cut_off`](Self::cut_off); what that leaves behind is the worker's to say: a queue hands its
+    /// unfinished messages out again. Default 10 minutes. Make it longer than the worker's own limit, such as a queue's
+    /// `drain_timeout` of 30 s, which ends in better order. Holds for workers taken away from now on.
+    #[must_use]
+    pub fn end_within(self, limit: Duration) -> Self {
+        self.shared.crew().end_within = limit;
         self
     }
 
@@ -122,7 +142,12 @@ impl<W: Send + 'static> WorkerPool<W> {
         self.shared.crew().failures
     }
 
-    /// Takes all workers away and waits until they have finished. The pool starts no more.
+    /// How many workers were dropped because they took longer to finish than [`end_within`](Self::end_within) allows.
+    pub fn cut_off(&self) -> u64 {
+        self.shared.crew().cut_off
+    }
+
+    /// Takes all workers away and waits until they have finished, or were cut off. The pool starts no more.
     ///
     /// # Cancel safety
     ///
@@ -167,16 +192,26 @@ impl<W: Send + 'static> Shared<W> {
     fn finish(self: &Arc<Self>, crew: &mut Crew<W>, worker: W) {
         while crew.ending.try_join_next().is_some() {}
         let (end, shared) = (Arc::clone(&self.end), Arc::downgrade(self));
+        let limit = crew.end_within.min(FOR_EVER);
         crew.ending.spawn(async move {
-            let ended = AssertUnwindSafe(async { end(worker).await }).catch_unwind().await;
+            let ended = AssertUnwindSafe(async { end(worker).await }).catch_unwind();
+            // What takes too long is dropped here, with the worker in it.
+            let ended = timeout(limit, ended).await;
+            let cut_off = ended.is_err();
             let error = match ended {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error,
-                Err(_) => BoxError::from("it panicked"),
+                Ok(Ok(Ok(()))) => return,
+                Ok(Ok(Err(error))) => error,
+                Ok(Err(_)) => BoxError::from("it panicked"),
+                Err(_) => format!("it did not finish within {limit:?} and was dropped").into(),
             };
             tracing::warn!(target: "resonant::scale", %error, "a worker did not end well");
             if let Some(shared) = shared.upgrade() {
-                shared.crew().failures += 1;
+                let mut crew = shared.crew();
+                if cut_off {
+                    crew.cut_off += 1;
+                } else {
+                    crew.failures += 1;
+                }
             }
         });
     }

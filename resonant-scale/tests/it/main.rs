@@ -4,6 +4,7 @@
 mod cancel;
 mod faults;
 mod guide;
+mod history;
 mod kubernetes;
 mod logs;
 mod manual;

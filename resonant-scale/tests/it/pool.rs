@@ -268,3 +268,37 @@ async fn workers_that_never_finish_do_not_pile_up() {
     pool.close().await;
     assert_eq!(books.read(), (5, 5, 5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_does_not_finish_in_time_is_cut_off_and_the_others_are_not() {
+    let (books, gate) = (Books::default(), Arc::new(Semaphore::new(0)));
+    let minute = Duration::from_secs(60);
+    let pool = books.pool(Duration::ZERO, &gate).end_within(minute);
+    pool.set(3).await.unwrap();
+    pool.set(1).await.unwrap();
+    sleep(minute - Duration::from_secs(1)).await;
+    // One of two finishes within its minute.
+    gate.add_permits(1);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!((pool.ending(), pool.cut_off(), books.read()), (1, 0, (3, 1, 1)));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((pool.ending(), pool.cut_off(), books.read()), (0, 1, (3, 1, 2)));
+    // Not finishing is not finishing badly, and the one that runs knows nothing of it.
+    assert_eq!((pool.failures(), pool.running()), (0, 1));
+    // So a pool that is closed is closed in that time, whatever its workers do.
+    timeout(minute + Duration::from_secs(1), pool.close()).await.unwrap();
+    assert_eq!((pool.cut_off(), books.read()), (2, (3, 1, 3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_ever_is_a_limit_too() {
+    let (books, gate) = (Books::default(), Arc::new(Semaphore::new(0)));
+    let pool = books.pool(Duration::ZERO, &gate).end_within(Duration::MAX);
+    pool.set(1).await.unwrap();
+    pool.set(0).await.unwrap();
+    sleep(Duration::from_secs(30 * 24 * 3600)).await;
+    assert_eq!((pool.ending(), pool.cut_off()), (1, 0));
+    gate.add_permits(1);
+    pool.close().await;
+    assert_eq!(books.read(), (1, 1, 1));
+}

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use resonant_scale::{Decision, Observed, Reading, Reason, Scale, TargetTracking, TrackingConfig};
+use resonant_scale::{
+    Decision, Observed, Reading, Reason, Sample, Scale, TargetTracking, TrackingConfig,
+};
 use tokio::time::Instant;
 
 struct Run {
@@ -164,4 +166,51 @@ fn what_is_no_number_is_a_failed_metric_and_takes_nothing_away() {
             assert!(error.contains("no number"), "{error}");
         }
     }
+}
+
+#[test]
+fn the_quiet_of_a_failover_is_no_evidence_for_tracking_either() {
+    let mut run = Run::of(20, config());
+    for seconds in (0..600).step_by(15) {
+        // Nobody asks a service that fails over.
+        assert_eq!(run.with(seconds, 0.0, true).to, 20, "{seconds}");
+    }
+    // It ended, and the source still tells what it measured before: that takes nothing away for a cooldown.
+    for seconds in (600..885).step_by(15) {
+        let decision = run.at(seconds, 0.0);
+        assert_eq!((decision.to, decision.reason), (20, Reason::AfterFailover), "{seconds}");
+    }
+    assert_eq!(run.at(885, 35.0).to, 10, "300 s after it was last seen");
+    // Out is never held back, and a step out does not shorten the wait of a failover.
+    let mut run = Run::of(10, config());
+    run.with(0, 0.0, true);
+    assert_eq!(run.at(10, 140.0).to, 20);
+    assert_eq!((run.at(100, 35.0).to, run.at(100, 35.0).reason), (20, Reason::AfterFailover));
+    assert_eq!(run.at(300, 35.0).to, 10);
+}
+
+#[test]
+fn samples_from_before_the_end_of_a_failover_take_nothing_away_however_late() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut tracking =
+        TargetTracking::new(TrackingConfig { scale_in_cooldown: Duration::ZERO, ..config() })
+            .unwrap();
+    let mut decide = |seconds, sampled: [u64; 2], forbid_scale_in| {
+        let sample = |at: Instant| Sample { value: 7.0, at, window: Duration::from_secs(30) };
+        let samples =
+            [("one".into(), sample(at(sampled[0]))), ("two".into(), sample(at(sampled[1])))];
+        let observed = Observed {
+            scale: Scale::steady(10),
+            readings: [("cpu".into(), Reading::PerInstance(samples.into()))].into(),
+            forbid_scale_in,
+            ..Observed::default()
+        };
+        tracking.decide(&observed, at(seconds))
+    };
+    assert_eq!(decide(60, [50, 50], true).reason, Reason::ScaleInForbidden);
+    // One instance's agent hangs: what it says is from before.
+    assert_eq!(decide(1000, [990, 50], false).reason, Reason::AfterFailover);
+    assert_eq!(decide(1000, [990, 60], false).reason, Reason::AfterFailover);
+    assert_eq!(decide(1000, [990, 61], false).to, 1);
 }

@@ -18,10 +18,11 @@
   const chip = (word, state) => make("span", "chip " + (states[state] || ""), word);
 
   const time = (seconds) => {
-    if (seconds < 1) return Math.round(seconds * 1000) + " ms";
+    if (seconds < 1) return (seconds && seconds < 0.001 ? "< 1" : Math.round(seconds * 1000)) + " ms";
     if (seconds < 120) return (seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)) + " s";
     if (seconds < 7200) return Math.round(seconds / 60) + " min";
-    return seconds < 172800 ? Math.round(seconds / 3600) + " h" : Math.round(seconds / 86400) + " d";
+    const [unit, word] = seconds < 172800 ? [3600, " h"] : [86400, " d"], count = seconds / unit;
+    return String(count < 10 ? Math.round(count * 10) / 10 : Math.round(count)) + word;
   };
   const bytes = (count) => {
     let unit = 0;
@@ -46,30 +47,42 @@
   const title = (name) => titles[name] || name.replaceAll("_", " ");
   const first = ["name", "state", "role", "region", "epoch", "partition", "depth", "in_flight", "oldest_seconds", "lag_seconds",
     "parked_keys", "dead", "in_use", "idle", "max", "waiting", "entries", "bytes", "hit_ratio", "queued", "processed", "failed",
-    "status", "code", "took", "at", "from", "to", "value", "target", "proposal", "actor", "reason"];
+    "status", "code", "took", "at", "rounds", "from", "to", "value", "target", "proposal", "actor", "reason"];
   const place = (name) => { const at = first.indexOf(name); return at < 0 ? first.length : at; };
 
+  // The narrow layout makes blocks of tables, rows and cells; their roles say on what they are.
+  const part = (kind, name, role, ...inside) => {
+    const it = make(kind, name, ...inside);
+    it.setAttribute("role", role);
+    return it;
+  };
   const table = (rows, columns) => {
     columns = columns || [...new Set(rows.flatMap((row) => Object.keys(row)))].sort((a, b) => place(a) - place(b));
     const numeric = (name) => rows.some((row) => typeof row[name] === "number");
-    const head = make("tr", "", ...columns.map((name) => {
-      const cell = make("th", numeric(name) ? "number" : "", title(name));
+    const head = part("tr", "", "row", ...columns.map((name) => {
+      const cell = part("th", numeric(name) ? "number" : "", "columnheader", title(name));
       cell.scope = "col";
       return cell;
     }));
-    const body = rows.map((row) => make("tr", "", ...columns.map((name, index) => {
-      const isState = name === "state" || name === "status";
+    const isOne = (name) => name === "state" || name === "status";
+    const body = rows.map((row) => part("tr", isOne(columns[1]) ? "stated" : "", "row", ...columns.map((name, index) => {
+      const isState = isOne(name);
       const inside = isState && row[name] ? chip(row[name], row[name]) : value(name, row[name]);
-      const kind = numeric(name) ? "number" : name === "at" ? "whole" : name === "actor" ? "mid" : "";
-      const cell = make("td", [index === 0 ? "first" : "", kind, inside === "–" ? "blank" : ""].join(" "), inside);
+      const kind = numeric(name) ? "number" : isState ? "state" : { at: "whole", actor: "mid", reason: "long", decision: "long", error: "long" }[name] || "";
+      const cell = part("td", [index === 0 ? "first" : "", kind, inside === "–" ? "blank" : ""].join(" "), "cell", inside);
       cell.dataset.label = title(name);
       return cell;
     })));
-    return make("div", "scroll", make("table", "", make("thead", "", head), make("tbody", "", ...body)));
+    return make("div", "scroll", part("table", "", "table", part("thead", "", "rowgroup", head), part("tbody", "", "rowgroup", ...body)));
   };
   const card = (id, head, ...inside) => {
-    const it = make("section", "", make("h2", "", ...[].concat(head)), ...inside);
+    const [words, ...chips] = [].concat(head);
+    const name = make("span", "", words);
+    const it = make("section", "", make("h2", "", name, ...chips), ...inside);
+    it.id = name.id = id;
+    name.id += "-name";
     it.dataset.id = id;
+    it.setAttribute("aria-labelledby", name.id);
     return it;
   };
   const nothing = (words) => make("p", "empty", words);
@@ -90,15 +103,28 @@
     return card("health", ["Health checks", chip(health.status, health.status)], rows.length ? table(rows) : nothing("None are registered."));
   };
   const fact = (name, it) => make("div", "", make("dt", "", name), make("dd", "", it ?? "–"));
-  const scalingCard = (it) => {
-    const chips = [it.target];
-    if (it.paused) chips.push(chip("paused", "warn"));
-    if (it.scale_in_forbidden) chips.push(chip("failover: no scale-in", "warn"));
-    if (typeof it.held_for === "number") chips.push(chip("held " + time(it.held_for), "warn"));
+  // What holds a scaler back, as words with a state.
+  const held = (it) => {
+    const marks = [];
+    if (it.paused) marks.push(["paused" + (it.paused_by ? " by " + it.paused_by.actor : ""), "warn"]);
+    if (it.scale_in_forbidden) marks.push(["failover: no scale-in", "warn"]);
+    if (typeof it.held_for === "number") marks.push(["held " + time(it.held_for), "warn"]);
     for (const condition of it.conditions) {
-      const bad = condition.kind === "ScalingLimited" ? condition.holds : !condition.holds;
-      if (bad) chips.push(chip(condition.kind + ": " + condition.reason, condition.kind === "ScalingLimited" ? "warn" : "fail"));
+      const limit = condition.kind === "ScalingLimited";
+      if (limit ? condition.holds : !condition.holds) marks.push([spaced(condition.reason), limit ? "warn" : "fail"]);
     }
+    return marks;
+  };
+  const spaced = (words) => words.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
+  const fold = (id, words, ...inside) => {
+    const it = make("details", "", make("summary", "", words), ...inside);
+    it.dataset.id = id;
+    it.open = opened.has(id);
+    it.addEventListener("toggle", () => it.open ? opened.add(id) : opened.delete(id));
+    return it;
+  };
+  const scalingCard = (it, index) => {
+    const chips = [it.target, ...held(it).map(([words, state]) => chip(words, state))];
     const replicas = it.replicas, last = it.recommendation;
     const facts = make("dl", "", fact("current", replicas.current), fact("desired", replicas.desired), fact("ready", replicas.ready),
       fact("bounds", replicas.min + "–" + replicas.max), fact("wanted", last ? last.raw : null));
@@ -106,11 +132,34 @@
     const metrics = it.metrics.map((metric) => ({ name: metric.name, value: metric.value, target: metric.target,
       proposal: metric.proposal, ...(metric.error ? { error: metric.error } : {}) }));
     const changes = it.history.map((change) => ({ at: clock(change.at), from: change.from, to: change.to, actor: change.actor, reason: change.reason }));
-    const details = make("details", "", make("summary", "", "Last changes (" + changes.length + ")"), changes.length ? table(changes) : nothing("None."));
-    details.dataset.id = it.target;
-    details.open = opened.has(it.target);
-    details.addEventListener("toggle", () => details.open ? opened.add(it.target) : opened.delete(it.target));
-    return card("scaling-" + it.target, chips, facts, why, metrics.length ? table(metrics) : null, details);
+    const decisions = it.decisions.map((one) => ({ at: clock(one.at), rounds: one.rounds, decision: one.text }));
+    const pause = it.paused && it.paused_by && it.paused_by.reason ? make("p", "why", "Paused at " + clock(it.paused_by.at) + ": " + it.paused_by.reason) : null;
+    return card("scaling-" + index, chips, facts, why, pause, metrics.length ? table(metrics) : null,
+      fold("changes-" + it.target, "Last changes (" + changes.length + ")", changes.length ? table(changes) : nothing("None.")),
+      fold("decisions-" + it.target, "Last decisions (" + decisions.length + ")", decisions.length ? table(decisions) : nothing("None.")));
+  };
+  // What a person on call has to look at, the worst first, each a way to its section.
+  const attention = (it) => {
+    const marks = [];
+    for (const [name, check] of Object.entries(it.health ? it.health.checks || {} : {})) {
+      if (check.status !== "pass") marks.push([name + ": " + check.status, check.status, "health"]);
+    }
+    it.scaling.forEach((one, index) => {
+      for (const [words, state] of held(one)) marks.push([one.target + ": " + words, state, "scaling-" + index]);
+    });
+    for (const one of it.tables) {
+      if (one.error) marks.push([one.title + ": " + one.error, "warn", "table-" + one.id]);
+      for (const state of ["fail", "warn"]) if (one.states[state]) marks.push([one.title + ": " + one.states[state] + " " + state, state, "table-" + one.id]);
+    }
+    marks.sort((a, b) => (a[1] === "fail" ? 0 : 1) - (b[1] === "fail" ? 0 : 1));
+    const links = marks.slice(0, 30).map(([words, state, id]) => {
+      const link = make("a", "chip " + (states[state] || ""), words);
+      link.href = "#" + id;
+      return make("li", "", link);
+    });
+    const section = links.length ? card("attention", "Needs attention", make("ul", "marks", ...links)) : card("attention", ["Nothing needs attention", chip("ok", "ok")]);
+    section.classList.add("wide");
+    return section;
   };
   const opened = new Set();
 
@@ -118,7 +167,7 @@
     by("service").textContent = it.service || "Status";
     document.title = (it.status && it.status !== "pass" ? it.status + " – " : "") + (it.service || "Status");
     const word = it.draining ? "draining" : it.status || "no checks";
-    overall.textContent = word;
+    if (overall.textContent !== word) overall.textContent = word;
     overall.className = "chip " + (it.draining ? "warn" : states[it.status] || "");
     by("forget").hidden = !token;
     if (!it.authorized) {
@@ -128,10 +177,22 @@
       return;
     }
     const cards = [];
+    if (it.health || it.scaling.length || it.tables.length) cards.push(attention(it));
     if (it.health) cards.push(healthCard(it.health));
     cards.push(...it.scaling.map(scalingCard), ...it.tables.map(tableCard));
     if (!cards.length) cards.push(card("nothing", "Nothing is registered", nothing("The service shows no checks, scalers or tables.")));
+    put(cards);
+  };
+  // Everything is made anew; what had the focus, and where it was scrolled to, stays.
+  const put = (cards) => {
+    const focused = document.activeElement, inside = focused && main.contains(focused);
+    const fold = inside && focused.closest("details"), link = inside && focused.getAttribute("href");
+    const scrolled = [...main.querySelectorAll(".scroll")].map((it) => it.scrollLeft);
     main.replaceChildren(...cards);
+    main.querySelectorAll(".scroll").forEach((it, index) => { it.scrollLeft = scrolled[index] || 0; });
+    const again = fold ? [...main.querySelectorAll("details")].find((it) => it.dataset.id === fold.dataset.id)
+      : link ? [...main.querySelectorAll("a")].find((it) => it.getAttribute("href") === link) : null;
+    if (again) (fold ? again.querySelector("summary") : again).focus({ preventScroll: true });
   };
 
   const age = () => {

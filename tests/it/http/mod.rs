@@ -1,11 +1,13 @@
 //! The HTTP API and the status page, as clients see them.
 
 mod bad_input;
-
+mod fuzz;
+mod history;
 mod limits;
 mod openapi;
 mod page;
 mod scaling;
+mod sections;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};

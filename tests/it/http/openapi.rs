@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::history::{EXPLAIN, HISTORY, PAUSE, RESUME};
 use super::{Answer, SCALE, STATUS, Service, TOKEN, request};
 
 fn document() -> Value {
@@ -99,7 +100,8 @@ async fn every_answer_is_as_described() {
     let service = Service::new();
     let check = |path: &str, method: &str, answer: &Answer| check(&document, path, method, answer);
     for token in [None, Some(TOKEN), Some("not the secret of ada")] {
-        for path in document["paths"].as_object().unwrap().keys().filter(|path| *path != SCALE) {
+        let paths = document["paths"].as_object().unwrap();
+        for (path, _) in paths.iter().filter(|(_, item)| item["get"].is_object()) {
             let answer = service.get(&path.replace("{name}", "database"), token).await;
             check(path, "get", &answer);
             let answer = service
@@ -108,14 +110,36 @@ async fn every_answer_is_as_described() {
             assert_eq!(answer.status.as_u16(), 405, "{path}");
             check(path, "get", &answer);
         }
-        check(
-            SCALE,
-            "post",
-            &service.ask(request("POST", SCALE, token, &[], r#"{"replicas": 4}"#)).await,
-        );
+        for (path, _) in paths.iter().filter(|(_, item)| item["post"].is_object()) {
+            let body = if path == SCALE { r#"{"replicas": 4}"# } else { "{}" };
+            check(path, "post", &service.ask(request("POST", path, token, &[], body)).await);
+            check(path, "post", &service.get(path, token).await);
+        }
     }
     service.scaler.evaluate().await;
     check(STATUS, "get", &service.get(STATUS, Some(TOKEN)).await);
+    for path in [HISTORY, EXPLAIN] {
+        check(path, "get", &service.get(path, Some(TOKEN)).await);
+        check(path, "get", &service.get(&format!("{path}?target=nobody"), Some(TOKEN)).await);
+        check(path, "get", &service.get(&format!("{path}?nothing"), Some(TOKEN)).await);
+    }
+    for check_name in ["nobody", "%ff"] {
+        let answer = service.get(&format!("/health/checks/{check_name}"), None).await;
+        check("/health/checks/{name}", "get", &answer);
+    }
+    for (body, headers) in [
+        ("{", &[][..]),
+        ("[]", &[]),
+        (r#"{"target": "nobody"}"#, &[]),
+        ("{}", &[("if-match", "99")]),
+        ("{}", &[("content-type", "text/plain")]),
+        ("{}", &[("content-length", "99999999")]),
+    ] {
+        for path in [PAUSE, RESUME] {
+            let answer = service.ask(request("POST", path, Some(TOKEN), headers, body)).await;
+            check(path, "post", &answer);
+        }
+    }
     for query in ["?target=nobody", "?nothing"] {
         check(STATUS, "get", &service.get(&format!("{STATUS}{query}"), Some(TOKEN)).await);
     }

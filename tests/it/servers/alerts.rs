@@ -83,6 +83,9 @@ async fn alerts_fire_on_what_the_running_crates_count() {
     assert_eq!(calm, BTreeSet::new());
     let troubled = firing(&input(&scene.troubled, &scene.later), folder.path());
     let expected = [
+        "AutoscalerAtMaximum",
+        "AutoscalerBlind",
+        "AutoscalerTargetFails",
         "AvailabilityBudgetBurnsFast",
         "AvailabilityBudgetBurnsSlowly",
         "BatchFails",

@@ -116,6 +116,8 @@ struct Stage {
     scaler: Autoscaler,
     load: FakeMetric,
     workers: FakeTarget,
+    /// One that will want more than it may have, one that will be told nothing, one whose target will be gone.
+    others: [(Autoscaler, FakeMetric, FakeTarget); 3],
 }
 
 impl Stage {
@@ -170,7 +172,27 @@ impl Stage {
             .target(workers.clone())
             .build()
             .unwrap();
-        Self { pool, db, queue, deep, batch, cache, health, flag, app, scaler, load, workers }
+        let others = ["full", "blind", "gone"].map(|name| {
+            let (load, target) = (FakeMetric::new(500.0), FakeTarget::new(50));
+            let builder = Autoscaler::builder(name).policy(guide::workers());
+            let builder = builder.source("queue_depth", load.clone()).target(target.clone());
+            (builder.build().unwrap(), load, target)
+        });
+        Self {
+            pool,
+            db,
+            queue,
+            deep,
+            batch,
+            cache,
+            health,
+            flag,
+            app,
+            scaler,
+            load,
+            workers,
+            others,
+        }
     }
 
     /// What a service does on a good day.
@@ -202,6 +224,9 @@ impl Stage {
         }
         self.health.run_all().await;
         assert!(self.scaler.evaluate().await.changes());
+        for (other, ..) in &self.others {
+            assert!(!other.evaluate().await.changes());
+        }
         self.ask("/users/7", 100).await;
         tokio::time::sleep(MOMENT).await;
         self.health.run_all().await;
@@ -248,6 +273,13 @@ impl Stage {
         self.scaler.evaluate().await;
         self.load.set(0.0);
         self.scaler.evaluate().await;
+        let [(full, high, _), (blind, none, _), (gone, _, target)] = &self.others;
+        high.set(10_000.0);
+        none.set(None);
+        target.fail_to_read(true);
+        for other in [full, blind, gone] {
+            other.evaluate().await;
+        }
         self.flag.raise("scene.writer.gone");
         let report = self.health.run_all().await;
         assert!(!report.is_up());

@@ -245,7 +245,7 @@ fn the_raw_recommendation_is_remembered() {
     let start = now();
     hpa.decide(&observed(20, &[("m", Some(200.0))]), start);
     hpa.decide(&observed(20, &[("m", Some(50.0))]), start + secs(15));
-    assert_eq!(hpa.recommendations.numbers().collect::<Vec<_>>(), [20, 20, 5]);
+    assert_eq!(hpa.recommendations.numbers().collect::<Vec<_>>(), [20, 5], "as of its last time");
 }
 
 #[test]
@@ -297,4 +297,43 @@ fn windows_and_policies_left_out_are_those_of_the_direction() {
     // Kubernetes does not take a list of none either.
     let error = serde_json::from_str::<Behavior>(r#"{"scale_up": {"policies": []}}"#).unwrap_err();
     assert!(error.to_string().contains("at least one"), "{error}");
+}
+
+#[test]
+fn what_is_remembered_does_not_grow_with_the_rounds() {
+    let config = HpaConfig::new(1, 50)
+        .metric(MetricSpec::external_average("m", 10.0))
+        .behavior(Behavior::default());
+    let start = now();
+    // Restless: as many as fit into the longest window. Calm, however often it is asked: one.
+    for (every, restless, most) in
+        [(secs(15), true, 22), (std::time::Duration::from_millis(1), false, 2)]
+    {
+        let mut hpa = Hpa::new(config.clone()).unwrap();
+        let mut current = 20;
+        for round in 0..20_000_u32 {
+            let load = if restless { f64::from(round * 7919 % 500) } else { 200.0 };
+            let at = start + every * round;
+            let to = hpa.decide(&observed(current, &[("m", Some(load))]), at).to;
+            hpa.scaled(current, to, at);
+            current = to;
+            let kept = hpa.recommendations.numbers().len();
+            assert!(kept <= most, "{kept} after {round} rounds");
+            let events = hpa.events.added.numbers().len() + hpa.events.removed.numbers().len();
+            assert!(events <= 4, "{events} after {round} rounds");
+        }
+    }
+}
+
+#[test]
+fn a_number_that_stayed_is_forgotten_with_its_last_time_and_not_its_first() {
+    let mut log = super::super::log::Log::default();
+    let start = now();
+    for second in [0, 15, 30] {
+        log.note(start + secs(second), 9);
+    }
+    log.note(start + secs(45), 3);
+    assert_eq!(log.numbers().collect::<Vec<_>>(), [9, 3]);
+    assert_eq!(log.within(start + secs(89), secs(60)).collect::<Vec<_>>(), [9, 3]);
+    assert_eq!(log.within(start + secs(90), secs(60)).collect::<Vec<_>>(), [3]);
 }

@@ -1,5 +1,6 @@
 //! A headless Chromium, spoken to over pipes: no port, no driver, no other program.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -202,6 +203,27 @@ impl Tab<'_> {
         let forgiven =
             |text: &&String| self.browser.forgiven.is_none_or(|word| !text.contains(word));
         self.browser.complaints.iter().filter(forgiven).cloned().collect()
+    }
+
+    /// How many things there are of each role, as a screen reader is told.
+    pub(super) async fn roles(&mut self) -> BTreeMap<String, usize> {
+        let tree = self.call("Accessibility.getFullAXTree", json!({})).await;
+        let mut roles = BTreeMap::new();
+        for node in tree["nodes"].as_array().unwrap().iter().filter(|node| node["ignored"] != true)
+        {
+            let role = node["role"]["value"].as_str().unwrap_or_default().to_owned();
+            *roles.entry(role).or_default() += 1;
+        }
+        roles
+    }
+
+    /// Presses a key.
+    pub(super) async fn press(&mut self, key: &str, code: u32) {
+        for kind in ["rawKeyDown", "keyUp"] {
+            let key =
+                json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
+            self.call("Input.dispatchKeyEvent", key).await;
+        }
     }
 
     /// Complaints with this word are expected.

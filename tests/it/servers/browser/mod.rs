@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use self::chromium::{Chromium, Tab};
 use crate::http::TOKEN;
+use crate::workers;
 
 const HOSTILE: &str = "<img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>";
 
@@ -223,13 +224,13 @@ async fn the_page_is_what_a_person_on_call_keeps_open() {
     looks_well(&mut tab, "refused").await;
     // With it: everything.
     sign_in(&mut tab, TOKEN).await;
-    tab.wait("document.querySelectorAll('section').length === 9").await;
+    tab.wait("document.querySelectorAll('section').length === 10").await;
     let text = tab.text().await;
     for shown in [
         "flights",
         "us-east-1",
         "replica3",
-        "3 h",
+        "2.5 h",
         "session-tasks",
         "shard_3",
         "48.0 MiB",
@@ -332,4 +333,116 @@ async fn a_service_with_nothing_to_show_says_so() {
     looks_well(&mut tab, "empty").await;
     tab.size(360, 740, true).await;
     looks_well(&mut tab, "empty-narrow-dark").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keyboard_and_a_reader_find_their_way() {
+    let depth = Arc::new(Mutex::new(100));
+    let site = Site::serve(busy(Arc::clone(&depth)).await.router()).await;
+    let mut browser = Chromium::start().await;
+    let mut tab = browser.open(&site.url()).await;
+    tab.wait("document.querySelector('section') !== null").await;
+    sign_in(&mut tab, TOKEN).await;
+    tab.wait("document.body.innerText.includes('session-tasks')").await;
+    // Every section has a name, and so has every field.
+    let named = "[...document.querySelectorAll('section')].every((it) => \
+        document.getElementById(it.getAttribute('aria-labelledby')).textContent.length > 3)";
+    assert_eq!(tab.evaluate(named).await, true);
+    assert_eq!(tab.evaluate("document.querySelector('input').labels.length").await, 1);
+    // Tables are tables, also where they are shown as lists.
+    for (width, dark) in [(1440, false), (360, true)] {
+        tab.size(width, 900, dark).await;
+        let roles = tab.roles().await;
+        let count = |role: &str| roles.get(role).copied().unwrap_or(0);
+        assert!(
+            count("table") >= 7 && count("row") > 20 && count("cell") > 80,
+            "{width}: {roles:?}"
+        );
+        assert!(count("region") >= 10 && count("status") == 1, "{width}: {roles:?}");
+    }
+    // By keys alone: from the field over the buttons to what needs attention, and by one of them to its section.
+    tab.evaluate("document.getElementById('token').focus()").await;
+    let focused = "document.activeElement.getAttribute('href') || document.activeElement.id || document.activeElement.tagName";
+    let mut way = Vec::new();
+    for _ in 0..4 {
+        tab.press("Tab", 9).await;
+        way.push(tab.evaluate(focused).await.as_str().unwrap().to_owned());
+    }
+    assert_eq!(way[1..], ["forget", "#health", "#table-nodes"], "{way:?}");
+    // What has the focus keeps it when the page is made anew.
+    *depth.lock().unwrap() = 555;
+    tab.wait("document.body.innerText.includes('555')").await;
+    assert_eq!(tab.evaluate(focused).await, "#table-nodes");
+    tab.evaluate("document.activeElement.click()").await;
+    tab.wait("document.getElementById('table-nodes').getBoundingClientRect().top < innerHeight")
+        .await;
+    tab.evaluate("[...document.querySelectorAll('summary')].at(-1).focus()").await;
+    *depth.lock().unwrap() = 666;
+    tab.wait("document.body.innerText.includes('666')").await;
+    let fold = tab.evaluate("document.activeElement.parentElement.dataset.id").await;
+    assert_eq!(fold, "decisions-session-workers");
+    assert_eq!(tab.complaints(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaling_is_seen_on_the_page_up_and_down() {
+    let (queue, books) = (workers::queue().await, workers::books());
+    let pool = workers::pool(&queue, &books, Duration::from_millis(40));
+    let scaler = workers::scaler(&queue, &pool);
+    let api = Api::builder().token("ada", TOKEN).scaler(scaler.clone());
+    let shown = queue.clone();
+    let api = api.show(move || {
+        let queue = shown.clone();
+        async move {
+            let depth = queue.depth().await?;
+            Ok::<_, resonant_queue::Error>(vec![rows::Queue::of(
+                queue.name(),
+                &depth,
+                &queue.findings(),
+            )])
+        }
+    });
+    let site = Site::serve(api.build().unwrap().router()).await;
+    let mut browser = Chromium::start().await;
+    let mut tab = browser.open(&site.url()).await;
+    tab.wait("document.querySelector('section') !== null").await;
+    sign_in(&mut tab, TOKEN).await;
+    let workers = |count: u32| {
+        format!(
+            "[...document.querySelectorAll('dd')].some((it) => it.textContent === '{count}' && it.previousSibling.textContent === 'current')"
+        )
+    };
+    scaler.start().unwrap();
+    tab.wait(&workers(1)).await;
+    // Until it is seen: work comes as long as it takes.
+    let feed = tokio::spawn({
+        let queue = queue.clone();
+        async move {
+            let mut next = 0;
+            loop {
+                if queue.depth().await.unwrap().unfinished() < 400 {
+                    queue.publish_many(next..next + 400).await.unwrap();
+                    next += 400;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    tab.wait(&workers(8)).await;
+    tab.wait("document.body.innerText.includes('more than the maximum were wanted')").await;
+    looks_well(&mut tab, "scaled-up").await;
+    feed.abort();
+    tab.wait(&workers(1)).await;
+    tab.wait("document.body.innerText.includes('Nothing needs attention')").await;
+    for details in ["changes-scaled-workers", "decisions-scaled-workers"] {
+        let open = format!(
+            "[...document.querySelectorAll('details')].find((it) => it.dataset.id === '{details}').open = true"
+        );
+        tab.evaluate(&open).await;
+    }
+    tab.wait("document.body.innerText.includes('all metrics are below their targets')").await;
+    tab.size(360, 740, false).await;
+    looks_well(&mut tab, "scaled-down-narrow").await;
+    scaler.stop().await;
+    pool.close().await;
 }
