@@ -68,7 +68,7 @@
     const body = rows.map((row) => part("tr", isOne(columns[1]) ? "stated" : "", "row", ...columns.map((name, index) => {
       const isState = isOne(name);
       const inside = isState && row[name] ? chip(row[name], row[name]) : value(name, row[name]);
-      const kind = numeric(name) ? "number" : isState ? "state" : { at: "whole", actor: "mid", reason: "long", decision: "long", error: "long" }[name] || "";
+      const kind = numeric(name) ? "number" : isState ? "state" : { at: "whole", actor: "mid", code: "line", reason: "long", decision: "long", error: "long" }[name] || "";
       const cell = part("td", [index === 0 ? "first" : "", kind, inside === "–" ? "blank" : ""].join(" "), "cell", inside);
       cell.dataset.label = title(name);
       return cell;
@@ -110,12 +110,15 @@
     if (it.scale_in_forbidden) marks.push(["failover: no scale-in", "warn"]);
     if (typeof it.held_for === "number") marks.push(["held " + time(it.held_for), "warn"]);
     for (const condition of it.conditions) {
-      const limit = condition.kind === "ScalingLimited";
-      if (limit ? condition.holds : !condition.holds) marks.push([spaced(condition.reason), limit ? "warn" : "fail"]);
+      const limit = condition.kind === "ScalingLimited", reason = condition.reason;
+      // Rates and the minimum limit every day; to want more than there may be does not go away by itself.
+      if (limit && condition.holds) marks.push([spaced(reason), reason === "TooManyReplicas" ? "warn" : ""]);
+      if (!limit && !condition.holds) marks.push([spaced(reason), "fail"]);
     }
     return marks;
   };
-  const spaced = (words) => words.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
+  const words = { TooManyReplicas: "wants more than the maximum", TooFewReplicas: "wants fewer than the minimum", ScaleInForbidden: "nothing is taken away" };
+  const spaced = (reason) => words[reason] || reason.replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
   const fold = (id, words, ...inside) => {
     const it = make("details", "", make("summary", "", words), ...inside);
     it.dataset.id = id;
@@ -145,7 +148,7 @@
       if (check.status !== "pass") marks.push([name + ": " + check.status, check.status, "health"]);
     }
     it.scaling.forEach((one, index) => {
-      for (const [words, state] of held(one)) marks.push([one.target + ": " + words, state, "scaling-" + index]);
+      for (const [words, state] of held(one)) if (state) marks.push([one.target + ": " + words, state, "scaling-" + index]);
     });
     for (const one of it.tables) {
       if (one.error) marks.push([one.title + ": " + one.error, "warn", "table-" + one.id]);
