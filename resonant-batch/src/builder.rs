@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -13,16 +14,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::isolate::Isolate;
 use crate::key::Key;
 use crate::metrics::Metrics;
-use crate::process::{Process, Runner};
+use crate::process::{Hire, Process};
 use crate::processor::BatchProcessor;
 use crate::tray::Copy;
 
 /// Gathers the settings of a [`BatchProcessor`]; made by [`BatchProcessor::builder`] and [`BatchProcessor::keyed`].
 #[must_use = "a builder does nothing until `build` is called"]
-pub struct Builder<I, O, K = ()> {
+pub struct Builder<I, O, K = ()>
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+{
     config: BatchConfig,
     name: String,
-    process: Box<dyn Process<K, I, O>>,
+    process: Arc<dyn Hire<K, I, O>>,
     key_of: Option<By<I, K>>,
     weigh: Option<By<I, u64>>,
     flights: Option<Box<dyn Flights<K, I, Lots<O>>>>,
@@ -40,11 +46,11 @@ where
     I: Send + 'static,
     O: Send + 'static,
 {
-    pub(crate) fn new(process: impl Process<K, I, O> + 'static, key_of: Option<By<I, K>>) -> Self {
+    pub(crate) fn new(process: impl Process<K, I, O>, key_of: Option<By<I, K>>) -> Self {
         Self {
             config: BatchConfig::default(),
             name: "batch".to_owned(),
-            process: Box::new(process),
+            process: Arc::new(process),
             key_of,
             weigh: None,
             flights: None,
@@ -206,11 +212,8 @@ where
             key_of: self.key_of,
             weigh: self.weigh,
             copy: self.copy,
-            runner: Runner {
-                process: self.process,
-                timeout: config.max_process_time,
-                isolate: self.isolate,
-            },
+            process: self.process,
+            isolate: self.isolate,
             metrics: Metrics::new(self.name),
             runtime,
             config,
@@ -220,7 +223,12 @@ where
     }
 }
 
-impl<I, O, K> fmt::Debug for Builder<I, O, K> {
+impl<I, O, K> fmt::Debug for Builder<I, O, K>
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("name", &self.name)

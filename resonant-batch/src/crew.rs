@@ -43,11 +43,13 @@ impl Crew {
         }
     }
 
+    #[inline]
     pub(crate) fn has_timekeeper(&self) -> bool {
         self.timekeeper.is_some()
     }
 
     /// Calls an idle worker, or hires one. Nobody if one is under way or all are busy: a busy one looks when it is done.
+    #[inline]
     pub(crate) fn call(&mut self) -> Call {
         if self.called.is_some() {
             return Call::Nobody;
@@ -67,22 +69,26 @@ impl Crew {
     }
 
     /// A worker looks for work, called or not.
+    #[inline]
     pub(crate) fn arrive(&mut self, id: WorkerId) {
         self.idle.retain(|(idle, _)| *idle != id);
         self.timekeeper.take_if(|keeper| *keeper == id);
     }
 
     /// It will take something in its next turn: nobody else has to come.
+    #[inline]
     pub(crate) fn claim(&mut self, id: WorkerId) {
         self.called.get_or_insert(id);
     }
 
     /// It has taken what it wanted.
+    #[inline]
     pub(crate) fn busy(&mut self, id: WorkerId) {
         self.called.take_if(|called| *called == id);
     }
 
     /// It found nothing. `keep_time` makes it the timekeeper.
+    #[inline]
     pub(crate) fn rest(&mut self, id: WorkerId, waker: Waker, keep_time: bool) {
         self.called.take_if(|called| *called == id);
         self.idle.push((id, waker));

@@ -14,14 +14,14 @@ use crate::crew::{Call, WorkerId};
 use crate::door::{Door, Place};
 use crate::drain::Ended;
 use crate::error::{Result, closed, not_run, overloaded, too_heavy};
+use crate::isolate::Isolate;
 use crate::key::Key;
 use crate::metrics::{Metrics, Reject};
-use crate::process::Runner;
+use crate::process::Hire;
 use crate::state::{Pause, State, Step};
 use crate::sync::{Mutex, MutexGuard};
 use crate::trace;
 use crate::tray::{Copy, Tray};
-use crate::worker::Worker;
 
 pub(crate) type Lots<O> = Arc<Tray<O>>;
 /// An item's way in while the queue is full: its ticket and the door it waits at.
@@ -31,7 +31,12 @@ pub(crate) type TakenBatch<K, I, O> = Taken<K, I, Lots<O>>;
 pub(crate) type By<I, T> = Box<dyn Fn(&I) -> T + Send + Sync>;
 
 /// Everything the handles and the workers of one processor share.
-pub(crate) struct Desk<K, I, O> {
+pub(crate) struct Desk<K, I, O>
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+{
     state: Mutex<Shared<K, I, O>>,
     pub(crate) ended: Ended,
     pub(crate) settings: Settings<K, I, O>,
@@ -39,13 +44,19 @@ pub(crate) struct Desk<K, I, O> {
 }
 
 /// What a builder has gathered.
-pub(crate) struct Settings<K, I, O> {
+pub(crate) struct Settings<K, I, O>
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+{
     pub(crate) config: BatchConfig,
     pub(crate) key_of: Option<By<I, K>>,
     pub(crate) weigh: Option<By<I, u64>>,
     /// Set where equal items share a flight.
     pub(crate) copy: Option<Copy<O>>,
-    pub(crate) runner: Runner<K, I, O>,
+    pub(crate) process: Arc<dyn Hire<K, I, O>>,
+    pub(crate) isolate: Option<Isolate<I>>,
     pub(crate) metrics: Metrics,
     pub(crate) runtime: Handle,
 }
@@ -79,15 +90,16 @@ where
     }
 
     /// Weighs an item and refuses it if no batch could hold it.
+    #[inline]
     pub(crate) fn request(
         &self,
         operation: &'static str,
         key: K,
         item: I,
     ) -> Result<Request<K, I>, (I, crate::Error)> {
-        let caller = trace::caller();
+        let (caller, waker) = (trace::caller(), None);
         let Some(weigh) = &self.settings.weigh else {
-            return Ok(Request { key, item, weight: 0, caller });
+            return Ok(Request { key, item, weight: 0, caller, waker });
         };
         let (weight, limit) =
             (weigh(&item), self.settings.config.max_batch_weight.unwrap_or(u64::MAX));
@@ -95,10 +107,11 @@ where
             self.settings.metrics.rejected(Reject::TooHeavy, 1);
             return Err((item, too_heavy(operation, weight, limit)));
         }
-        Ok(Request { key, item, weight, caller })
+        Ok(Request { key, item, weight, caller, waker })
     }
 
     /// Accepts an item or puts it in line.
+    #[inline]
     pub(crate) fn enter(&self, request: Request<K, I>) -> Result<Entered<O>> {
         let mut state = self.lock();
         if state.core.is_closed() {
@@ -110,8 +123,10 @@ where
                 self.release(state);
                 Ok(Entered::Seated(Place::new(seat)))
             }
-            Err(request) => {
+            Err(mut request) => {
                 let door = Door::new();
+                // The door knows better whom to wake by the time the item comes in.
+                request.waker = None;
                 let ticket = state.core.wait(VecDeque::from([request]), door.clone());
                 Ok(Entered::InLine(ticket, door))
             }
@@ -204,6 +219,7 @@ where
     }
 
     /// What the worker `id` has to do next. It has `finished` a batch whose outcomes are delivered.
+    #[inline]
     pub(crate) fn step(
         &self,
         id: WorkerId,
@@ -215,7 +231,7 @@ where
         let mut state = self.lock();
         let mut step = state.step(id, pause, finished, cx);
         if has_ended || matches!(step, Step::Run(..)) {
-            self.settings.metrics.in_flight(state.core.level().running);
+            self.settings.metrics.in_flight(state.core.running());
         }
         drop(state);
         if has_ended {
@@ -231,7 +247,7 @@ where
     pub(crate) fn finish(&self, ticket: Ticket) {
         let mut state = self.lock();
         state.core.finish(ticket);
-        self.settings.metrics.in_flight(state.core.level().running);
+        self.settings.metrics.in_flight(state.core.running());
         let call = state.call();
         drop(state);
         self.answer(call);
@@ -312,6 +328,7 @@ where
     }
 
     /// Frees the lock after items came in, and calls whoever is needed.
+    #[inline]
     fn release(&self, mut state: MutexGuard<'_, Shared<K, I, O>>) {
         let call = state.call();
         let shared = state.core.take_shared();
@@ -320,14 +337,15 @@ where
         self.settings.metrics.deduplicated(shared);
     }
 
+    #[inline]
     fn answer(&self, call: Call) {
         match call {
             Call::Nobody => {}
             Call::Wake(waker) => waker.wake(),
             Call::Hire(id) => {
                 let Some(desk) = self.itself.upgrade() else { return };
-                let task = self.settings.runtime.spawn(Worker::new(desk, id).work());
-                self.lock().crew.hired(id, task.abort_handle());
+                let task = Arc::clone(&self.settings.process).hire(desk, id);
+                self.lock().crew.hired(id, task);
             }
         }
     }
@@ -338,7 +356,13 @@ where
     }
 }
 
-impl<K, I, O> Desk<K, I, O> {
+impl<K, I, O> Desk<K, I, O>
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, Shared<K, I, O>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

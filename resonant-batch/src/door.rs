@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use crate::core::{Guest, Seat};
 use crate::error::{Result, closed};
 use crate::sync::{Mutex, MutexGuard};
-use crate::tray::{Token, Tray};
+use crate::tray::{FIRST, Token, Tray};
 
 /// Accepted items of one submitter, in one batch.
 #[derive(Debug)]
@@ -18,7 +18,8 @@ pub(crate) struct Place<O> {
 
 impl<O> Place<O> {
     pub(crate) fn new(seat: Seat<Arc<Tray<O>>>) -> Self {
-        Self { seat, token: None }
+        let token = if seat.told { FIRST } else { None };
+        Self { seat, token }
     }
 }
 

@@ -59,6 +59,7 @@ impl Ended {
 
     /// Call it once the lock is free. Whoever watches counted itself in before it looked, under the same lock: either it
     /// is seen here, or it has seen what happened.
+    #[inline]
     pub(crate) fn tell(&self) {
         if self.watchers.load(Ordering::Relaxed) > 0 {
             self.notify.notify_waiters();

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::output::Outcomes;
-use crate::process::Runner;
+use crate::process::{Process, Runner};
 
 /// Which items may be run again, and how they are copied for it.
 pub(crate) struct Isolate<I> {
@@ -18,9 +18,9 @@ pub(crate) struct Isolate<I> {
 type Part<I> = Vec<(usize, I)>;
 
 impl<I> Isolate<I> {
-    pub(crate) async fn run<K: Clone, O>(
+    pub(crate) async fn run<K: Clone, O, P: Process<K, I, O>>(
         &self,
-        runner: &Runner<K, I, O>,
+        runner: &Runner<'_, I, P>,
         key: K,
         items: Vec<I>,
         reruns: &mut u64,
@@ -34,7 +34,7 @@ impl<I> Isolate<I> {
             outcome => return outcome,
         };
 
-        let mut outcomes: Outcomes<O> = (0..len).map(|_| Some(Err(error.clone()))).collect();
+        let mut outcomes: Vec<_> = (0..len).map(|_| Some(Err(error.clone()))).collect();
         // Parts still to run, the first on top, each with the error it will have if no run is left.
         let mut parts: Vec<(Part<I>, Error)> = Vec::new();
         if copies.len() == len {
@@ -54,7 +54,7 @@ impl<I> Isolate<I> {
             match runner.attempt(key.clone(), items).await {
                 Ok(results) => part
                     .iter()
-                    .zip(results)
+                    .zip(results.into_vec())
                     .for_each(|((place, _), result)| outcomes[*place] = result),
                 Err(error) if part.len() > 1 && is_worth_it(&error) => {
                     split(&mut parts, part, &error)
@@ -64,7 +64,7 @@ impl<I> Isolate<I> {
                 }
             }
         }
-        Ok(outcomes)
+        Ok(Outcomes::Many(outcomes))
     }
 }
 

@@ -33,6 +33,7 @@ impl Trigger {
         Trigger::Drain,
     ];
 
+    #[inline]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Trigger::Full => "full",
@@ -133,22 +134,26 @@ impl Metrics {
         self.count(Outcome::Closed, items);
     }
 
+    #[inline]
     pub(crate) fn deduplicated(&self, items: u64) {
         if items > 0 {
             self.deduplicated.increment(items);
         }
     }
 
+    #[inline]
     pub(crate) fn in_flight(&self, running: usize) {
         self.in_flight.set(running as f64);
     }
 
+    #[inline]
     pub(crate) fn started(&self, trigger: Trigger, items: usize, waited: Duration) {
         self.batches[trigger as usize].increment(1);
         self.size.record(items as f64);
         self.wait.record_duration(waited);
     }
 
+    #[inline]
     pub(crate) fn processed<O>(
         &self,
         outcomes: &Result<Outcomes<O>>,
@@ -158,7 +163,8 @@ impl Metrics {
     ) {
         let outcome = match outcomes {
             Ok(outcomes) => {
-                let ok = outcomes.iter().flatten().filter(|outcome| outcome.is_ok()).count();
+                let ok =
+                    outcomes.as_slice().iter().flatten().filter(|outcome| outcome.is_ok()).count();
                 self.count(Outcome::Ok, ok);
                 self.count(Outcome::Error, items - ok);
                 if ok > 0 || items == 0 { Outcome::Ok } else { Outcome::Error }
@@ -181,6 +187,7 @@ impl Metrics {
     }
 
     /// One line when the processor starts to fail as a whole, one when it works again.
+    #[inline]
     fn watch(&self, error: Option<&Error>) {
         let batch = self.name.as_str();
         match error {
@@ -204,6 +211,7 @@ impl Metrics {
         }
     }
 
+    #[inline]
     fn count(&self, outcome: Outcome, items: usize) {
         if items > 0 {
             self.items[outcome as usize].increment(items as u64);

@@ -16,6 +16,7 @@ use loom::thread;
 use crate::core::{Core, Limits, Request, Seat};
 use crate::crew::{Call, WorkerId};
 use crate::door::{Door, Place};
+use crate::output::Outcomes;
 use crate::state::{Pause, State, Step};
 use crate::sync::Mutex;
 use crate::tray::Tray;
@@ -70,20 +71,21 @@ impl Shell {
             let Step::Run(batch, call) = step.await else { break };
             self.answer(call);
             let outcomes = batch.items.into_iter().map(|item| Some(Ok(item + 1000))).collect();
-            batch.lot.deliver(Ok(batch.places.spread(outcomes)));
+            batch.lot.deliver(Ok(batch.places.spread(Outcomes::Many(outcomes))));
             finished = Some(batch.ticket);
         }
         let idle = self.with(|state| state.gone(id, true));
         idle.into_iter().for_each(Waker::wake);
     }
 
-    /// Accepts an item, or puts it in line.
-    fn enter(&self, item: u64) -> Result<Place<u64>, Arc<Door<u64>>> {
+    /// Accepts an item, or puts it in line. A lot that is opened for it takes the waker along.
+    fn enter(&self, item: u64, waker: Option<Waker>) -> Result<Place<u64>, Arc<Door<u64>>> {
         let (place, call) = self.with(|state| {
-            let request = Request { key: (), item, weight: 0, caller: None };
+            let request = Request { key: (), item, weight: 0, caller: None, waker };
             let place = match state.core.offer(request, tokio::time::Instant::now) {
                 Ok(seat) => Ok(Place::new(seat)),
-                Err(request) => {
+                Err(mut request) => {
+                    request.waker = None;
                     let door = Door::new();
                     state.core.wait(VecDeque::from([request]), door.clone());
                     Err(door)
@@ -96,10 +98,14 @@ impl Shell {
     }
 
     fn submit(&self, item: u64) -> u64 {
-        let place = self
-            .enter(item)
-            .unwrap_or_else(|door| block_on(poll_fn(|cx| door.poll_place(cx))).unwrap());
-        outcome(place)
+        block_on(async {
+            let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+            let place = match self.enter(item, Some(waker)) {
+                Ok(place) => place,
+                Err(door) => poll_fn(|cx| door.poll_place(cx)).await.unwrap(),
+            };
+            outcome(place).await
+        })
     }
 
     /// Takes an item back. Whether it was still queued.
@@ -123,12 +129,17 @@ impl Shell {
     }
 }
 
-fn outcome(place: Place<u64>) -> u64 {
+async fn outcome(place: Place<u64>) -> u64 {
     let Place { seat, mut token } = place;
-    let mut given = None;
-    block_on(poll_fn(|cx| {
+    let (mut given, mut told) = (None, seat.told);
+    poll_fn(|cx| {
+        // As `Submitted` does: whoever is told already does not ask in the same poll.
+        if std::mem::take(&mut told) {
+            return Poll::Pending;
+        }
         seat.lot.poll(seat.start, 1, &mut token, None, cx, |outcome| given = Some(outcome))
-    }));
+    })
+    .await;
     given.unwrap().unwrap()
 }
 
@@ -174,10 +185,10 @@ fn model_a_leaver_is_removed_or_processed_and_never_stops_the_other() {
         let leaver = {
             let shell = shell.clone();
             thread::spawn(move || {
-                let Ok(Place { seat, .. }) = shell.enter(1) else { panic!("there is room") };
+                let Ok(Place { seat, .. }) = shell.enter(1, None) else { panic!("there is room") };
                 if !shell.leave(&seat) {
                     // It was dispatched: its outcome comes.
-                    assert_eq!(outcome(Place::new(seat)), 1001);
+                    assert_eq!(block_on(outcome(Place::new(seat))), 1001);
                 }
             })
         };
@@ -191,12 +202,12 @@ fn model_a_leaver_is_removed_or_processed_and_never_stops_the_other() {
 fn model_a_close_forgets_nobody() {
     check(3, || {
         let shell = Shell::new(10, 10, 1);
-        let place = shell.enter(1).unwrap_or_else(|_| panic!("there is room"));
+        let place = shell.enter(1, None).unwrap_or_else(|_| panic!("there is room"));
         let other = {
             let shell = shell.clone();
             thread::spawn(move || shell.close())
         };
-        assert_eq!(outcome(place), 1001);
+        assert_eq!(block_on(outcome(place)), 1001);
         other.join().unwrap();
     });
 }

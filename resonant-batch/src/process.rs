@@ -4,19 +4,35 @@ use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use tokio::task::AbortHandle;
 
+use crate::crew::WorkerId;
+use crate::desk::Desk;
 use crate::error::{Error, ErrorKind, Result, panicked};
 use crate::isolate::Isolate;
-use crate::output::{BatchOutput, Outcomes, outcomes};
+use crate::key::Key;
+use crate::output::{BatchOutput, Outcomes};
+use crate::worker::Worker;
 
-/// The user's processor with its types hidden.
-pub(crate) trait Process<K, I, O>: Send + Sync {
-    fn process(&self, key: K, items: Vec<I>) -> BoxFuture<'static, Result<Outcomes<O>>>;
+/// The user's processor.
+pub(crate) trait Process<K, I, O>: Send + Sync + 'static {
+    fn process(&self, key: K, items: Vec<I>) -> impl Future<Output = Result<Outcomes<O>>> + Send;
+}
+
+/// Hires workers for a processor whose types are hidden. They are known within the worker, so that a batch costs neither a
+/// box nor a call through a table.
+pub(crate) trait Hire<K, I, O>: Send + Sync
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    fn hire(self: Arc<Self>, desk: Arc<Desk<K, I, O>>, id: WorkerId) -> AbortHandle;
 }
 
 /// A closure of key and items. It is cloned for each batch, so that `async move |key, items| …` may use its captures.
@@ -30,6 +46,8 @@ impl<F, Fut> Keyed<F, Fut> {
 
 impl<K, I, F, Fut> Process<K, I, <Fut::Output as BatchOutput>::Item> for Keyed<F, Fut>
 where
+    K: Send + 'static,
+    I: Send + 'static,
     F: FnOnce(K, Vec<I>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output: BatchOutput> + Send + 'static,
 {
@@ -37,31 +55,59 @@ where
         &self,
         key: K,
         items: Vec<I>,
-    ) -> BoxFuture<'static, Result<Outcomes<<Fut::Output as BatchOutput>::Item>>> {
+    ) -> impl Future<Output = Result<Outcomes<<Fut::Output as BatchOutput>::Item>>> + Send {
         let len = items.len();
         let output = (self.0.clone())(key, items);
-        Box::pin(async move { outcomes(output.await, len) })
+        async move { output.await.into_outcomes(len) }
+    }
+}
+
+impl<K, I, O, P> Hire<K, I, O> for P
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+    P: Process<K, I, O>,
+{
+    fn hire(self: Arc<Self>, desk: Arc<Desk<K, I, O>>, id: WorkerId) -> AbortHandle {
+        let runtime = desk.settings.runtime.clone();
+        runtime.spawn(Worker::new(desk, id).work(self)).abort_handle()
     }
 }
 
 /// The processor with everything that guards it.
-pub(crate) struct Runner<K, I, O> {
-    pub(crate) process: Box<dyn Process<K, I, O>>,
+pub(crate) struct Runner<'a, I, P> {
+    pub(crate) process: &'a P,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) isolate: Option<Isolate<I>>,
+    pub(crate) isolate: Option<&'a Isolate<I>>,
 }
 
-impl<K: Clone, I, O> Runner<K, I, O> {
+impl<I, P> Runner<'_, I, P> {
     /// Processes a batch. Extra runs to find bad items are counted in `reruns`.
-    pub(crate) async fn run(&self, key: K, items: Vec<I>, reruns: &mut u64) -> Result<Outcomes<O>> {
-        match &self.isolate {
-            Some(isolate) if items.len() > 1 => isolate.run(self, key, items, reruns).await,
+    pub(crate) async fn run<K, O>(
+        &self,
+        key: K,
+        items: Vec<I>,
+        reruns: &mut u64,
+    ) -> Result<Outcomes<O>>
+    where
+        K: Clone,
+        P: Process<K, I, O>,
+    {
+        match self.isolate {
+            // In a box, so that it takes no room where it is not used.
+            Some(isolate) if items.len() > 1 => {
+                Box::pin(isolate.run(self, key, items, reruns)).await
+            }
             _ => self.attempt(key, items).await,
         }
     }
 
     /// One call of the processor.
-    pub(crate) async fn attempt(&self, key: K, items: Vec<I>) -> Result<Outcomes<O>> {
+    pub(crate) async fn attempt<K, O>(&self, key: K, items: Vec<I>) -> Result<Outcomes<O>>
+    where
+        P: Process<K, I, O>,
+    {
         // The closure itself may panic before it returns a future, hence the block.
         let guarded =
             AssertUnwindSafe(async { self.process.process(key, items).await }).catch_unwind();

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
-use crate::core::{Core, Guest, Level, Lot, Taken, Ticket};
+use crate::core::{Core, Guest, Lot, Taken, Ticket};
 use crate::crew::{Call, Crew, WorkerId};
 use crate::key::Key;
 
@@ -46,12 +46,14 @@ impl<K: Key, I, C: Lot, G: Guest<C>> State<K, I, C, G> {
     }
 
     /// Calls a worker if there is something to do or a time to keep.
+    #[inline]
     pub(crate) fn call(&mut self) -> Call {
         let untimed = || self.core.next_due().is_some() && !self.crew.has_timekeeper();
         if self.core.has_ready() || untimed() { self.crew.call() } else { Call::Nobody }
     }
 
     /// What the worker `id` has to do next. It has `finished` a batch whose outcomes are delivered.
+    #[inline]
     pub(crate) fn step(
         &mut self,
         id: WorkerId,
@@ -78,8 +80,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> State<K, I, C, G> {
                 return Step::Run(taken, call);
             }
         }
-        let Level { queued, closed, .. } = core.level();
-        if closed && queued == 0 {
+        if core.is_closed() && core.level().queued == 0 {
             crew.busy(id);
             return Step::Retire;
         }

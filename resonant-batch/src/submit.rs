@@ -1,6 +1,8 @@
 //! The ways in, once the key is known.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -54,7 +56,7 @@ where
     O: Send + 'static,
 {
     pub(crate) async fn submit_as(&self, key: K, item: I) -> Result<O> {
-        self.enter("submit", key, item)?.await
+        self.enter("submit", key, item).await?.await
     }
 
     pub(crate) fn try_submit_as(
@@ -69,7 +71,7 @@ where
     }
 
     pub(crate) async fn submit_deadline_as(&self, key: K, item: I, deadline: Instant) -> Result<O> {
-        let mut submitted = self.enter("submit_deadline", key, item)?;
+        let mut submitted = self.enter("submit_deadline", key, item).await?;
         match timeout_at(deadline, &mut submitted).await {
             Ok(outcome) => outcome,
             Err(_) if submitted.give_up() => {
@@ -117,8 +119,16 @@ where
         all
     }
 
-    fn enter(&self, operation: &'static str, key: K, item: I) -> Result<Submitted<'_, I, O, K>> {
-        let request = self.desk().request(operation, key, item).map_err(|(_, error)| error)?;
-        Ok(Submitted::new(self.desk(), self.desk().enter(request)?))
+    /// Await the [`Submitted`] at once: whoever submits is told of the outcome before he asks for it.
+    async fn enter(
+        &self,
+        operation: &'static str,
+        key: K,
+        item: I,
+    ) -> Result<Submitted<'_, I, O, K>> {
+        let mut request = self.desk().request(operation, key, item).map_err(|(_, error)| error)?;
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        request.waker = Some(waker);
+        Ok(Submitted::told(self.desk(), self.desk().enter(request)?))
     }
 }

@@ -26,6 +26,8 @@ where
 {
     desk: &'a Desk<K, I, O>,
     stage: Stage<O>,
+    /// The tray has the waker of the poll that goes on: nothing can have come that would not wake it.
+    told: bool,
 }
 
 enum Stage<O> {
@@ -45,7 +47,15 @@ where
             Entered::Seated(place) => Stage::Seated(place),
             Entered::InLine(ticket, door) => Stage::InLine(ticket, door),
         };
-        Self { desk, stage }
+        Self { desk, stage, told: false }
+    }
+
+    /// The same, to be polled in the poll in which it was accepted.
+    pub(crate) fn told(desk: &'a Desk<K, I, O>, entered: Entered<O>) -> Self {
+        let told = matches!(&entered, Entered::Seated(place) if place.seat.told);
+        let mut submitted = Self::new(desk, entered);
+        submitted.told = told;
+        submitted
     }
 
     /// Gives up. Whether the item was taken back before it was dispatched.
@@ -68,6 +78,9 @@ where
     type Output = Result<O>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if std::mem::take(&mut self.told) {
+            return Poll::Pending;
+        }
         let copy = self.desk.settings.copy;
         loop {
             match &mut self.stage {

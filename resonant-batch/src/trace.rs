@@ -21,6 +21,7 @@ pub(crate) struct Callers {
 }
 
 /// The span this is called in, if spans of batches are looked at.
+#[inline]
 pub(crate) fn caller() -> Caller {
     if !tracing::span_enabled!(target: "resonant::batch", Level::DEBUG) {
         return None;
@@ -39,6 +40,7 @@ impl Callers {
     }
 
     /// The span a batch is processed in.
+    #[inline]
     pub(crate) fn span(self, name: &str, size: usize, trigger: Trigger, weight: u64) -> Span {
         let parent = match self.spans.as_slice() {
             [only] if size == 1 => only.id(),

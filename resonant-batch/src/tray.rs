@@ -40,17 +40,23 @@ enum Outcome<O> {
 }
 
 impl<O> Lot for Arc<Tray<O>> {
-    fn open(hint: usize) -> Self {
-        let state = State { outcome: Outcome::Open, wakers: Wakers::new(hint) };
-        Arc::new(Tray { state: Mutex::new(state) })
+    #[inline]
+    fn open(hint: usize, waker: Option<Waker>) -> Self {
+        let mut wakers = Wakers::new(hint);
+        (wakers.started, wakers.first) = (waker.is_some(), waker);
+        Arc::new(Tray { state: Mutex::new(State { outcome: Outcome::Open, wakers }) })
     }
 }
 
 /// Which waker in the tray is ours; none until we first had to wait.
 pub(crate) type Token = Option<usize>;
 
+/// The token of the waker a tray was opened with.
+pub(crate) const FIRST: Token = Some(0);
+
 impl<O> Tray<O> {
     /// Puts the outcomes down and wakes everybody. Only the first call counts.
+    #[inline]
     pub(crate) fn deliver(&self, outcomes: Result<Outcomes<O>>) {
         let mut state = self.lock();
         if !matches!(state.outcome, Outcome::Open) {
@@ -60,12 +66,19 @@ impl<O> Tray<O> {
             Ok(outcomes) => Outcome::Each(outcomes),
             Err(error) => Outcome::All(error),
         };
-        let Wakers { first, rest, .. } = std::mem::replace(&mut state.wakers, Wakers::new(0));
+        // Nobody asks to be woken any more: the places may stay as they are.
+        let (first, rest) = (state.wakers.first.take(), std::mem::take(&mut state.wakers.rest));
         drop(state);
-        first.into_iter().chain(rest.into_iter().flatten()).for_each(Waker::wake);
+        if let Some(first) = first {
+            first.wake();
+        }
+        if !rest.is_empty() {
+            rest.into_iter().flatten().for_each(Waker::wake);
+        }
     }
 
     /// Takes the outcomes of `len` places from `start` on, or asks to be woken.
+    #[inline]
     pub(crate) fn poll(
         &self,
         start: usize,
@@ -86,7 +99,7 @@ impl<O> Tray<O> {
                 return Poll::Pending;
             }
             Outcome::Each(outcomes) => {
-                for outcome in outcomes.iter_mut().skip(start).take(len) {
+                for outcome in outcomes.as_mut_slice().iter_mut().skip(start).take(len) {
                     let given = match (copy, &*outcome) {
                         // Somebody else may share it.
                         (Some(copy), Some(Ok(output))) => Some(Ok(copy(output))),
@@ -121,16 +134,19 @@ impl<O> Tray<O> {
         drop(waker);
     }
 
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, State<O>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Wakers {
+    #[inline]
     fn new(hint: usize) -> Self {
         Self { first: None, rest: Vec::with_capacity(hint.saturating_sub(1)), started: false }
     }
 
+    #[inline]
     fn push(&mut self, waker: Waker) -> usize {
         if self.started {
             self.rest.push(Some(waker));
@@ -141,6 +157,7 @@ impl Wakers {
         0
     }
 
+    #[inline]
     fn get_mut(&mut self, token: usize) -> Option<&mut Option<Waker>> {
         match token.checked_sub(1) {
             Some(index) => self.rest.get_mut(index),

@@ -15,6 +15,7 @@ use crate::desk::{Desk, TakenBatch};
 use crate::error::{Result, interrupted};
 use crate::key::Key;
 use crate::output::Outcomes;
+use crate::process::{Process, Runner};
 use crate::state::{Pause, Step};
 use crate::tray::Tray;
 
@@ -42,9 +43,9 @@ where
         Self { desk, id, finished: None, retired: false }
     }
 
-    pub(crate) async fn work(mut self) {
+    pub(crate) async fn work<P: Process<K, I, O>>(mut self, process: Arc<P>) {
         while let Some(batch) = self.next().await {
-            self.finished = self.run(batch).await;
+            self.finished = self.run(&*process, batch).await;
         }
         self.retired = true;
     }
@@ -76,7 +77,11 @@ where
         .await
     }
 
-    async fn run(&self, batch: TakenBatch<K, I, O>) -> Option<Ticket> {
+    async fn run<P: Process<K, I, O>>(
+        &self,
+        process: &P,
+        batch: TakenBatch<K, I, O>,
+    ) -> Option<Ticket> {
         let TakenBatch { key, items, lot, trigger, opened, weight, callers, ticket, places } =
             batch;
         let settings = &self.desk.settings;
@@ -87,7 +92,9 @@ where
 
         let running = Running { desk: &self.desk, lot, size, ended: Some((ticket, places)) };
         let mut reruns = 0;
-        let run = settings.runner.run(key, items, &mut reruns);
+        let (timeout, isolate) = (settings.config.max_process_time, settings.isolate.as_ref());
+        let runner = Runner { process, timeout, isolate };
+        let run = runner.run(key, items, &mut reruns);
         let outcomes = run.instrument(span).await;
         settings.metrics.processed(&outcomes, size, started.elapsed(), reruns);
         running.finish(outcomes)

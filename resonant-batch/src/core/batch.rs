@@ -1,10 +1,12 @@
 //! One batch while it is queued, and what leaves the queue.
 
 use std::collections::VecDeque;
+use std::task::Waker;
 
 use tokio::time::Instant;
 
 use super::Lot;
+use crate::output::Outcomes;
 use crate::trace::{Caller, Callers};
 
 /// An item on its way in.
@@ -15,6 +17,8 @@ pub(crate) struct Request<K, I> {
     pub(crate) weight: u64,
     /// Who submits it, where somebody traces.
     pub(crate) caller: Caller,
+    /// Whom to wake, where that is known already: a lot that is opened for the item takes it along.
+    pub(crate) waker: Option<Waker>,
 }
 
 /// Where an accepted item (or several in a row) is: the lot that will hold its outcome, and how to find it in the queue.
@@ -25,12 +29,14 @@ pub(crate) struct Seat<C> {
     pub(crate) batch: u64,
     pub(crate) start: usize,
     pub(crate) len: usize,
+    /// The lot was opened with the submitter's waker.
+    pub(crate) told: bool,
 }
 
 impl<C: Lot> Seat<C> {
     /// The same seat, for somebody else.
     pub(crate) fn again(&self) -> Self {
-        Self { lot: self.lot.clone(), ..*self }
+        Self { lot: self.lot.clone(), told: false, ..*self }
     }
 
     /// Takes over `next` if it follows directly in the same batch.
@@ -90,12 +96,14 @@ pub(super) struct Batch<I, C> {
 }
 
 impl<I, C: Lot> Batch<I, C> {
+    #[inline]
     pub(super) fn open(
         id: u64,
         epoch: u64,
         opened: Instant,
         due: Option<Instant>,
         hint: usize,
+        waker: Option<Waker>,
     ) -> Self {
         Self {
             id,
@@ -103,7 +111,7 @@ impl<I, C: Lot> Batch<I, C> {
             opened,
             due,
             trigger: None,
-            lot: C::open(hint),
+            lot: C::open(hint, waker),
             live: 0,
             entries: Vec::with_capacity(hint),
             weight: 0,
@@ -112,15 +120,18 @@ impl<I, C: Lot> Batch<I, C> {
         }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    #[inline]
     pub(super) fn weight(&self) -> u64 {
         self.weight
     }
 
     /// Adds an item; its place is the length before.
+    #[inline]
     pub(super) fn push(&mut self, item: I, weight: u64, flight: Option<u64>, caller: Caller) {
         self.has_flights |= flight.is_some();
         self.has_callers |= caller.is_some();
@@ -154,6 +165,7 @@ impl<I, C: Lot> Batch<I, C> {
         Some(Left { item, flight })
     }
 
+    #[inline]
     pub(super) fn into_taken<K>(mut self, key: K, slot: usize, trigger: Trigger) -> Taken<K, I, C> {
         let len = self.entries.len();
         let places = (self.live < len).then(|| {
@@ -218,13 +230,14 @@ pub(crate) struct Places {
 
 impl Places {
     /// Moves the outcome of each item to its place.
-    pub(crate) fn spread<T>(self, outcomes: Vec<Option<T>>) -> Vec<Option<T>> {
+    #[inline]
+    pub(crate) fn spread<O>(self, outcomes: Outcomes<O>) -> Outcomes<O> {
         let Some(places) = self.places else { return outcomes };
-        let mut spread: Vec<Option<T>> = (0..self.len).map(|_| None).collect();
-        for (place, outcome) in places.into_iter().zip(outcomes) {
+        let mut spread: Vec<_> = (0..self.len).map(|_| None).collect();
+        for (place, outcome) in places.into_iter().zip(outcomes.into_vec()) {
             spread[place] = outcome;
         }
-        spread
+        Outcomes::Many(spread)
     }
 }
 

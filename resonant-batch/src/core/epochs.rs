@@ -16,10 +16,12 @@ impl Epochs {
         Self { first: 0, counts: VecDeque::from([0]) }
     }
 
+    #[inline]
     pub(crate) fn current(&self) -> u64 {
         self.first + (self.counts.len() as u64 - 1)
     }
 
+    #[inline]
     pub(crate) fn opened(&mut self) -> u64 {
         if let Some(count) = self.counts.back_mut() {
             *count += 1;
@@ -27,6 +29,7 @@ impl Epochs {
         self.current()
     }
 
+    #[inline]
     pub(crate) fn ended(&mut self, epoch: u64) {
         let index = usize::try_from(epoch.saturating_sub(self.first)).unwrap_or(usize::MAX);
         if let Some(count) = self.counts.get_mut(index) {

@@ -46,6 +46,7 @@ impl<K: Key, I, C> Keys<K, I, C> {
     }
 
     /// The slot and the queue of `key`, which becomes active.
+    #[inline]
     pub(super) fn queue(&mut self, key: K) -> (usize, &mut KeyQueue<K, I, C>) {
         let known = match self.get(self.last) {
             Some(queue) if queue.key == key => Some(self.last),
@@ -73,15 +74,18 @@ impl<K: Key, I, C> Keys<K, I, C> {
         (slot, queue)
     }
 
+    #[inline]
     pub(super) fn get(&self, slot: usize) -> Option<&KeyQueue<K, I, C>> {
         self.slots.get(slot)?.as_ref()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut KeyQueue<K, I, C>> {
         self.slots.get_mut(slot)?.as_mut()
     }
 
     /// Puts the key at `slot` to rest if it has nothing queued and nothing running, and frees the one that rested before.
+    #[inline]
     pub(super) fn rest_if_idle(&mut self, slot: usize) {
         let idle = |queue: &KeyQueue<K, I, C>| queue.batches.is_empty() && queue.running == 0;
         if !self.get(slot).is_some_and(idle) {

@@ -22,15 +22,18 @@ impl List {
         Self { first: NONE, last: NONE, links: Vec::new() }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first == NONE
     }
 
+    #[inline]
     pub(crate) fn first(&self) -> Option<usize> {
         (self.first != NONE).then_some(self.first)
     }
 
     /// Appends `slot` unless it is listed already.
+    #[inline]
     pub(crate) fn push(&mut self, slot: usize) {
         if slot >= self.links.len() {
             self.links.resize(slot + 1, Link { before: NONE, after: NONE, listed: false });
@@ -47,6 +50,7 @@ impl List {
     }
 
     /// Takes `slot` out if it is listed.
+    #[inline]
     pub(crate) fn remove(&mut self, slot: usize) {
         let Some(link) = self.links.get_mut(slot) else { return };
         if !std::mem::take(&mut link.listed) {

@@ -19,6 +19,7 @@ mod list;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,8 +36,8 @@ use crate::key::Key;
 
 /// Where the outcomes of one batch are collected. A clone is the same lot.
 pub(crate) trait Lot: Clone {
-    /// A new one, for about `hint` items.
-    fn open(hint: usize) -> Self;
+    /// A new one, for about `hint` items. `waker` is whom the outcome of the first one wakes.
+    fn open(hint: usize, waker: Option<Waker>) -> Self;
 }
 
 /// Somebody who waits at the door because the queue is full.
@@ -110,6 +111,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
 
     /// Accepts an item, or hands it back because the queue is full or others wait already. The caller has checked that
     /// the queue is open and that the item is not too heavy for any batch.
+    #[inline]
     pub(crate) fn offer(
         &mut self,
         request: Request<K, I>,
@@ -171,6 +173,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// The next batch to process, if one may run now. Keys take turns.
+    #[inline]
     pub(crate) fn take(&mut self, clock: impl Fn() -> Instant) -> Option<Taken<K, I, C>> {
         if self.running >= self.limits.in_flight {
             return None;
@@ -202,6 +205,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// A batch is done and its slot free.
+    #[inline]
     pub(crate) fn finish(&mut self, ticket: Ticket) {
         self.running -= 1;
         if let Some(queue) = self.keys.get_mut(ticket.slot) {
@@ -216,16 +220,19 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// Whether a batch may run now, as far as known without looking at the time.
+    #[inline]
     pub(crate) fn has_ready(&self) -> bool {
         self.running < self.limits.in_flight && !self.ready.is_empty()
     }
 
     /// Whether one item stands alone, and the one before did too: nobody else seems to be around.
+    #[inline]
     pub(crate) fn is_lone(&self) -> bool {
         self.queued == 1 && self.hint <= 1
     }
 
     /// When the next batch is due, if one waits for its time.
+    #[inline]
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.keys.get(self.timed.first()?)?.batches.back()?.due
     }
@@ -250,6 +257,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
         waiting.into_values().map(|waiting| (waiting.guest, waiting.requests)).collect()
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -281,8 +289,15 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// How many items joined an equal one since the last call.
+    #[inline]
     pub(crate) fn take_shared(&mut self) -> u64 {
         std::mem::take(&mut self.shared)
+    }
+
+    /// Batches being processed.
+    #[inline]
+    pub(crate) fn running(&self) -> usize {
+        self.running
     }
 
     pub(crate) fn level(&self) -> Level {
@@ -296,6 +311,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// A seat at an equal item that is on its way already, if there is one.
+    #[inline]
     fn join(&mut self, request: &Request<K, I>) -> Option<Seat<C>> {
         let flights = self.flights.as_mut()?;
         let seat = flights.find(&request.key, &request.item)?;
@@ -310,12 +326,13 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// Puts an item into the youngest batch of its key, or opens the next.
+    #[inline]
     fn enter(&mut self, request: Request<K, I>, clock: impl Fn() -> Instant) -> Seat<C> {
-        let Request { key, item, weight, caller } = request;
+        let Request { key, item, weight, caller, waker } = request;
         let limits = self.limits;
         let current = self.epochs.current();
         let (slot, queue) = self.keys.queue(key);
-        let mut changed = false;
+        let (mut changed, mut told) = (false, false);
 
         let fits = |batch: &Batch<I, C>| {
             batch.epoch == current
@@ -329,12 +346,14 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
             }
             let now = clock();
             let due = self.linger.map(|linger| now + linger);
+            told = waker.is_some();
             queue.batches.push_back(Batch::open(
                 self.next_batch,
                 self.epochs.opened(),
                 now,
                 due,
                 self.hint,
+                waker,
             ));
             self.next_batch += 1;
             self.timed.remove(slot);
@@ -345,8 +364,8 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
         }
         let youngest = queue.batches.len() - 1;
         let batch = &mut queue.batches[youngest];
-        let seat =
-            Seat { lot: batch.lot.clone(), slot, batch: batch.id, start: batch.len(), len: 1 };
+        let (lot, start) = (batch.lot.clone(), batch.len());
+        let seat = Seat { lot, slot, batch: batch.id, start, len: 1, told };
         let flight = self.flights.as_mut().map(|flights| flights.start(&queue.key, &item, &seat));
         batch.push(item, weight, flight, caller);
         if batch.len() == limits.items || batch.weight() == limits.weight {
@@ -363,6 +382,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// Lets those in line come in, oldest first, while there is room.
+    #[inline]
     fn admit(&mut self, clock: impl Fn() -> Instant) {
         while self.queued < self.limits.queued {
             let Some(mut first) = self.waiting.first_entry() else { return };
@@ -407,6 +427,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
     }
 
     /// Keeps the first invariant of `ready` for one key.
+    #[inline]
     fn list(&mut self, slot: usize) {
         let may_run = self.keys.get(slot).is_some_and(|queue| {
             // A batch with another behind it has its trigger: it was full, too heavy, or flushed.

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 
 impl Lot for () {
-    fn open(_: usize) -> Self {}
+    fn open(_: usize, _: Option<Waker>) -> Self {}
 }
 
 type Seats = Rc<RefCell<Vec<Seat<()>>>>;
@@ -25,7 +25,7 @@ impl Guest<()> for Seats {
 type Item = (u64, u8, u64);
 
 fn request(item: Item) -> Request<u8, Item> {
-    Request { key: item.1, item, weight: item.2, caller: None }
+    Request { key: item.1, item, weight: item.2, caller: None, waker: None }
 }
 
 struct Walk {
@@ -355,7 +355,8 @@ fn memory_does_not_grow_with_keys_that_were() {
     let t0 = Instant::now();
     let mut core: Core<u64, u64, (), Seats> = Core::new(LIMITS, None, None);
     for key in 0..200_000 {
-        core.offer(Request { key, item: key, weight: 0, caller: None }, || t0).unwrap();
+        core.offer(Request { key, item: key, weight: 0, caller: None, waker: None }, || t0)
+            .unwrap();
         let ticket = core.take(|| t0).unwrap().ticket;
         core.finish(ticket);
     }
