@@ -77,7 +77,6 @@
 //! - It cannot act without a majority of the voters, or where a voter shares the fate of the primary.
 //! - It does not stop stale reads on a primary that is cut off; clients that follow the epochs do not read there.
 //! - It brings back every region that it has power over, also one that a person stopped: pause it first.
-//! - Connections to PostgreSQL are not encrypted.
 //!
 //! # Cancellation
 //!
@@ -90,7 +89,10 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `postgres` | yes | `backend::postgres`: regions and voters, through tokio-postgres |
+//! | `kubernetes` | no | `voter::KubernetesVoter`: a Lease object of a cluster, through kube |
 //! | `simulation` | no | `simulation`: the protocol under seeded faults, with your settings |
+//! | `tls` | no | TLS to PostgreSQL: `sslmode=verify-full`, by rustls with ring |
+//! | `testing` | no | `testing`: the suites for those who write voters and regions |
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -109,6 +111,8 @@ mod region;
 mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod voter;
 
 pub use resonant_common::join::{Finding, Node, Severity, Topology};

@@ -92,6 +92,8 @@ pub(crate) enum Output {
         order: Pledge,
         verb: Verb,
         peer: Option<RegionName>,
+        /// After how long without an answer the order counts as not heard.
+        limit: Duration,
     },
     Publish {
         epoch: u64,
@@ -163,6 +165,8 @@ pub(crate) struct Core {
     well_since: Option<Duration>,
     refused: BTreeSet<(Kind, Reason)>,
     several: bool,
+    /// Whether several were seen taking writes, if at different times.
+    suspects: bool,
     weak: bool,
     balks: BTreeMap<(RegionName, Verb), String>,
 }
@@ -192,6 +196,7 @@ impl Core {
             well_since: None,
             refused: BTreeSet::new(),
             several: false,
+            suspects: false,
             weak: false,
             balks: BTreeMap::new(),
             setup,
@@ -274,6 +279,7 @@ impl Core {
         for (region, view) in &mut self.views {
             if now.mono >= view.probe_at && !view.probing {
                 view.probing = true;
+                view.sent = now.mono;
                 view.probe_at = now.mono + interval;
                 out.push(Output::Probe { region: region.clone() });
             }
@@ -392,8 +398,21 @@ impl Core {
         self.flight += 1;
         let flight = Flight { region: region.clone(), verb, epoch: record.epoch };
         self.flights.insert(self.flight, flight);
+        let limit = self.limit(region, verb);
         let (id, region, peer) = (self.flight, region.clone(), peer.cloned());
-        out.push(Output::Act { id, region, order, verb, peer });
+        out.push(Output::Act { id, region, order, verb, peer, limit });
+    }
+
+    /// How long an order may take. To be frozen takes a region many more questions than to be probed, so one that answers its
+    /// probes gets more time for it; one that does not is not waited for.
+    fn limit(&self, region: &RegionName, verb: Verb) -> Duration {
+        let (probe, step) = (self.config().probe_timeout, self.config().step_timeout);
+        match verb {
+            Verb::Freeze if self.views.get(region).is_some_and(View::is_up) => probe.max(step / 2),
+            Verb::Freeze => probe,
+            Verb::Rejoin => step * 6,
+            _ => step,
+        }
     }
 
     fn tell(&self, now: Now, kind: EventKind, out: &mut Vec<Output>) {
@@ -435,6 +454,13 @@ impl Core {
 
     pub(crate) fn views(&self) -> &BTreeMap<RegionName, View> {
         &self.views
+    }
+
+    /// How many regions take writes; several only where they are known to do it at the same time.
+    pub(crate) fn writable(&self) -> usize {
+        let lasts = self.views.values().filter_map(|view| view.last.as_ref());
+        let count = lasts.filter(|last| last.is_writable()).count();
+        if self.several { count } else { count.min(1) }
     }
 
     /// Whether the record at the voters belongs to managers of other regions.

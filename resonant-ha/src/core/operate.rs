@@ -349,9 +349,11 @@ impl Core {
         match (intent.step, done) {
             (Step::Demoting, Done::Demoted(end, proof)) if advances => {
                 // What was seen of it before is no second primary beside its heir.
-                let view = self.views.get_mut(&region);
-                if let Some(last) = view.and_then(|view| view.last.as_mut()) {
-                    last.read_only = true;
+                if let Some(view) = self.views.get_mut(&region) {
+                    view.open = None;
+                    if let Some(last) = &mut view.last {
+                        last.read_only = true;
+                    }
                 }
                 if let Some(proof) = proof {
                     self.run.fenced.insert(region, proof);

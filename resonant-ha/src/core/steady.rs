@@ -1,6 +1,6 @@
 //! No operation under way: begin one, bring regions back, watch for a second primary.
 
-use super::{Core, EventKind, Flaw, Intent, Kind, Now, Output, Reason, Record, Step, Wish};
+use super::{Core, EventKind, Flaw, Intent, Kind, Now, Output, Reason, Record, Step, View, Wish};
 use crate::region::{Proof, RegionName, Role, Verb};
 
 /// Sightings in a row before a region that is out of line is brought back.
@@ -9,7 +9,7 @@ const ASTRAY: u32 = 2;
 impl Core {
     /// The first record: the one primary that every region agrees with is taken as it is.
     pub(super) fn bootstrap(&mut self, now: Now, out: &mut Vec<Output>) {
-        if now.mono < self.hold || !self.views.values().all(super::View::is_up) {
+        if now.mono < self.hold || !self.views.values().all(View::is_up) {
             return;
         }
         let lasts =
@@ -172,7 +172,7 @@ impl Core {
         let Some(primary) = record.primary.clone() else { return };
         let may = self.config().allow_promotion
             && record.paused.is_none()
-            && self.views.get(&primary).is_some_and(super::View::is_well);
+            && self.views.get(&primary).is_some_and(View::is_well);
         if !may {
             return;
         }
@@ -193,20 +193,7 @@ impl Core {
 
     /// What a sighting changes besides the view: the failback's hold, regions out of line, a second primary.
     pub(super) fn look(&mut self, now: Now, region: &RegionName, out: &mut Vec<Output>) {
-        let writable: Vec<RegionName> = self
-            .views
-            .iter()
-            .filter(|(_, view)| view.last.as_ref().is_some_and(|last| last.is_writable()))
-            .map(|(region, _)| region.clone())
-            .collect();
-        let several = writable.len() > 1;
-        if several != std::mem::replace(&mut self.several, several) {
-            let kind = match several {
-                true => EventKind::TwoPrimaries { regions: writable },
-                false => EventKind::OnePrimary,
-            };
-            self.tell(now, kind, out);
-        }
+        self.look_for_several(now, out);
         let Some(record) = self.record.clone() else { return };
         let preferred = self.setup.regions.first();
         let restarted =
@@ -241,6 +228,36 @@ impl Core {
                 Role::Service => false,
             };
         view.astray = if astray { view.astray.saturating_add(1) } else { 0 };
+    }
+
+    /// Two regions that were seen taking writes, one after the other, may be one that handed over to the other in between; so
+    /// both are asked again at once, and what counts is that both took writes at the same moment.
+    fn look_for_several(&mut self, now: Now, out: &mut Vec<Output>) {
+        let views = &self.views;
+        let beside = |(name, view): (&RegionName, &View)| {
+            views.iter().any(|(other, beside)| other != name && view.is_open_beside(beside))
+        };
+        let open: Vec<RegionName> = views
+            .iter()
+            .filter(|(name, view)| beside((name, view)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let several = !open.is_empty();
+        if several != std::mem::replace(&mut self.several, several) {
+            let kind = match several {
+                true => EventKind::TwoPrimaries { regions: open },
+                false => EventKind::OnePrimary,
+            };
+            self.tell(now, kind, out);
+        }
+        let writable = |view: &View| view.last.as_ref().is_some_and(|last| last.is_writable());
+        let suspects = self.views.values().filter(|view| writable(view)).count() > 1;
+        if suspects && !std::mem::replace(&mut self.suspects, suspects) {
+            for view in self.views.values_mut().filter(|view| writable(view)) {
+                view.probe_at = now.mono;
+            }
+        }
+        self.suspects = suspects;
     }
 
     fn check_synchronous(&mut self, now: Now, primary: &RegionName, out: &mut Vec<Output>) {

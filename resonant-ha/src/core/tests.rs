@@ -22,6 +22,8 @@ struct Bench {
     deaf_after: Option<Verb>,
     commits: CommitsWaitFor,
     primary: RegionName,
+    /// One that takes writes beside the primary.
+    second: Option<RegionName>,
     events: Vec<EventKind>,
     published: Vec<u64>,
 }
@@ -55,13 +57,14 @@ impl Bench {
             deaf_after: None,
             commits: CommitsWaitFor { count: 1, names: vec!["west".to_owned(), "east".to_owned()] },
             primary: "east".into(),
+            second: None,
             events: Vec::new(),
             published: Vec::new(),
         }
     }
 
     fn seen(&self, region: &RegionName) -> Observation {
-        let primary = *region == self.primary;
+        let primary = *region == self.primary || self.second.as_ref() == Some(region);
         let record = self.core.record();
         let epoch = record.map_or(0, |record| record.published);
         let operation = record.map(|record| record.operation.clone()).unwrap_or_default();
@@ -195,8 +198,53 @@ fn a_switchover_is_not_taken_for_a_second_primary() {
     bench.run(30);
     let switched = |kind: &EventKind| matches!(kind, EventKind::Published { kind: Kind::Switchover, primary, .. } if *primary == "west");
     assert!(bench.told(switched), "{:?}", bench.events);
-    let several = |kind: &EventKind| matches!(kind, EventKind::TwoPrimaries { .. });
-    assert!(!bench.told(several), "{:?}", bench.events);
+    assert!(!bench.told(is_several), "{:?}", bench.events);
+}
+
+fn is_several(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::TwoPrimaries { .. })
+}
+
+#[test]
+fn an_old_look_at_the_last_primary_is_no_second_one() {
+    let regions = ["east", "west", "north"];
+    let mut bench = Bench::new(&regions);
+    bench.run(30);
+    bench.events.clear();
+    // Somebody else hands over between two looks; the heir is looked at first.
+    let (old, heir) = (RegionName::from("east"), RegionName::from("west"));
+    bench.primary = heir.clone();
+    let seen = Ok(bench.seen(&heir));
+    bench.step(Input::Seen { region: heir, seen });
+    bench.run(60);
+    assert!(!bench.told(is_several), "{:?}", bench.events);
+
+    // A question that was under way while the manager itself handed over is answered after it.
+    let mut bench = Bench::new(&regions);
+    bench.commits.names = regions.map(str::to_owned).to_vec();
+    bench.run(30);
+    let late = Ok(bench.seen(&old));
+    bench.step(Input::Switchover("west".into()));
+    bench.step(Input::Seen { region: old, seen: late });
+    bench.run(60);
+    assert_eq!(bench.primary, "west");
+    assert!(!bench.told(is_several), "{:?}", bench.events);
+    assert_eq!(bench.core.writable(), 1);
+}
+
+#[test]
+fn two_that_take_writes_at_the_same_time_are_told_within_two_intervals() {
+    let mut bench = Bench::new(&["east", "west", "north"]);
+    bench.run(30);
+    assert_eq!(bench.core.writable(), 1);
+    bench.second = Some("west".into());
+    bench.run(20);
+    assert!(bench.told(is_several), "{:?}", bench.events);
+    assert_eq!(bench.core.writable(), 2);
+    bench.second = None;
+    bench.run(10);
+    assert!(bench.told(|kind| *kind == EventKind::OnePrimary), "{:?}", bench.events);
+    assert_eq!(bench.core.writable(), 1);
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub(crate) struct View {
     pub(crate) probe_at: Duration,
     /// Whether one is out.
     pub(crate) probing: bool,
+    /// When the last one was sent.
+    pub(crate) sent: Duration,
+    /// Between which two moments it took writes without a break for certain: from the first answer that said so to the
+    /// last question that was answered so. Before a second one the end lies before the beginning.
+    pub(crate) open: Option<(Duration, Duration)>,
     /// Whether it has been asked and has answered or failed since this manager began or woke.
     pub(crate) asked: bool,
 }
@@ -45,10 +50,32 @@ impl View {
         self.last.is_some()
     }
 
+    /// Whether it is certain that it took writes at a moment at which `other` did, too.
+    pub(crate) fn is_open_beside(&self, other: &View) -> bool {
+        self.open
+            .zip(other.open)
+            .is_some_and(|((one, until), (another, end))| one.max(another) <= until.min(end))
+    }
+
+    /// For how long it has taken writes, now that this was seen.
+    fn opened(&self, now: Duration, seen: Option<&Observation>) -> Option<(Duration, Duration)> {
+        let seen = seen.filter(|seen| seen.is_writable())?;
+        if !self.asked {
+            // What was sent before everything was forgotten may answer first.
+            return None;
+        }
+        // One that was demoted and promoted again has another epoch row.
+        let term = |seen: &Observation| (seen.started, seen.reach.lineage);
+        let unbroken = self.last.as_ref().is_some_and(|last| term(last) == term(seen));
+        let from = self.open.filter(|_| unbroken).map_or(now, |(from, _)| from);
+        Some((from, self.sent))
+    }
+
     /// Takes a sighting; says whether it turned well (`true`) or bad (`false`).
     pub(crate) fn see(&mut self, now: Duration, seen: Result<Observation, String>) -> Option<bool> {
         let was_bad = self.failures > 0;
         let first = !self.asked;
+        self.open = self.opened(now, seen.as_ref().ok());
         self.probing = false;
         self.asked = true;
         let why = match &seen {

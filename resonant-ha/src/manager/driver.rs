@@ -109,8 +109,8 @@ impl Driver {
                 });
             }
             Output::Ask { primary } => self.ask(&primary),
-            Output::Act { id, region, order, verb, peer } => {
-                self.act(id, &region, order, verb, peer)
+            Output::Act { id, region, order, verb, peer, limit } => {
+                self.act((id, limit), &region, order, verb, peer);
             }
             Output::Publish { epoch, primary } => self.publish(epoch, &primary),
             Output::Event(event) => self.tell(&event),
@@ -134,7 +134,7 @@ impl Driver {
 
     fn act(
         &self,
-        id: u64,
+        (id, limit): (u64, Duration),
         region: &RegionName,
         order: Pledge,
         verb: Verb,
@@ -143,12 +143,6 @@ impl Driver {
         let Some(backend) = self.regions.get(region).cloned() else { return };
         let heir = peer.as_ref().and_then(|peer| self.regions.get(peer).cloned());
         let target = peer.as_ref().and_then(|peer| self.target(peer));
-        let config = &self.shared.config;
-        let limit = match verb {
-            Verb::Freeze => config.probe_timeout,
-            Verb::Rejoin => config.step_timeout * 6,
-            _ => config.step_timeout,
-        };
         tracing::debug!(%region, ?verb, epoch = order.epoch, "ordered");
         let name = region.clone();
         let obeying = async move {

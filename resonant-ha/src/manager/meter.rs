@@ -52,7 +52,7 @@ impl Meter {
         }
         self.epoch.set(core.record().map_or(0, |record| record.published) as f64);
         self.lease.set(core.lease_remaining(now).as_secs_f64());
-        self.primaries.set(status::writable(core) as f64);
+        self.primaries.set(core.writable() as f64);
         for (region, gauge) in &self.regions {
             let well = core.views().get(region).is_some_and(crate::core::View::is_well);
             gauge.set(f64::from(u8::from(well)));

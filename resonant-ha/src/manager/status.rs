@@ -83,7 +83,7 @@ pub struct Status {
     pub operation: Option<Intent>,
     /// The regions in order of preference.
     pub regions: Vec<RegionStatus>,
-    /// How many regions take writes; more than 1 is an alarm.
+    /// How many regions take writes; more than 1 is an alarm, and means that they do it at the same time.
     pub writable_primaries: usize,
     /// For how long the primary region has been well enough for a failback.
     pub failback_ready_for: Option<Duration>,
@@ -144,11 +144,6 @@ pub(super) fn state(core: &Core, now: Now) -> State {
     }
 }
 
-pub(super) fn writable(core: &Core) -> usize {
-    let lasts = core.views().values().filter_map(|view| view.last.as_ref());
-    lasts.filter(|last| last.is_writable()).count()
-}
-
 pub(super) fn status(shared: &Shared) -> Status {
     let now = shared.clock.now();
     let core = shared.core();
@@ -183,7 +178,7 @@ pub(super) fn status(shared: &Shared) -> Status {
         paused: record.and_then(|record| record.paused.clone()),
         operation: record.and_then(|record| record.intent.clone()),
         regions: regions.collect(),
-        writable_primaries: writable(&core),
+        writable_primaries: core.writable(),
         failback_ready_for: core.well_for(now),
         failback_hold: record.map(|record| core.failback_hold(record)),
         recovery: shared.config.recovery(),

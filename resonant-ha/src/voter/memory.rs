@@ -21,6 +21,19 @@ impl MemoryVoter {
     pub fn new() -> Self {
         Self { began: Instant::now(), cells: Mutex::default() }
     }
+
+    /// Forgets a name: for voters that are to be found out.
+    #[cfg(feature = "testing")]
+    pub(crate) fn forget(&self, name: &str) {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Takes a record without a look at it: for voters that are to be found out.
+    #[cfg(feature = "testing")]
+    pub(crate) fn replace_record(&self, name: &str, record: super::Stored) {
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.entry(name.to_owned()).or_default().replace_record(record);
+    }
 }
 
 impl Default for MemoryVoter {

@@ -9,6 +9,8 @@
 //! Advisory locks die late and do not pass through poolers, Redis may lose a lease that it granted: neither is a voter.
 
 mod cell;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod memory;
 mod quorum;
 
@@ -20,6 +22,8 @@ use async_trait::async_trait;
 use crate::error::Result;
 
 pub(crate) use self::cell::Cell;
+#[cfg(feature = "kubernetes")]
+pub use self::kubernetes::{KubernetesVoter, KubernetesVoterBuilder};
 pub use self::memory::MemoryVoter;
 pub use self::quorum::Quorum;
 
@@ -105,7 +109,8 @@ pub struct Vote {
 /// - Expiry is judged by the voter's own clock; no stamp of another machine is compared.
 /// - A dropped future leaves the ballot cast or not, never half.
 ///
-/// The suite of [leases](resonant_common::join::LeaseStore) checks what a [`Quorum`] makes of it.
+/// The suite of the feature `testing` checks all but what a restart keeps; that of
+/// [leases](resonant_common::join::LeaseStore) checks what a [`Quorum`] makes of it.
 #[async_trait]
 pub trait Voter: fmt::Debug + Send + Sync + 'static {
     /// Casts a ballot about the lease `name`.

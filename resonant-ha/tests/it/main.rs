@@ -7,6 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod conformance;
+mod kubernetes;
 mod manager;
 mod secrets;
 mod servers;

@@ -19,6 +19,8 @@ use tokio::time::{sleep, timeout};
 struct State {
     panics: AtomicBool,
     down: AtomicBool,
+    /// How long it takes to be frozen, in milliseconds.
+    freezes_for: AtomicU32,
     promotions: AtomicU32,
 }
 
@@ -68,6 +70,7 @@ impl RegionBackend for Fake {
         if self.down.load(Ordering::Relaxed) || self.panics.load(Ordering::Relaxed) {
             return Err(gone());
         }
+        sleep(Duration::from_millis(self.freezes_for.load(Ordering::Relaxed).into())).await;
         Ok(Frozen { role: Role::Service, sick: None, system: 0, reach: Reach::default() })
     }
     async fn demote(&self, _: &Pledge, _: &dyn RegionBackend) -> Result<(Reach, Option<Proof>)> {
@@ -142,6 +145,21 @@ async fn the_guides_settings_fail_over_after_three_probes_and_back_after_five_mi
     fakes[0].down.store(false, Ordering::Relaxed);
     until("the failback", || leads(&manager, "a")).await;
     assert!(back.elapsed() > Duration::from_secs(605), "{:?}", back.elapsed());
+    manager.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_may_take_longer_to_be_frozen_than_to_be_probed() {
+    let (builder, fakes) = stage(acting());
+    let manager = builder.build().unwrap();
+    manager.start().await.unwrap();
+    until("the first", || leads(&manager, "a")).await;
+    for fake in &fakes {
+        fake.freezes_for.store(4500, Ordering::Relaxed);
+    }
+    assert!(manager.config().probe_timeout < Duration::from_millis(4500));
+    fakes[0].down.store(true, Ordering::Relaxed);
+    until("the failover", || !leads(&manager, "a")).await;
     manager.close().await;
 }
 

@@ -12,8 +12,15 @@
 //! # Who logs in
 //!
 //! A superuser, or a role that may: `ALTER SYSTEM`, `pg_reload_conf`, `pg_promote`, `pg_terminate_backend`, `pg_stat_file`,
-//! read `pg_file_settings`, all of `pg_stat_activity` and `pg_stat_wal_receiver`, and write the table. Connections are not
-//! encrypted, and must lead to the server itself: a pooler between them would share the lock that an order holds.
+//! read `pg_file_settings`, all of `pg_stat_activity` and `pg_stat_wal_receiver`, and write the table. Connections must lead
+//! to the server itself: a pooler between them would share the lock that an order holds.
+//!
+//! # Encryption
+//!
+//! `sslmode=verify-full` in a URL encrypts, and looks at the server's certificate and name; it needs the feature `tls`. The
+//! authorities are those of the file `sslrootcert`, which a standby that gets the URL for its `primary_conninfo` has to have,
+//! too, or the system's. Weaker modes that use TLS are refused; without `sslmode`, and with `disable`, `allow` and `prefer`,
+//! nothing is encrypted.
 //!
 //! # What a standby is weighed by
 //!
@@ -37,6 +44,7 @@
 //! acknowledgements that no standby stands for; such writes are outside every promise. Pause the manager while you
 //! change the setting.
 
+mod address;
 mod agent;
 mod client;
 mod names;
@@ -44,6 +52,8 @@ mod pledge;
 mod region;
 mod sql;
 mod standing;
+#[cfg(feature = "tls")]
+mod tls;
 mod voter;
 
 pub use self::agent::{CommandAgent, PostgresAgent};

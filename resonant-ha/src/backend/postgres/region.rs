@@ -10,8 +10,9 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use super::address::Address;
 use super::agent::PostgresAgent;
-use super::client::{Link, Session, connect, is, last_text, row, row_with, run, run_at_once, told};
+use super::client::{Link, Session, connect, is, row, row_with, run, run_at_once, told};
 use super::standing::{settle, shows};
 use super::{names, sql};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,7 +93,7 @@ impl PostgresRegion {
     ///
     /// `Unavailable`; `Failed` when the role may not, or the server is a standby.
     pub async fn create_table(&self) -> Result<()> {
-        let mut client = connect(self.link.url(), "create_table").await?;
+        let mut client = connect(self.link.address(), "create_table").await?;
         run(&client, "create_table", &[sql::CREATE]).await?;
         client.answered();
         Ok(())
@@ -132,8 +133,7 @@ impl PostgresRegion {
 
     /// A connection that holds the server's lock and has taken the order's pledge. The lock ends with the connection.
     async fn obey(&self, operation: &'static str, order: &Pledge) -> Result<Session> {
-        let client = self.orders.take_kept(KEPT, operation).await?;
-        let pledged = last_text(&client, operation, &[sql::LOCK, sql::PLEDGE]).await?;
+        let (client, pledged) = self.orders.ask(KEPT, operation, &[sql::LOCK, sql::PLEDGE]).await?;
         let pledged = sql::read_pledge(&pledged);
         if !pledged.admits(order) {
             return Err(PledgedTo(pledged).refuse(operation));
@@ -162,7 +162,7 @@ impl PostgresRegion {
         let slot: String =
             row(client, operation, "SELECT current_setting('primary_slot_name')").await?.get(0);
         if !slot.is_empty() {
-            let mut primary = connect(&primary.replication_url, operation).await?;
+            let mut primary = connect(&Address::new(&primary.replication_url), operation).await?;
             let make = "SELECT pg_create_physical_replication_slot($1, true) \
                         WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)";
             primary.query(make, &[&slot]).await.map_err(|error| told(operation, error))?;
@@ -190,7 +190,7 @@ impl PostgresRegion {
             ["ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"];
         run_at_once(client, operation, &close).await?;
         // A session that is let in with it shows that all others have been told.
-        while !shows(self.link.url(), operation, "default_transaction_read_only", "on").await? {
+        while !shows(self.link.address(), operation, "default_transaction_read_only", "on").await? {
             sleep(PAUSE).await;
         }
         Ok(())
@@ -242,7 +242,18 @@ impl RegionBackend for PostgresRegion {
     }
 
     async fn probe(&self, recent: Duration) -> Result<Observation> {
-        let client = self.link.take("probe").await?;
+        if let Some(kept) = self.link.kept(Duration::MAX) {
+            match self.observe(&kept, recent).await {
+                // It died while it was kept, which says nothing about the region.
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                seen => {
+                    let seen = seen?;
+                    self.link.keep(kept);
+                    return Ok(seen);
+                }
+            }
+        }
+        let client = self.link.open("probe").await?;
         let seen = self.observe(&client, recent).await?;
         self.link.keep(client);
         Ok(seen)
@@ -268,7 +279,7 @@ impl RegionBackend for PostgresRegion {
         let seen = self.observe(&client, Duration::ZERO).await?;
         let Observation { role, sick, system, mut reach, .. } = seen;
         if role == Role::Standby {
-            reach.offset = settle(&client, self.link.url()).await?;
+            reach.offset = settle(&client, self.link.address()).await?;
             reach.lineage = lineage(&client).await?;
         }
         self.obeyed(client).await;
@@ -391,7 +402,7 @@ impl RegionBackend for PostgresRegion {
                 "the server's history has parted from the primary's: give the region an agent()";
             return Err(Error::new(ErrorKind::Unsupported, "rejoin", message));
         };
-        let mut source = connect(&primary.replication_url, "rejoin").await?;
+        let mut source = connect(&Address::new(&primary.replication_url), "rejoin").await?;
         // Until this is written a rewind finds nothing to do; it takes as long as it takes.
         run(&source, "rejoin", &["SET statement_timeout = 0", "CHECKPOINT"]).await?;
         let fork = fork(&source).await?;

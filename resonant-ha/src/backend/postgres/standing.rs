@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::client::{Session, reach, row, run, run_at_once};
+use super::address::Address;
+use super::client::{Session, look, row, run, run_at_once};
 use super::sql;
 use crate::error::Result;
 use crate::region::Unsettled;
@@ -35,7 +36,7 @@ const WAKE: Duration = Duration::from_millis(45);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Stops what the standby receives, and returns how far its data reach for good.
-pub(super) async fn settle(client: &Session, url: &str) -> Result<u64> {
+pub(super) async fn settle(client: &Session, to: &Address) -> Result<u64> {
     const OPERATION: &str = "freeze";
     let began = Instant::now();
     // Under the server's lock nobody else asks for a promotion; one that was asked for before is not to be missed.
@@ -44,7 +45,7 @@ pub(super) async fn settle(client: &Session, url: &str) -> Result<u64> {
     }
     let stop = ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"];
     run_at_once(client, OPERATION, &stop).await?;
-    while !shows(url, OPERATION, "primary_conninfo", "").await? {
+    while !shows(to, OPERATION, "primary_conninfo", "").await? {
         if began.elapsed() >= LIMIT {
             return Err(Unsettled::Receives.refuse(OPERATION));
         }
@@ -87,15 +88,13 @@ pub(super) async fn settle(client: &Session, url: &str) -> Result<u64> {
 
 /// Whether a session that is let in now shows a parameter with this value.
 pub(super) async fn shows(
-    url: &str,
+    to: &Address,
     operation: &'static str,
     parameter: &str,
     value: &str,
 ) -> Result<bool> {
-    let mut fresh = reach(url, operation).await?;
     let sql = format!("SELECT current_setting({})", sql::quote(parameter));
-    let shown: String = row(&fresh, operation, &sql).await?.get(0);
-    fresh.answered();
+    let shown: String = look(to, operation, &sql).await?.get(0);
     Ok(shown == value)
 }
 

@@ -379,7 +379,7 @@ impl World {
                     let due = Due::NoAnswer { manager: number, incarnation, region, probe };
                     self.at(self.now + limit, due);
                 }
-                Output::Act { id, region, order, verb, peer } => {
+                Output::Act { id, region, order, verb, peer, limit } => {
                     let region = self.number(&region);
                     let peer = peer.map(|peer| self.number(&peer));
                     let to = match verb {
@@ -388,10 +388,6 @@ impl World {
                     };
                     let message = Message::Act { id, order, verb, peer };
                     self.send(At::Manager(number), to, incarnation, message);
-                    let limit = match verb {
-                        Verb::Freeze => self.config.probe_timeout,
-                        _ => self.config.step_timeout,
-                    };
                     let due = Due::GiveUp { manager: number, incarnation, id };
                     self.at(self.now + limit.as_micros() as u64, due);
                 }

@@ -9,6 +9,8 @@ use resonant_ha::backend::postgres::{PledgeFile, PostgresAgent};
 use resonant_ha::{Error, ErrorKind, Pledge, PledgedTo, RegionTarget, Result};
 use resonant_testkit::{PgNode, PostgresCluster};
 
+use super::stage::REGIONS;
+
 #[derive(Debug, Clone)]
 pub(super) struct KitAgent {
     cluster: PostgresCluster,
@@ -103,7 +105,10 @@ impl PostgresAgent for KitAgent {
 
     async fn rejoin(&self, order: &Pledge, primary: &RegionTarget) -> Result<()> {
         let file = self.end(order).await?;
-        let source = self.cluster.nodes().iter().find(|node| primary.url == node.url());
+        let nodes = self.cluster.nodes();
+        let number = REGIONS.iter().position(|region| primary.region == *region);
+        let source = number.and_then(|number| nodes.get(number));
+        let source = source.or_else(|| nodes.iter().find(|node| primary.url == node.url()));
         let source = source.expect("a node of the kit");
         self.make_slot(source).await?;
         self.rewind(source).await?;

@@ -1,71 +1,12 @@
-//! Kills.
+//! Failovers, one at a time.
 
 use std::time::Duration;
 
 use resonant_ha::{EventKind, FailoverConfig, Proof};
 use resonant_testkit::postgres::Synchronous;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::stage::{REGIONS, Stage, Writer, event, leads, quick, settled, until};
-
-/// Kills in the short form; `RESONANT_HA_KILLS` for the long one.
-fn kills() -> usize {
-    std::env::var("RESONANT_HA_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_of_mixed_kinds_lose_no_acknowledged_write() {
-    let stage = Stage::set(Synchronous::Any(1)).await;
-    let manager = stage.start(quick()).await;
-    until("the first topology", async || settled(&manager)).await;
-    let db = stage.database(&manager).await;
-    let writers = [1, 2].map(|n| Writer::start(&db, n * 10_000_000, Duration::from_millis(5)));
-    let (mut primary, mut recoveries) = (0, Vec::new());
-    for round in 0..kills() {
-        let before: Vec<usize> = writers.iter().map(Writer::count).collect();
-        until("writes flow", async || {
-            writers.iter().zip(&before).all(|(writer, before)| writer.count() > before + 5)
-        })
-        .await;
-        let old = &stage.nodes[primary];
-        let moment = Instant::now();
-        match round % 3 {
-            0 => old.kill().await.expect("killed"),
-            1 => old.kill_postmaster().await.expect("killed"),
-            _ => old.freeze().expect("frozen"),
-        }
-        until("another primary", async || !leads(&manager, primary)).await;
-        // A write that was acknowledged while the primary died is no recovery: the gap ends with one of the heir.
-        let led = Instant::now();
-        until("a write", async || writers[0].first_after(led).is_some()).await;
-        recoveries.push(writers[0].longest_gap(moment));
-        let new = (0..3).find(|region| leads(&manager, *region)).expect("a primary");
-        // The manager brings it back through its agent.
-        until("the old one follows", async || settled(&manager)).await;
-        assert!(old.is_in_recovery().await.expect("an answer"), "it came back as a standby");
-        primary = new;
-    }
-    recoveries.sort();
-    println!("FIGURE without a write after a kill, of {}: {recoveries:?}", recoveries.len());
-    let [one, two] = writers;
-    let mut acknowledged = one.finish().await;
-    acknowledged.extend(two.finish().await);
-    let stored = stage.ids(primary).await;
-    let lost: Vec<_> = acknowledged.iter().filter(|id| stored.binary_search(id).is_err()).collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} acknowledged writes are lost",
-        lost.len(),
-        acknowledged.len()
-    );
-    println!("FIGURE {} writes acknowledged, none lost", acknowledged.len());
-    let unproven = manager.history().into_iter().find(|event| {
-        matches!(&event.kind, EventKind::Step { step: resonant_ha::Step::Promoting, proof, .. }
-            if matches!(proof, None | Some(Proof::Unfenced)))
-    });
-    assert!(unproven.is_none(), "{unproven:?}");
-    manager.close().await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_synchronous_standbys_power_over_the_host_is_the_proof() {

@@ -139,7 +139,7 @@ pub(super) fn settled(manager: &FailoverManager) -> bool {
     let status = manager.status();
     status.operation.is_none()
         && status.epoch > 0
-        && status.writable_primaries == 1
+        && status.regions.iter().filter(|region| region.writable).count() == 1
         && status.regions.iter().all(|region| region.well && region.pledged == status.epoch)
 }
 
@@ -194,11 +194,6 @@ impl Writer {
 
     pub(super) fn failures(&self) -> Vec<String> {
         self.failed.lock().unwrap().clone()
-    }
-
-    pub(super) fn first_after(&self, moment: Instant) -> Option<Duration> {
-        let written = self.written.lock().unwrap();
-        written.iter().find(|(_, at)| *at > moment).map(|(_, at)| *at - moment)
     }
 
     /// The longest time between two writes, of which the second came after this moment.
