@@ -1,4 +1,4 @@
-//! The control run: a primary is killed under a cache of ours and under a plain clustered client of the driver fred, at the same
+//! The control run: a primary is killed, or frozen, under a cache of ours and under a plain clustered client of the driver fred, at the same
 //! time, on the same cluster, with the same calls on keys of the same slots.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use fred::types::Builder;
 use fred::types::config::{Config, ReconnectPolicy};
 use resonant_cache::backend::Key;
 use resonant_cache::{CacheConfig, Result};
-use resonant_testkit::RedisCluster;
+use resonant_testkit::{RedisCluster, RedisNode};
 use tokio::time::Instant;
 
 use super::faults::{Felt, keys_on, load, quick, victim};
@@ -45,6 +45,15 @@ fn plain_load(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_killed_under_us_and_under_a_plain_clustered_client() -> Result<()> {
+    control("killed", async |node| started(node.kill().await)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_frozen_under_us_and_under_a_plain_clustered_client() -> Result<()> {
+    control("frozen", async |node| started(node.freeze())).await
+}
+
+async fn control(what: &str, hurt: impl AsyncFnOnce(&RedisNode)) -> Result<()> {
     let redis = RedisCluster::builder().node_timeout(Duration::from_secs(3)).start().await;
     let redis = started(redis);
     let config = CacheConfig { command_timeout: DEADLINE, ..quick(redis.urls(), true) };
@@ -78,19 +87,27 @@ async fn a_primary_killed_under_us_and_under_a_plain_clustered_client() -> Resul
     ];
     tokio::time::sleep(Duration::from_millis(500)).await;
     let node = redis.node(killed);
-    started(node.kill().await);
+    hurt(&node).await;
     started(redis.new_owner_of(&probe, &node).await);
     tokio::time::sleep(Duration::from_secs(2)).await;
     for felt in &felt {
         felt.ended.store(true, Ordering::Relaxed);
+        felt.ends(begun);
     }
-    for task in tasks {
+    let [mut ours, mut ours_too, plain_on, plain_off] = tasks;
+    for task in [&mut ours, &mut ours_too] {
         started(tokio::time::timeout(super::SOON, task).await.map(drop));
     }
-    ours_hit.says("control, a primary killed, its keys, resonant-cache");
-    plain_hit.says("control, a primary killed, its keys, fred clustered");
-    ours_spared.says("control, a primary killed, other keys, resonant-cache");
-    plain_spared.says("control, a primary killed, other keys, fred clustered");
+    // A call of the driver's may never end.
+    for task in [plain_on, plain_off] {
+        let abort = task.abort_handle();
+        let _ = tokio::time::timeout(DEADLINE * 2, task).await;
+        abort.abort();
+    }
+    ours_hit.says(&format!("control, a primary {what}, its keys, resonant-cache"));
+    plain_hit.says(&format!("control, a primary {what}, its keys, fred clustered"));
+    ours_spared.says(&format!("control, a primary {what}, other keys, resonant-cache"));
+    plain_spared.says(&format!("control, a primary {what}, other keys, fred clustered"));
     assert_eq!(ours_spared.errors.load(Ordering::Relaxed), 0, "other shards felt it");
     Ok(())
 }

@@ -28,6 +28,9 @@ pub(super) struct Felt {
     first: AtomicU64,
     last: AtomicU64,
     slowest: AtomicU64,
+    /// When a call succeeded last, in milliseconds since the beginning, and the longest time without one that did.
+    succeeded: AtomicU64,
+    gap: AtomicU64,
     /// The newest number whose write was acknowledged, for each key, is never followed by an older one.
     went_back: AtomicUsize,
     /// What the first error said.
@@ -44,6 +47,11 @@ impl Felt {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.slowest.fetch_max(ms(asked.elapsed()), Ordering::Relaxed);
+        if failed.is_none() {
+            let now = ms(begun.elapsed());
+            let before = self.succeeded.swap(now, Ordering::Relaxed);
+            self.gap.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
+        }
         if let Some(error) = failed {
             self.said.get_or_init(|| format!("{error:?}"));
             self.errors.fetch_add(1, Ordering::Relaxed);
@@ -53,11 +61,19 @@ impl Felt {
         }
     }
 
+    /// Who has not succeeded since counts for as long.
+    pub(super) fn ends(&self, begun: Instant) {
+        let now = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.succeeded.load(Ordering::Relaxed);
+        self.gap.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+    }
+
     pub(super) fn says(&self, what: &str) {
         let at = |number: &AtomicU64| number.load(Ordering::Relaxed);
         println!(
-            "FIGURE {what}: {} calls, {} errors in {} ms, slowest {} ms",
+            "FIGURE {what}: {} calls, none succeeded for {} ms at most, {} errors in {} ms, slowest {} ms",
             self.calls.load(Ordering::Relaxed),
+            at(&self.gap),
             self.errors.load(Ordering::Relaxed),
             at(&self.last).saturating_sub(at(&self.first)),
             at(&self.slowest),
