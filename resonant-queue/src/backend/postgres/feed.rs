@@ -10,19 +10,23 @@ use bytes::Bytes;
 use resonant_db::{Row, params};
 use tokio::time::Instant;
 
+use super::sharing::Load;
 use super::store::{Open, Shared, get, one};
-use super::text::{signed, unsigned};
+use super::text::{numbers, signed, unsigned};
 use super::wakes::Kept;
 use crate::backend::{Feed, Fetch, Fetched};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::message::{Headers, Message};
 
 /// How old what is known besides messages may be, in case nobody tells that it changed.
 const STALE: Duration = Duration::from_secs(1);
 
+/// From which age on it is looked up when there is nothing else to do, so that no message waits for that.
+const RIPE: Duration = Duration::from_millis(500);
+
 /// More messages than this are never asked for at once.
-const MOST: i64 = 1 << 30;
+const MOST: u64 = 1 << 30;
 
 pub(super) struct PostgresFeed {
     shared: Arc<Shared>,
@@ -76,12 +80,16 @@ impl PostgresFeed {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
-    /// Looks for what is not a message, if it may have changed.
+    /// Whether what is known besides messages may have changed: somebody told so, or it is as old as this.
+    fn may_have_changed(&self, age: Duration) -> bool {
+        let count = self.kept.bell.news();
+        let known = self.known().at;
+        known.is_none_or(|(seen, at)| seen != count || Instant::now() >= at + age)
+    }
+
+    /// Looks for what is not a message.
     async fn look(&self) -> Result<News> {
-        let (known, count, now) = (self.known(), self.kept.bell.news(), Instant::now());
-        if known.at.is_some_and(|(seen, at)| seen == count && now < at + STALE) {
-            return Ok(News::default());
-        }
+        let (count, now) = (self.kept.bell.news(), Instant::now());
         let seen = self.resumed.load(Ordering::Acquire);
         let sql = "SELECT number, key, sequence FROM resonant_queue.news($1, $2)";
         let rows = self.shared.rows("fetch", sql, params![self.partition, seen]).await?;
@@ -115,22 +123,65 @@ impl PostgresFeed {
     }
 
     async fn read(&self, fetch: Fetch) -> Result<Fetched> {
-        const FETCH: &str =
-            "SELECT sequence, previous, failures, wait, published, key, headers, body
-            FROM resonant_queue.fetch($1, $2, $3, $4, $5)";
-        let until = signed(fetch.until.unwrap_or(u64::MAX));
-        let (limit, bytes) = (signed(fetch.limit as u64).min(MOST), signed(fetch.bytes as u64));
-        let after = signed(fetch.after);
-        let params = params![self.partition, after, until, limit, bytes];
-        let rows = self.shared.rows("fetch", FETCH, params).await?;
-        let mut fetched = Fetched::messages(Vec::with_capacity(rows.len()));
+        self.shared.reading.carry(&self.shared, Read { partition: self.partition, fetch }).await
+    }
+}
+
+/// A look for messages of a partition.
+#[derive(Debug)]
+pub(super) struct Read {
+    partition: i32,
+    fetch: Fetch,
+}
+
+/// What those that read at once may get together, in bytes: each gets a part of it, and reads again.
+const BYTES_TOGETHER: usize = 8 << 20;
+
+impl Load for Read {
+    type Answer = Fetched;
+
+    const OPERATION: &'static str = "fetch";
+
+    /// Each counts as one, whatever it finds.
+    const MOST: (usize, usize) = (64, usize::MAX);
+
+    fn size(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
+    async fn carry(shared: &Shared, loads: &[&Self]) -> Result<Vec<Fetched>> {
+        const FETCH: &str = "SELECT f.sequence, f.previous, f.failures, f.wait, f.published, f.key, f.headers, f.body, u.place
+            FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+                WITH ORDINALITY AS u (part, after, until, most, bytes, place)
+            CROSS JOIN LATERAL resonant_queue.fetch(u.part, u.after, u.until, u.most, u.bytes) f";
+        let share = if loads.len() > 1 { BYTES_TOGETHER / loads.len() } else { usize::MAX };
+        let column = |value: fn(&Fetch) -> u64| {
+            numbers(loads.iter().map(|load| Some(signed(value(&load.fetch)))))
+        };
+        let parts = numbers(loads.iter().map(|load| Some(i64::from(load.partition))));
+        let after = column(|fetch| fetch.after);
+        let until = column(|fetch| fetch.until.unwrap_or(u64::MAX));
+        let most = column(|fetch| (fetch.limit as u64).min(MOST));
+        let bytes =
+            numbers(loads.iter().map(|load| Some(signed(load.fetch.bytes.min(share) as u64))));
+        let rows = shared.rows("fetch", FETCH, params![parts, after, until, most, bytes]).await?;
+        let mut fetched: Vec<_> = loads.iter().map(|_| Fetched::default()).collect();
         for row in rows.iter() {
+            let place = unsigned(get("fetch", &row, 8)?).saturating_sub(1);
+            let Some(fetched) = usize::try_from(place).ok().and_then(|at| fetched.get_mut(at))
+            else {
+                continue;
+            };
             match message(&row)? {
                 Some(message) => fetched.messages.push(message),
                 None => fetched.more = true,
             }
         }
         Ok(fetched)
+    }
+
+    fn is_about_one(error: &Error) -> bool {
+        error.kind() != ErrorKind::Closed
     }
 }
 
@@ -149,11 +200,18 @@ impl Feed for PostgresFeed {
             rung.as_mut().enable();
             closing.as_mut().enable();
             self.open.check("fetch")?;
-            let news = self.look().await?;
+            let mut news = None;
+            if self.may_have_changed(STALE) {
+                news = Some(self.look().await?);
+            }
             if self.known().due.is_some_and(|due| due <= Instant::now()) {
                 self.promote().await?;
             }
             let mut fetched = self.read(fetch).await?;
+            if fetched.messages.is_empty() && self.may_have_changed(RIPE) {
+                news = Some(self.look().await?);
+            }
+            let news = news.unwrap_or_default();
             if !fetched.messages.is_empty() || !news.resumed.is_empty() {
                 // Nothing is awaited after this: who gets the result gets the resumptions.
                 self.resumed.fetch_max(news.last, Ordering::AcqRel);

@@ -15,10 +15,12 @@
 //! Messages are rows in the order of partition and sequence. Whoever publishes into a partition holds the lock of its row
 //! in `heads` until the commit, so that sequences become visible in their order: a slow transaction cannot make a message
 //! appear behind the cursor of the owner. The owner reads by cursor, without locking a message, and deletes what is
-//! finished together with the check of its epoch. Publishes that run at once share a transaction.
+//! finished together with the check of its epoch. Publishes that run at once share a transaction, and so do settlements;
+//! owners that look for messages at once share a statement.
 //!
-//! An owner that waits is woken by `NOTIFY`, sent behind the commit and at most some 200 times a second by a process. It also looks by itself: every
-//! second, or five times as often where nothing can be heard, such as behind a pooler in transaction mode.
+//! An owner that waits is woken by `NOTIFY`, sent behind the commit. Where publishes overlap, a process sends at most some
+//! 200 a second. An owner also looks by itself: every second, or five times as often where nothing can be heard, such as
+//! behind a pooler in transaction mode.
 //!
 //! # Tables
 //!
@@ -60,6 +62,7 @@ mod outbox;
 mod publish;
 mod schema;
 mod settle;
+mod sharing;
 mod store;
 mod text;
 mod wakes;

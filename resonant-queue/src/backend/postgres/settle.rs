@@ -1,40 +1,78 @@
-//! What became of messages, in one statement.
+//! What became of messages, of all partitions that have something to say at once, in one statement.
 
 use resonant_db::params;
 use serde_json::json;
 
-use super::store::{Shared, get, one};
-use super::text::{numbers, signed, unsigned};
+use super::sharing::Load;
+use super::store::{Shared, foreign, get};
+use super::text::{numbers, signed, texts, unsigned};
 use crate::backend::Settlement;
 use crate::clock;
-use crate::error::{Result, fenced};
+use crate::error::{Error, ErrorKind, Result};
 
-pub(super) async fn settle(
-    shared: &Shared,
-    id: i32,
-    partition: u32,
-    epoch: u64,
-    batch: &[Settlement],
-) -> Result<()> {
-    let done = batch.iter().filter_map(|settlement| match settlement {
-        Settlement::Done { sequence } => Some(Some(signed(*sequence))),
-        _ => None,
-    });
-    let (done, rest) = (numbers(done), rest(batch));
-    let rows = shared
-        .rows(
-            "settle",
-            "SELECT resonant_queue.settle($1, $2, $3, $4)",
-            params![id, signed(epoch), done, rest],
-        )
-        .await?;
-    let current: i64 = get("settle", &one("settle", &rows)?, 0)?;
-    let current = unsigned(current);
-    if current != epoch {
-        return Err(fenced("settle", partition, epoch, current));
+/// What became of messages of a partition.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) partition: i32,
+    pub(super) epoch: u64,
+    done: String,
+    rest: Option<String>,
+    size: (usize, usize),
+}
+
+impl Settled {
+    pub(super) fn new(partition: i32, epoch: u64, batch: &[Settlement]) -> Self {
+        let done = batch.iter().filter_map(|settlement| match settlement {
+            Settlement::Done { sequence } => Some(Some(signed(*sequence))),
+            _ => None,
+        });
+        let (done, rest) = (numbers(done), rest(batch));
+        let size = (batch.len(), rest.as_ref().map_or(0, String::len));
+        Self { partition, epoch, done, rest, size }
     }
-    shared.wakes.room.notify_waiters();
-    Ok(())
+}
+
+impl Load for Settled {
+    /// The epoch that holds. If it is another, nothing was changed.
+    type Answer = u64;
+
+    const OPERATION: &'static str = "settle";
+
+    const MOST: (usize, usize) = (5000, 1 << 20);
+
+    fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    async fn carry(shared: &Shared, loads: &[&Self]) -> Result<Vec<u64>> {
+        const SETTLE: &str =
+            "SELECT u.place, resonant_queue.settle(u.part, u.epoch, u.done::bigint[], u.rest::json)
+            FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::bigint[]) AS u (part, epoch, done, rest, place)";
+        // All lock in the same order.
+        let mut order: Vec<usize> = (0..loads.len()).collect();
+        order.sort_by_key(|place| loads[*place].partition);
+        let sorted = || order.iter().map(|place| loads[*place]);
+        let parts = numbers(sorted().map(|load| Some(i64::from(load.partition))));
+        let epochs = numbers(sorted().map(|load| Some(signed(load.epoch))));
+        let done = texts(sorted().map(|load| Some(load.done.as_str())));
+        let rest = texts(sorted().map(|load| load.rest.as_deref()));
+        let places = numbers(order.iter().map(|place| Some(signed(*place as u64))));
+        let rows =
+            shared.rows("settle", SETTLE, params![parts, epochs, done, rest, places]).await?;
+        let mut epochs = vec![None; loads.len()];
+        for row in rows.iter() {
+            let place = usize::try_from(get::<i64>("settle", &row, 0)?).ok();
+            if let Some(epoch) = place.and_then(|place| epochs.get_mut(place)) {
+                *epoch = Some(unsigned(get("settle", &row, 1)?));
+            }
+        }
+        shared.wakes.room.notify_waiters();
+        epochs.into_iter().map(|epoch| epoch.ok_or_else(|| foreign("settle"))).collect()
+    }
+
+    fn is_about_one(error: &Error) -> bool {
+        error.kind() != ErrorKind::Closed
+    }
 }
 
 /// All but what is finished, in order, as the function reads it. What else is said of a finished message in a batch came

@@ -14,13 +14,14 @@ use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::{calling, fault};
-use super::feed::PostgresFeed;
+use super::feed::{PostgresFeed, Read};
 use super::flights::Publisher;
 use super::leases::PostgresLeases;
-use super::schema;
+use super::settle::Settled;
+use super::sharing::Ferry;
 use super::text::{signed, unsigned};
 use super::wakes::Wakes;
-use super::{publish, settle};
+use super::{publish, schema};
 use crate::backend::{Opened, QueueSpec, QueueStore, Settlement};
 use crate::clock;
 use crate::depth::{DeadLetter, ParkedKey, Stored};
@@ -30,6 +31,11 @@ use crate::message::{Outgoing, Receipt};
 
 /// Dead letters moved in one transaction.
 const MOVED: usize = 1000;
+
+/// Statements that read for partitions at once, and such that settle. What comes meanwhile goes with the next one; two, so
+/// that one that is held up does not hold up all.
+const READING: usize = 2;
+const SETTLING: usize = 2;
 
 /// How long somebody waits for a sign of room; others may make it.
 const ROOM: Duration = Duration::from_millis(100);
@@ -42,6 +48,8 @@ pub(super) struct Shared {
     /// The queues that were found or created from here, by name.
     known: Mutex<HashMap<String, Queue>>,
     pub(super) wakes: Arc<Wakes>,
+    pub(super) reading: Ferry<Read>,
+    settling: Ferry<Settled>,
     pub(super) stop: CancellationToken,
     _stop: DropGuard,
     /// Publishing leaves half of the connections to who settles: a transaction that holds up publishers holds up nobody else.
@@ -58,6 +66,8 @@ impl Shared {
             ready: OnceCell::new(),
             known: Mutex::default(),
             wakes: Arc::default(),
+            reading: Ferry::new(READING),
+            settling: Ferry::new(SETTLING),
             _stop: stop.clone().drop_guard(),
             stop,
             publishing: Arc::new(Semaphore::new((connections / 2).clamp(1, 32) as usize)),
@@ -333,7 +343,9 @@ impl QueueStore for PostgresStore {
 
     async fn settle(&self, partition: u32, epoch: u64, batch: Arc<Vec<Settlement>>) -> Result<()> {
         let queue = self.queue("settle").await?;
-        settle::settle(&self.shared, queue.id_of(partition), partition, epoch, &batch).await
+        let settled = Settled::new(queue.id_of(partition), epoch, &batch);
+        let current = self.shared.settling.carry(&self.shared, settled).await?;
+        if current == epoch { Ok(()) } else { Err(fenced("settle", partition, epoch, current)) }
     }
 
     async fn stored(&self) -> Result<Stored> {

@@ -16,8 +16,12 @@ pub(super) const CHANNEL: &str = "resonant_queue";
 const POLL: Duration = Duration::from_secs(1);
 const POLL_DEAF: Duration = Duration::from_millis(200);
 
-/// The pause between two notifications of a process: what is published meanwhile is told together.
+/// The pause between two notifications of a process that publishes all the time: what is published meanwhile is told
+/// together.
 const DEBOUNCE: Duration = Duration::from_millis(5);
+
+/// So many notifications follow each other at once before there are pauses: who publishes now and then waits for none.
+const AT_ONCE: usize = 2;
 
 /// More partitions than this are told as "all": a payload is limited to 8,000 bytes.
 const TOLD: usize = 500;
@@ -134,7 +138,7 @@ impl Wakes {
     }
 
     async fn tell_all(&self, db: &Database) {
-        loop {
+        for round in 1.. {
             let told = {
                 let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
                 if untold.partitions.is_empty() {
@@ -149,7 +153,9 @@ impl Wakes {
             if let Err(error) = db.write().query("SELECT pg_notify($1, $2)", params).await {
                 tracing::debug!(%error, "owners were not told; they look by themselves");
             }
-            tokio::time::sleep(DEBOUNCE).await;
+            if round >= AT_ONCE {
+                tokio::time::sleep(DEBOUNCE).await;
+            }
         }
     }
 
