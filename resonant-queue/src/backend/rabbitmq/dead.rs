@@ -1,10 +1,12 @@
 //! Dead letters: a queue of its own, of which a window is taken and given back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions};
 use lapin::types::{FieldTable, ShortString};
@@ -67,11 +69,20 @@ impl<'a> Window<'a> {
 
     /// Removes the first so many for good, and gives the others back.
     async fn close(self, removed: usize) -> Result<(), Fault> {
-        if let Some(last) = self.letters[..removed.min(self.letters.len())].last() {
-            let options = BasicAckOptions { multiple: true };
-            self.channel.basic_ack(last.delivery_tag, options).await?;
+        let removed = removed.min(self.letters.len());
+        self.close_without(0..removed).await
+    }
+
+    /// Removes those at these places for good, and gives the others back.
+    async fn close_without(
+        self,
+        removed: impl ExactSizeIterator<Item = usize>,
+    ) -> Result<(), Fault> {
+        let left = self.letters.len().saturating_sub(removed.len()) as u64;
+        for place in removed {
+            let tag = self.letters[place].delivery_tag;
+            self.channel.basic_ack(tag, BasicAckOptions::default()).await?;
         }
-        let left = self.letters.len().saturating_sub(removed) as u64;
         let asked = self.channel.close(200, "done".into());
         let closed = timeout(Duration::from_secs(2), asked).await;
         closed.map_err(|_| Fault::Late("closing a channel"))??;
@@ -88,7 +99,8 @@ impl Tools {
         Ok(letters)
     }
 
-    /// Publishes up to `limit` of them anew. `published` is told of each batch.
+    /// Publishes up to `limit` of them anew. `published` is told of each batch. A partition whose queue does not answer
+    /// keeps its dead letters and fails the call; those of the others are moved all the same.
     pub(super) async fn redrive(
         &self,
         limit: usize,
@@ -99,8 +111,8 @@ impl Tools {
             let window = Window::take(self).await.map_err(Partly::nothing)?;
             let count = window.letters.len().min(limit - moved);
             let now = clock::now_millis();
-            let (mut parcels, mut partitions) = (Vec::new(), Vec::new());
-            for letter in &window.letters[..count] {
+            let mut groups: BTreeMap<u32, (Vec<usize>, Vec<Parcel>)> = BTreeMap::new();
+            for (place, letter) in window.letters[..count].iter().enumerate() {
                 let facts = Facts(&letter.properties);
                 let partition = partition_of(&facts);
                 let content = facts.content(Bytes::copy_from_slice(&letter.data));
@@ -108,13 +120,29 @@ impl Tools {
                     .properties("redrive", &[(PUBLISHED, number(now))])
                     .map_err(|_| Partly::nothing(Fault::Refused))?;
                 let queue = self.names.partition(partition);
+                let (places, parcels) = groups.entry(partition).or_default();
+                places.push(place);
                 parcels.push(Parcel { queue, properties, body: content.body });
-                partitions.push(partition);
             }
-            self.publisher.send(&Arc::new(parcels)).await?;
-            published(&partitions, now);
-            window.close(count).await.map_err(Partly::nothing)?;
-            moved += count;
+            let sent = join_all(groups.into_iter().map(async |(partition, (places, parcels))| {
+                (partition, places, self.publisher.send(&Arc::new(parcels)).await)
+            }));
+            let (mut gone, mut failed) = (Vec::new(), None);
+            for (partition, places, outcome) in sent.await {
+                match outcome {
+                    Ok(()) => {
+                        published(&vec![partition; places.len()], now);
+                        gone.extend(places);
+                    }
+                    Err(partly) => drop(failed.get_or_insert(partly)),
+                }
+            }
+            moved += gone.len();
+            window.close_without(gone.into_iter()).await.map_err(Partly::nothing)?;
+            if let Some(mut partly) = failed {
+                partly.may_have_applied |= moved > 0;
+                return Err(partly);
+            }
             if count == 0 {
                 break;
             }

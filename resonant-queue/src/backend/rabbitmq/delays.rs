@@ -20,10 +20,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::error::Fault;
+use super::falling::{Fallen, Falling};
 use super::names::{Kind, PREFETCH, delay_of, level_for};
 use super::owner::Tools;
 use super::publisher::Parcel;
-use super::wire::{Content, DUE, Facts, PARTITION, PUBLISHED, number};
+use super::wire::{Content, DUE, Facts, PARTITION, number};
 use crate::clock;
 use crate::error::Result;
 
@@ -147,8 +148,10 @@ impl Delays {
         );
         let mut consumer = tools.link.answer("keeping the time", asked).await?;
         let mut waiting: BTreeMap<(u64, u64), Delivery> = BTreeMap::new();
+        let mut falling = Falling::default();
         loop {
-            self.in_hand.store(waiting.len() as u64, Ordering::Release);
+            let in_hand = waiting.len() + falling.count;
+            self.in_hand.store(in_hand as u64, Ordering::Release);
             let next = waiting.first_key_value().map(|((due, _), _)| *due);
             let wake = next.map(|due| {
                 Instant::now() + Duration::from_millis(due.saturating_sub(clock::now_millis()))
@@ -165,11 +168,16 @@ impl Delays {
                         waiting.insert((due, delivery.delivery_tag), delivery);
                     }
                 }
+                Some(fallen) = falling.sending.next(), if !falling.sending.is_empty() => {
+                    self.fallen(tools, &channel, &mut falling, fallen, published).await?;
+                }
                 () = async { match wake { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
                     let now = clock::now_millis();
                     let later = waiting.split_off(&(now + 1, 0));
-                    let due = std::mem::replace(&mut waiting, later);
-                    self.fall_due(tools, &channel, due, published).await?;
+                    for delivery in std::mem::replace(&mut waiting, later).into_values() {
+                        falling.add(delivery);
+                    }
+                    falling.send(tools);
                 }
             }
         }
@@ -193,36 +201,36 @@ impl Delays {
         Ok(())
     }
 
-    async fn fall_due(
+    /// Removes what is stored in its partition. What is not is sent again.
+    async fn fallen(
         &self,
         tools: &Tools,
         channel: &Channel,
-        due: BTreeMap<(u64, u64), Delivery>,
+        falling: &mut Falling,
+        fallen: Fallen,
         published: &(impl Fn(&[u32], u64) + Send + Sync),
     ) -> std::result::Result<(), Fault> {
-        if due.is_empty() {
-            return Ok(());
-        }
-        let now = clock::now_millis();
-        let (mut parcels, mut partitions) = (Vec::new(), Vec::new());
-        for delivery in due.values() {
-            let facts = Facts(&delivery.properties);
-            let partition =
-                facts.number(PARTITION).and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
-            let content = facts.content(Bytes::copy_from_slice(&delivery.data));
-            let properties = content
-                .properties("publish", &[(PUBLISHED, number(now))])
-                .map_err(|_| Fault::Refused)?;
-            let queue = tools.names.partition(partition);
-            parcels.push(Parcel { queue, properties, body: content.body });
-            partitions.push(partition);
-        }
-        tools.publisher.send(&Arc::new(parcels)).await.map_err(|partly| partly.fault)?;
-        published(&partitions, now);
-        self.fallen.fetch_add(partitions.len() as u64, Ordering::AcqRel);
-        for ((_, tag), delivery) in due {
-            self.forget(&delivery.properties);
-            channel.basic_ack(tag, BasicAckOptions::default()).await?;
+        let Fallen { partition, deliveries, outcome } = fallen;
+        match outcome {
+            Ok(at) => {
+                published(&vec![partition; deliveries.len()], at);
+                self.fallen.fetch_add(deliveries.len() as u64, Ordering::AcqRel);
+                falling.count -= deliveries.len();
+                for delivery in deliveries {
+                    self.forget(&delivery.properties);
+                    channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
+                }
+                falling.send_next(tools, partition);
+            }
+            Err(fault) => {
+                tools.doubt_if_missing(&fault);
+                if matches!(fault, Fault::Unroutable(_)) {
+                    // The queue is made again where everything begins again.
+                    return Err(fault);
+                }
+                tracing::debug!(error = %fault, partition, "what fell due is sent again");
+                falling.send_again(tools, partition, deliveries);
+            }
         }
         Ok(())
     }

@@ -10,18 +10,20 @@
 //!
 //! A queue that does not answer, as one that has lost its majority, holds up none of the others: a flight that waits for such
 //! a one leaves its place to the next flight, and nothing more is sent to that queue before it has answered or the flight has
-//! given up.
+//! given up. Except one publish now and then, which goes over another channel and finds out whether it is the queue that
+//! hangs, or only the channel.
 
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Connection, PublisherConfirm};
+use lapin::{Channel, Confirmation, Connection, PublisherConfirm};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{Fault, Partly};
@@ -48,12 +50,18 @@ impl Publisher {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        let idle = || self.state().idle.pop();
-        while let Some((channel, connection)) = idle() {
+        let (idle, gone) = {
+            let mut state = self.state();
             // One of a connection that was given up is not used again, though the driver keeps it.
-            if channel.status().connected() && self.link.is_current(&connection) {
-                return Ok((channel, connection));
-            }
+            let usable = |(channel, connection): &(Channel, Arc<Connection>)| {
+                channel.status().connected() && self.link.is_current(connection)
+            };
+            let gone: Vec<_> = state.idle.extract_if(.., |idle| !usable(idle)).collect();
+            (state.idle.pop(), gone)
+        };
+        drop(gone);
+        if let Some(idle) = idle {
+            return Ok(idle);
         }
         timeout_at(by, self.link.confirming()).await.unwrap_or(Err(Fault::Late("a channel")))
     }
@@ -83,10 +91,10 @@ impl Publisher {
             (heard, written)
         };
         let in_time = written.is_some();
-        let mut waiting = Vec::with_capacity(heard.len());
+        let mut waiting = FuturesUnordered::new();
         for (index, confirm) in written.into_iter().flatten().enumerate() {
             match confirm {
-                Ok(confirm) => waiting.push((index, confirm)),
+                Ok(confirm) => waiting.push(confirm.map(move |confirmed| (index, confirmed))),
                 Err(error) => heard.hear(index, Err(error)),
             }
         }
@@ -162,7 +170,7 @@ impl<'a> Landing<'a> {
         let (mut asks, mut count, mut weight) = (Vec::new(), 0, 0);
         while let Some(ask) = state.waiting.pop_front() {
             // Who asked for a queue that does not answer waits without a place, see `Publisher::answering`.
-            if ask.reply.is_closed() || state.is_silent(ask.parcels()) {
+            if ask.reply.is_closed() || state.turns_back(&ask) {
                 continue;
             }
             count += ask.range.len();
@@ -183,17 +191,20 @@ impl<'a> Landing<'a> {
 
     /// Leaves its place to the next flight.
     fn stray(&mut self, heard: &Heard) -> Stray<'a> {
-        let queues: Vec<ShortString> = heard.silent_queues().cloned().collect();
-        let waits = {
+        let (queues, waits) = {
             let mut state = self.publisher.state();
-            for queue in &queues {
-                *state.silent.entry(queue.clone()).or_insert(0) += 1;
-            }
+            let silent = heard.silent_queues().cloned();
+            let queues = silent
+                .map(|queue| {
+                    let number = state.silence(&queue);
+                    (queue, number)
+                })
+                .collect();
             if !self.landed {
                 state.flying -= 1;
                 self.landed = true;
             }
-            !state.waiting.is_empty()
+            (queues, !state.waiting.is_empty())
         };
         if waits {
             self.publisher.depart();
@@ -213,15 +224,16 @@ impl Drop for Landing<'_> {
 /// A flight that has left its place, and the queues it waits for.
 struct Stray<'a> {
     publisher: &'a Publisher,
-    queues: Vec<ShortString>,
+    /// With the numbers of their silences.
+    queues: Vec<(ShortString, u64)>,
 }
 
 impl Stray<'_> {
     /// Waits only for those that have not answered.
     fn keep(&mut self, heard: &Heard) {
         let still: Vec<ShortString> = heard.silent_queues().cloned().collect();
-        let answered: Vec<ShortString> =
-            self.queues.extract_if(.., |queue| !still.contains(queue)).collect();
+        let answered: Vec<_> =
+            self.queues.extract_if(.., |(queue, _)| !still.contains(queue)).collect();
         self.publisher.answered(&answered);
     }
 }
@@ -260,22 +272,16 @@ async fn write(channel: &Channel, parcels: &[&Parcel]) -> Vec<lapin::Result<Publ
 }
 
 /// Waits until the broker has answered for some, and hears all that it has answered by then. The driver gives answers one
-/// after the other: where a look finds no new one, none was given before those that the looks before it found.
-async fn hear(waiting: &mut Vec<(usize, PublisherConfirm)>, heard: &mut Heard) {
+/// after the other, and wakes for each before it gives the next: where nothing is left that was woken, none was given before
+/// those that were heard.
+async fn hear(
+    waiting: &mut FuturesUnordered<impl Future<Output = (usize, lapin::Result<Confirmation>)>>,
+    heard: &mut Heard,
+) {
     std::future::poll_fn(|context| {
         let before = waiting.len();
-        loop {
-            let so_far = waiting.len();
-            waiting.retain_mut(|(index, confirm)| match Pin::new(confirm).poll(context) {
-                Poll::Ready(confirmed) => {
-                    heard.hear(*index, confirmed);
-                    false
-                }
-                Poll::Pending => true,
-            });
-            if waiting.len() == so_far {
-                break;
-            }
+        while let Poll::Ready(Some((index, confirmed))) = waiting.poll_next_unpin(context) {
+            heard.hear(index, confirmed);
         }
         if waiting.len() < before { Poll::Ready(()) } else { Poll::Pending }
     })

@@ -109,11 +109,6 @@ impl Heard {
         self.fates[index] = fate;
     }
 
-    /// How many messages the flight has.
-    pub(super) fn len(&self) -> usize {
-        self.fates.len()
-    }
-
     /// Whether all is stored.
     pub(super) fn is_good(&self) -> bool {
         let stored = |fate: &Fate| matches!(fate, Fate::Confirmed { with_other: false });

@@ -60,6 +60,7 @@ mod control;
 mod dead;
 mod delays;
 mod error;
+mod falling;
 mod feed;
 mod flights;
 mod heard;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Connection};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::error::{Fault, Partly};
@@ -32,6 +33,13 @@ pub(super) const FLIGHT: usize = 200;
 
 /// What they may weigh: all flights together leave room for others, whatever becomes of them. One message may weigh more.
 pub(super) const FLIGHT_WEIGHT: usize = WEIGHT / FLIGHTS / 2;
+
+/// How long a queue is silent before one publish finds out whether it is the queue, or only a channel. If it is the queue, the
+/// next one waits for twice as long.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// How long that one keeps others from finding out about other queues.
+const PROBING: Duration = Duration::from_secs(2);
 
 /// The wait before messages the broker refused are sent again.
 const REFUSED: Duration = Duration::from_millis(100);
@@ -71,17 +79,109 @@ pub(super) struct State {
     pub(super) flying: usize,
     /// Channels that are between two flights, each with its connection.
     pub(super) idle: Vec<(Channel, Arc<Connection>)>,
-    /// Queues that let flights wait, and how many.
-    pub(super) silent: HashMap<ShortString, usize>,
+    /// Queues that let flights wait.
+    silent: HashMap<ShortString, Silence>,
+    /// One finds out about a silent queue.
+    probing: bool,
+    /// Numbers silences.
+    silences: u64,
     /// When the broker answered last.
     pub(super) heard: Instant,
 }
 
+/// A queue does not answer.
+#[derive(Debug)]
+struct Silence {
+    number: u64,
+    /// How many flights wait for it.
+    flights: usize,
+    /// When somebody may find out about it, and how long the one after waits then.
+    probe_at: Instant,
+    pause: Duration,
+}
+
 impl State {
     /// Whether one of the queues does not answer.
-    pub(super) fn is_silent(&self, parcels: &[Parcel]) -> bool {
+    fn is_silent(&self, parcels: &[Parcel]) -> bool {
         !self.silent.is_empty()
             && parcels.iter().any(|parcel| self.silent.contains_key(&parcel.queue))
+    }
+
+    /// Whether they are to wait: one of the queues does not answer, and it is not they who find out about it.
+    pub(super) fn turns_back(&self, ask: &Ask) -> bool {
+        !ask.probe && self.is_silent(ask.parcels())
+    }
+
+    /// A flight waits for this queue. Returns the number of its silence.
+    pub(super) fn silence(&mut self, queue: &ShortString) -> u64 {
+        self.silences += 1;
+        let (number, now) = (self.silences, Instant::now());
+        let silence = self.silent.entry(queue.clone()).or_insert_with(|| Silence {
+            number,
+            flights: 0,
+            probe_at: now + PROBE,
+            pause: PROBE,
+        });
+        silence.flights += 1;
+        silence.number
+    }
+
+    /// A flight waits no longer. Says whether the queue is silent no more.
+    fn unsilence(&mut self, queue: &ShortString, number: u64) -> bool {
+        let Some(silence) = self.silent.get_mut(queue).filter(|it| it.number == number) else {
+            return false;
+        };
+        silence.flights -= 1;
+        let over = silence.flights == 0;
+        if over {
+            self.silent.remove(queue);
+        }
+        over
+    }
+
+    /// Whether these may go: as their queues answer, or as it is time to find out. Otherwise when to ask again.
+    fn admit(&mut self, parcels: &[Parcel], now: Instant) -> Result<Admitted, Option<Instant>> {
+        let mut next: Option<Instant> = None;
+        let mut silent = false;
+        for parcel in parcels {
+            if let Some(silence) = self.silent.get(&parcel.queue) {
+                silent = true;
+                next = next.max(Some(silence.probe_at));
+            }
+        }
+        if !silent {
+            return Ok(Admitted::AsOthers);
+        }
+        if self.probing || next.is_some_and(|at| at > now) {
+            return Err(next.filter(|at| *at > now));
+        }
+        for parcel in parcels {
+            if let Some(silence) =
+                self.silent.get_mut(&parcel.queue).filter(|it| it.probe_at <= now)
+            {
+                silence.pause *= 2;
+                silence.probe_at = now + silence.pause;
+            }
+        }
+        self.probing = true;
+        Ok(Admitted::AsProbe)
+    }
+}
+
+/// How parcels may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admitted {
+    AsOthers,
+    AsProbe,
+}
+
+/// Lets the next one find out, whatever becomes of this one.
+struct Probe<'a>(&'a Publisher);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.0.state().probing = false;
+        self.0.answers.notify_waiters();
     }
 }
 
@@ -91,6 +191,8 @@ pub(super) struct Ask {
     parcels: Arc<Vec<Parcel>>,
     pub(super) range: Range<usize>,
     pub(super) by: Instant,
+    /// It finds out about a queue that is silent.
+    probe: bool,
     stage: Arc<AtomicU8>,
     pub(super) reply: oneshot::Sender<Result<(), Partly>>,
     _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
@@ -127,6 +229,8 @@ impl Publisher {
             flying: 0,
             idle: Vec::new(),
             silent: HashMap::new(),
+            probing: false,
+            silences: 0,
             heard: Instant::now(),
         };
         Self {
@@ -186,9 +290,12 @@ impl Publisher {
         loop {
             let late =
                 || Partly::nothing(Fault::Late("a publish before this one to the same queue"));
-            let answering = self.answering(&parcels[range.clone()]);
-            timeout_at(by, answering).await.map_err(|_| late())?;
-            match self.chunk(parcels, range.clone(), weight, by).await {
+            let some = &parcels[range.clone()];
+            let admitted = timeout_at(by, self.answering(some)).await.map_err(|_| late())?;
+            let probes = admitted == Admitted::AsProbe;
+            let chunk = self.chunk(parcels, range.clone(), weight, by, probes);
+            let outcome = if probes { self.probe(some, chunk).await } else { chunk.await };
+            match outcome {
                 None => {}
                 Some(Err(Partly { fault: Fault::Refused, may_have_applied: false }))
                     if Instant::now() + REFUSED < by =>
@@ -200,30 +307,59 @@ impl Publisher {
         }
     }
 
-    /// Waits until none of the queues is silent.
-    async fn answering(&self, parcels: &[Parcel]) {
+    /// Waits until none of the queues is silent, or it is time to find out.
+    async fn answering(&self, parcels: &[Parcel]) -> Admitted {
         loop {
             let answers = self.answers.notified();
-            if !self.state().is_silent(parcels) {
-                return;
+            let admitted = self.state().admit(parcels, Instant::now());
+            match admitted {
+                Ok(admitted) => return admitted,
+                Err(None) => answers.await,
+                Err(Some(next)) => drop(timeout_at(next, answers).await),
             }
-            answers.await;
         }
     }
 
-    /// A flight waits no longer for these queues.
-    pub(super) fn answered(&self, queues: &[ShortString]) {
+    /// Finds out whether queues answer over another channel.
+    async fn probe(
+        &self,
+        parcels: &[Parcel],
+        chunk: impl Future<Output = Option<Result<(), Partly>>>,
+    ) -> Option<Result<(), Partly>> {
+        let probe = Probe(self);
+        let mut chunk = pin!(chunk);
+        // The next one need not wait until this one is given up.
+        let Ok(outcome) = timeout(PROBING, &mut chunk).await else {
+            drop(probe);
+            return chunk.await;
+        };
+        if matches!(outcome, Some(Ok(()))) {
+            self.heard_of(parcels);
+        }
+        outcome
+    }
+
+    /// Queues that were silent have answered somebody else: it is only a channel that hangs.
+    fn heard_of(&self, parcels: &[Parcel]) {
         let mut state = self.state();
-        for queue in queues {
-            if let Some(flights) = state.silent.get_mut(queue) {
-                *flights -= 1;
-                if *flights == 0 {
-                    state.silent.remove(queue);
-                }
+        for parcel in parcels {
+            state.silent.remove(&parcel.queue);
+        }
+        // Who waits is told when the probe is over.
+    }
+
+    /// A flight waits no longer for these queues.
+    pub(super) fn answered(&self, queues: &[(ShortString, u64)]) {
+        let mut over = false;
+        {
+            let mut state = self.state();
+            for (queue, number) in queues {
+                over |= state.unsilence(queue, *number);
             }
         }
-        drop(state);
-        self.answers.notify_waiters();
+        if over {
+            self.answers.notify_waiters();
+        }
     }
 
     /// Begins a flight, if there is a place for one.
@@ -248,6 +384,7 @@ impl Publisher {
         range: Range<usize>,
         weight: usize,
         by: Instant,
+        probe: bool,
     ) -> Option<Result<(), Partly>> {
         let count = u32::try_from(range.len()).unwrap_or(u32::MAX);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
@@ -263,6 +400,7 @@ impl Publisher {
             parcels: Arc::clone(parcels),
             range,
             by,
+            probe,
             stage: Arc::clone(&stage),
             reply,
             _permits: permits,

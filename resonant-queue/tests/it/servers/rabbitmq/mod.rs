@@ -5,6 +5,7 @@ mod confirms;
 mod conformance;
 mod faults;
 mod fleet;
+mod long;
 mod losses;
 mod other_programs;
 mod reconnect;
