@@ -1,6 +1,7 @@
 //! Queues inside the process: for tests, and for work that may be lost with the process.
 
 mod partition;
+mod ring;
 mod store;
 
 use std::collections::HashMap;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio::time::Instant;
 
+use super::ring::Ring;
 use crate::backend::{Fetch, Fetched, Settlement};
 use crate::depth::{DeadLetter, ParkedKey};
 use crate::key::Key;
@@ -19,7 +20,7 @@ pub(super) struct Partition {
     /// The highest sequence given out.
     last: u64,
     pub(super) epoch: u64,
-    pub(super) messages: BTreeMap<u64, Stored>,
+    pub(super) messages: Ring<Stored>,
     /// The last sequence of each key.
     keys: HashMap<Key, u64>,
     pub(super) parked: BTreeMap<Key, Parked>,
@@ -53,7 +54,8 @@ pub(super) struct Dead {
 /// What a batch of settlements changed in the numbers of the queue.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    pub(super) removed: u64,
+    /// Finished messages, to be dropped by who does not hold the partition.
+    pub(super) removed: Vec<Stored>,
     pub(super) dead: Vec<Dead>,
 }
 
@@ -105,26 +107,18 @@ impl Partition {
 
     pub(super) fn fetch(&mut self, fetch: Fetch, now: Instant) -> Fetched {
         let until = fetch.until.unwrap_or(u64::MAX);
-        let after = fetch.after.saturating_add(1);
-        let mut more = false;
-        let messages: Vec<_> = if after > until {
-            Vec::new()
-        } else {
-            let range = self.messages.range(after..=until);
-            let fitting = fetch.fitting(range.clone().map(|(_, stored)| stored.message.body.len()));
-            more = range.clone().nth(fitting).is_some();
-            range
-                .take(fitting)
-                .map(|(_, stored)| {
-                    let mut message = stored.message.clone();
-                    message.wait = stored
-                        .due
-                        .map(|due| due.saturating_duration_since(now))
-                        .filter(|wait| !wait.is_zero());
-                    message
-                })
-                .collect()
-        };
+        let mut range = self.messages.after(fetch.after, until);
+        let fitting = fetch.fitting(range.clone().map(|stored| stored.message.body.len()));
+        let mut messages = Vec::with_capacity(fitting);
+        messages.extend(range.by_ref().take(fitting).map(|stored| {
+            let mut message = stored.message.clone();
+            message.wait = stored
+                .due
+                .map(|due| due.saturating_duration_since(now))
+                .filter(|wait| !wait.is_zero());
+            message
+        }));
+        let more = range.next().is_some();
         Fetched { messages, resumed: std::mem::take(&mut self.resumed), more }
     }
 
@@ -139,13 +133,14 @@ impl Partition {
             return Err(error::fenced("settle", self.number, epoch, self.epoch));
         }
         let mut change = Change::default();
+        change.removed.reserve(batch.len());
         for settlement in batch {
             match settlement {
                 Settlement::Done { sequence } => {
-                    change.removed += u64::from(self.messages.remove(sequence).is_some());
+                    change.removed.extend(self.messages.remove(*sequence));
                 }
                 Settlement::Retry { sequence, failures, wait, .. } => {
-                    if let Some(stored) = self.messages.get_mut(sequence) {
+                    if let Some(stored) = self.messages.get_mut(*sequence) {
                         stored.message.failures = *failures;
                         stored.due = Some(clock::after(now, *wait));
                     }
@@ -155,7 +150,7 @@ impl Partition {
                 }
                 Settlement::ParkBehind { sequence } => self.park_behind(*sequence),
                 Settlement::Dead { sequence, failures, error } => {
-                    if let Some(stored) = self.messages.remove(sequence) {
+                    if let Some(stored) = self.messages.remove(*sequence) {
                         change.dead.push(self.bury(stored.message, *failures, error, wall));
                     }
                 }
@@ -179,7 +174,7 @@ impl Partition {
     }
 
     fn park(&mut self, sequence: u64, failures: u32, error: &str, wall: u64) {
-        let Some(mut stored) = self.messages.remove(&sequence) else { return };
+        let Some(mut stored) = self.messages.remove(sequence) else { return };
         let Some(key) = stored.message.key.clone() else {
             self.messages.insert(sequence, stored);
             return;
@@ -195,9 +190,9 @@ impl Partition {
     }
 
     fn park_behind(&mut self, sequence: u64) {
-        let key = self.messages.get(&sequence).and_then(|stored| stored.message.key.clone());
+        let key = self.messages.get(sequence).and_then(|stored| stored.message.key.clone());
         let Some(parked) = key.and_then(|key| self.parked.get_mut(&key)) else { return };
-        if let Some(stored) = self.messages.remove(&sequence) {
+        if let Some(stored) = self.messages.remove(sequence) {
             parked.messages.insert(sequence, stored);
         }
     }

@@ -98,16 +98,16 @@ impl MemoryStore {
     /// Appends messages in order, one lock per partition touched.
     fn append(&self, batch: &[(&Outgoing, u64)], now: Instant) -> Vec<u64> {
         let mut sequences = vec![0; batch.len()];
-        let mut by_partition: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (index, (message, _)) in batch.iter().enumerate() {
-            by_partition.entry(message.partition).or_default().push(index);
-        }
-        for (number, indexes) in by_partition {
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        // Stable: within a partition the order stays.
+        order.sort_by_key(|index| batch[*index].0.partition);
+        for indexes in order.chunk_by(|a, b| batch[*a].0.partition == batch[*b].0.partition) {
+            let number = indexes.first().map_or(0, |index| batch[*index].0.partition);
             let Some(lane) = self.partitions.get(number as usize) else { continue };
             let mut partition = lane.partition.lock().unwrap_or_else(PoisonError::into_inner);
             for index in indexes {
-                let (message, published) = batch[index];
-                sequences[index] = partition.append(message, published, now);
+                let (message, published) = batch[*index];
+                sequences[*index] = partition.append(message, published, now);
             }
             drop(partition);
             lane.wake.notify_waiters();
@@ -275,7 +275,7 @@ impl QueueStore for Handle {
         if !change.dead.is_empty() {
             self.store.shared().dead.extend(change.dead);
         }
-        self.store.removed(change.removed);
+        self.store.removed(change.removed.len() as u64);
         Ok(())
     }
 
@@ -290,7 +290,7 @@ impl QueueStore for Handle {
             stored.parked_keys += partition.parked.len() as u64;
             stored.parked +=
                 partition.parked.values().map(|parked| parked.messages.len() as u64).sum::<u64>();
-            if let Some((_, first)) = partition.messages.first_key_value() {
+            if let Some(first) = partition.messages.front() {
                 let age = now.saturating_duration_since(first.since);
                 stored.oldest_age = stored.oldest_age.max(Some(age));
             }
