@@ -4,11 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use resonant_common::error::BoxError;
+use serde_json::Value;
+
 use crate::backend::Backend;
 use crate::config::{Poison, QueueConfig, RetryConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeySource};
 use crate::queue::PartitionedQueue;
+use crate::version::Versions;
 
 /// Settings of a queue on their way to it. Every method has a field of [`QueueConfig`] behind it.
 #[must_use = "a builder does nothing until it is built"]
@@ -16,6 +20,7 @@ pub struct QueueBuilder<T> {
     config: QueueConfig,
     key: Option<KeySource<T>>,
     backend: Option<Arc<dyn Backend>>,
+    versions: Versions,
 }
 
 impl<T> fmt::Debug for QueueBuilder<T> {
@@ -24,13 +29,14 @@ impl<T> fmt::Debug for QueueBuilder<T> {
             .field("config", &self.config)
             .field("key", &self.key)
             .field("backend", &self.backend)
+            .field("versions", &self.versions)
             .finish()
     }
 }
 
 impl<T> QueueBuilder<T> {
     pub(crate) fn new(config: QueueConfig) -> Self {
-        Self { config, key: None, backend: None }
+        Self { config, key: None, backend: None, versions: Versions::default() }
     }
 
     /// Into how many partitions keys are spread. Default 16. Fixed once the queue exists.
@@ -54,6 +60,53 @@ impl<T> QueueBuilder<T> {
     /// Where the queue lives: `Memory::new()`, `Sqlite::open(path).await?`, or your own.
     pub fn backend(mut self, backend: impl Backend) -> Self {
         self.backend = Some(Arc::new(backend));
+        self
+    }
+
+    /// The version of what messages look like. Default 1. Higher ones travel in the header `schema-version`.
+    ///
+    /// A worker reads its own version and, by [`upcast`](Self::upcast), earlier ones. A message of a later version is one
+    /// that cannot be read: its key is parked, and [`resume_key`](PartitionedQueue::resume_key) brings it back when the
+    /// worker has caught up. So let all workers know a version before anybody publishes it.
+    ///
+    /// ```
+    /// # async fn example() -> resonant_queue::Result<()> {
+    /// use resonant_queue::{Memory, PartitionedQueue};
+    /// use serde::{Deserialize, Serialize};
+    /// use serde_json::{Value, json};
+    ///
+    /// // Version 1 had `name` alone.
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Person {
+    ///     first: String,
+    ///     last: String,
+    /// }
+    ///
+    /// let queue = PartitionedQueue::<Person>::builder("people")
+    ///     .version(2)
+    ///     .upcast(1, |old: Value| {
+    ///         let name = old["name"].as_str().ok_or("there is no name")?;
+    ///         let (first, last) = name.split_once(' ').unwrap_or((name, ""));
+    ///         Ok(json!({ "first": first, "last": last }))
+    ///     })
+    ///     .backend(Memory::new())
+    ///     .build()
+    ///     .await?;
+    /// # drop(queue); Ok(()) }
+    /// ```
+    pub fn version(mut self, version: u32) -> Self {
+        self.versions.set(version);
+        self
+    }
+
+    /// How a message of version `from` becomes one of the next version. Without it serde must read both. What it refuses
+    /// cannot be read, as a body that is no message.
+    pub fn upcast(
+        mut self,
+        from: u32,
+        upcast: impl Fn(Value) -> Result<Value, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        self.versions.step(from, Arc::new(upcast));
         self
     }
 
@@ -129,6 +182,12 @@ impl<T> QueueBuilder<T> {
         self
     }
 
+    /// How many messages that wait or run ask for a worker. Default 10.
+    pub fn messages_per_worker(mut self, messages: u64) -> Self {
+        self.config.messages_per_worker = messages;
+        self
+    }
+
     /// Opens the queue, creating it in the engine if there is none.
     ///
     /// # Errors
@@ -151,6 +210,7 @@ impl<T> QueueBuilder<T> {
             (None, Some(field)) => KeySource::Field(field.clone()),
             (None, None) => KeySource::None,
         };
-        PartitionedQueue::build(self.config, key, &*backend).await
+        self.versions.validate()?;
+        PartitionedQueue::build(self.config, key, self.versions, &*backend).await
     }
 }

@@ -55,6 +55,9 @@ pub struct QueueConfig {
     /// How old the oldest unfinished message may be before the queue's findings warn of it. Default 5 min.
     #[serde(with = "resonant_common::duration")]
     pub max_age: Duration,
+    /// How many messages that wait or run ask for a worker, see [`Depth::wanted_workers`](crate::Depth::wanted_workers).
+    /// Default 10; at least 1.
+    pub messages_per_worker: u64,
 }
 
 impl Default for QueueConfig {
@@ -75,6 +78,7 @@ impl Default for QueueConfig {
             prefetch_bytes: 16 << 20,
             drain_timeout: Duration::from_secs(30),
             max_age: Duration::from_secs(300),
+            messages_per_worker: 10,
         }
     }
 }
@@ -123,7 +127,7 @@ impl QueueConfig {
             && self.name.len() <= 128
             && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
         let backoff = self.retry.backoff;
-        let rules: [(bool, &str); 14] = [
+        let rules: [(bool, &str); 15] = [
             (name_is_fine, "name must be 1 to 128 letters, digits, '-', '_', '.' or ':'"),
             ((1..=4096).contains(&self.partitions), "partitions must be 1 to 4096"),
             (
@@ -143,6 +147,7 @@ impl QueueConfig {
             (self.lease_ttl >= Duration::from_millis(100), "lease_ttl must be at least 100 ms"),
             (self.lease_ttl <= Duration::from_secs(3600), "lease_ttl must be at most one hour"),
             (self.prefetch >= 16, "prefetch must be at least 16"),
+            (self.messages_per_worker >= 1, "messages_per_worker must be at least 1"),
             (self.prefetch_bytes >= 1024, "prefetch_bytes must be at least 1024"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
@@ -180,7 +185,7 @@ mod tests {
     #[test]
     fn a_bad_setting_is_refused_by_its_rule() {
         type Spoil = fn(&mut QueueConfig);
-        let cases: [(Spoil, &str); 9] = [
+        let cases: [(Spoil, &str); 10] = [
             (|c| c.name = "a b".into(), "name must"),
             (|c| c.name = String::new(), "name must"),
             (|c| c.partitions = 0, "partitions must"),
@@ -190,6 +195,7 @@ mod tests {
             (|c| c.retry.backoff.max = Duration::MAX, "backoff.max must"),
             (|c| c.lease_ttl = Duration::ZERO, "lease_ttl must"),
             (|c| c.prefetch = 1, "prefetch must"),
+            (|c| c.messages_per_worker = 0, "messages_per_worker must"),
         ];
         for (spoil, rule) in cases {
             let mut config = QueueConfig::new("q");

@@ -34,6 +34,14 @@ impl Depth {
         self.ready + self.in_flight + self.delayed + self.parked
     }
 
+    /// How many workers the messages that wait or run ask for, at so many for each. Never more than there are partitions, as
+    /// a further worker would have none; 0 if there is nothing to do. Delayed and parked messages ask for none.
+    /// `resonant_queue_wanted_workers` exports it, at the queue's `messages_per_worker`.
+    pub fn wanted_workers(&self, per_worker: u64, partitions: u32) -> u32 {
+        let wanted = (self.ready + self.in_flight).div_ceil(per_worker.max(1));
+        u32::try_from(wanted).unwrap_or(u32::MAX).min(partitions)
+    }
+
     pub(crate) fn of(stored: Stored, in_flight: u64) -> Self {
         let in_flight = in_flight.min(stored.ready);
         Self {

@@ -127,6 +127,7 @@ mod sequence;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
+mod version;
 mod worker;
 
 pub use resonant_common::backoff::Backoff;

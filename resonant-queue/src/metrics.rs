@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use resonant_common::telemetry::names::{
     QUEUE_DEPTH, QUEUE_FINISHED, QUEUE_IN_FLIGHT, QUEUE_OLDEST_AGE, QUEUE_PARKED,
-    QUEUE_PROCESS_TIME, QUEUE_PUBLISHED, QUEUE_RETRIES,
+    QUEUE_PROCESS_TIME, QUEUE_PUBLISHED, QUEUE_RETRIES, QUEUE_WANTED_WORKERS,
 };
 use resonant_common::telemetry::{Counter, Gauge, Histogram};
 
+use crate::config::QueueConfig;
 use crate::depth::Depth;
 
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct Metrics {
     oldest_age: Gauge,
     in_flight: Gauge,
     parked_keys: Gauge,
+    wanted_workers: Gauge,
 }
 
 impl Metrics {
@@ -40,14 +42,17 @@ impl Metrics {
             oldest_age: Gauge::new(&QUEUE_OLDEST_AGE, &labels),
             in_flight: Gauge::new(&QUEUE_IN_FLIGHT, &labels),
             parked_keys: Gauge::new(&QUEUE_PARKED, &labels),
+            wanted_workers: Gauge::new(&QUEUE_WANTED_WORKERS, &labels),
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-    pub(crate) fn sample(&self, depth: &Depth) {
+    pub(crate) fn sample(&self, depth: &Depth, config: &QueueConfig) {
         self.depth.set(depth.unfinished() as f64);
         self.in_flight.set(depth.in_flight as f64);
         self.parked_keys.set(depth.parked_keys as f64);
+        let wanted = depth.wanted_workers(config.messages_per_worker, config.partitions);
+        self.wanted_workers.set(f64::from(wanted));
         self.oldest_age.set(depth.oldest_age.unwrap_or_default().as_secs_f64());
     }
 }

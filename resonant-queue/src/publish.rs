@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,9 @@ use crate::trace;
 
 /// How long a publisher waits for a sign of room before it asks again: another process may have made it.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Room for a body that is made before it is written, at most.
+const LIKELY: usize = 4096;
 
 /// Whether a full queue is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,10 +141,17 @@ impl<T: Serialize> PartitionedQueue<T> {
         message: &T,
         options: &PublishOptions,
     ) -> Result<Outgoing> {
-        let body = serde_json::to_vec(message).map_err(|error| {
+        // As large as the last one: most messages of a queue are alike.
+        let room = &self.core().body_size;
+        let mut body = Vec::with_capacity(room.load(Ordering::Relaxed).min(LIKELY));
+        serde_json::to_writer(&mut body, message).map_err(|error| {
             let text = "the message cannot be written as JSON";
             Error::new(ErrorKind::Encoding, operation, text).with_source(error)
         })?;
+        room.store(body.len(), Ordering::Relaxed);
+        if body.capacity() > 2 * body.len() {
+            body.shrink_to_fit();
+        }
         let config = self.config();
         if body.len() > config.max_payload {
             let text = format!(
@@ -167,7 +178,7 @@ impl<T: Serialize> PartitionedQueue<T> {
             partition,
             key,
             body: Bytes::from(body),
-            headers: trace::stamped(&options.headers),
+            headers: trace::stamped(&options.headers, &self.versions),
             delay: options.delay,
             unique_id: options.unique_id.clone(),
         })

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::depth::Depth;
 use crate::error::{Result, closed};
 use crate::key::KeySource;
 use crate::metrics::{InFlight, Metrics};
+use crate::version::Versions;
 
 /// How often depth and pause are looked at.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -29,11 +30,13 @@ const SAMPLE: Duration = Duration::from_millis(500);
 pub struct PartitionedQueue<T> {
     core: Arc<Core>,
     pub(crate) key: Arc<KeySource<T>>,
+    pub(crate) versions: Arc<Versions>,
 }
 
 impl<T> Clone for PartitionedQueue<T> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), key: Arc::clone(&self.key) }
+        let (key, versions) = (Arc::clone(&self.key), Arc::clone(&self.versions));
+        Self { core: Arc::clone(&self.core), key, versions }
     }
 }
 
@@ -57,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn QueueStore>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) in_flight: Arc<InFlight>,
+    /// How large the last body was.
+    pub(crate) body_size: AtomicUsize,
     pub(crate) pause: watch::Sender<bool>,
     pub(crate) tasks: TaskTracker,
     /// The next partition of a message without a key.
@@ -82,7 +87,7 @@ impl Core {
     async fn look(&self) -> Result<Depth> {
         let depth = self.store.stored().await.map(|stored| Depth::of(stored, self.in_flight.get()));
         if let Ok(depth) = &depth {
-            self.metrics.sample(depth);
+            self.metrics.sample(depth, &self.config);
         }
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(depth.clone());
         depth
@@ -144,6 +149,7 @@ impl<T> PartitionedQueue<T> {
     pub(crate) async fn build(
         config: QueueConfig,
         key: KeySource<T>,
+        versions: Versions,
         backend: &dyn Backend,
     ) -> Result<Self> {
         config.validate()?;
@@ -162,6 +168,7 @@ impl<T> PartitionedQueue<T> {
             store,
             metrics: Arc::new(Metrics::new(&config.name)),
             in_flight: Arc::default(),
+            body_size: AtomicUsize::new(128),
             pause: watch::Sender::new(false),
             tasks: TaskTracker::new(),
             round: AtomicU32::new(0),
@@ -172,7 +179,7 @@ impl<T> PartitionedQueue<T> {
         });
         core.look_at_pause().await;
         core.tasks.spawn(watch_over(Arc::downgrade(&core), closing));
-        Ok(Self { core, key: Arc::new(key) })
+        Ok(Self { core, key: Arc::new(key), versions: Arc::new(versions) })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

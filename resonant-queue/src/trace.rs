@@ -8,22 +8,25 @@ use resonant_common::telemetry::trace::{TRACEPARENT, inject, link};
 use tracing::Span;
 
 use crate::message::{Headers, Message};
+use crate::version::Versions;
 use crate::worker::Origin;
 
 /// The most links of a span; what tracing systems keep by default.
 const MOST: usize = 128;
 
-/// The headers with the span this is called in, unless they name one. Without a propagator they stay as they are.
-pub(crate) fn stamped(headers: &Headers) -> Option<Arc<Headers>> {
+/// The headers with the version, and with the span this is called in, unless they name them. Without a propagator there is
+/// no span.
+pub(crate) fn stamped(headers: &Headers, versions: &Versions) -> Option<Arc<Headers>> {
     let stamp = match headers.contains_key(TRACEPARENT) {
         true => None,
         false => inject(&Span::current()),
     };
-    if stamp.is_none() && headers.is_empty() {
+    if stamp.is_none() && headers.is_empty() && !versions.stamps() {
         return None;
     }
     let mut headers = headers.clone();
     headers.extend(stamp.map(|stamp| (TRACEPARENT.to_owned(), stamp)));
+    versions.stamp(&mut headers);
     Some(Arc::new(headers))
 }
 

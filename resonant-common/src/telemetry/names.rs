@@ -132,6 +132,7 @@ table! {
     QUEUE_OLDEST_AGE = Gauge "resonant_queue_oldest_age_seconds" ["seconds"] {"queue"} "Age of the oldest message not yet finished.";
     QUEUE_IN_FLIGHT = Gauge "resonant_queue_inflight" {"queue"} "Messages handed to a handler.";
     QUEUE_PARKED = Gauge "resonant_queue_parked_keys" {"queue"} "Keys that wait for a person because a message of theirs keeps failing.";
+    QUEUE_WANTED_WORKERS = Gauge "resonant_queue_wanted_workers" {"queue"} "Workers that what waits and runs asks for, at most one for each partition.";
     QUEUE_PROCESS_TIME = Histogram "resonant_queue_process_duration_seconds" ["seconds"] {"queue"} "Time a handler took." in WORK;
     QUEUE_SEQUENCE_FAULTS = Counter "resonant_queue_sequence_faults_total" {"queue", "fault"} "Gaps, repeats and inversions seen by the sequence check.";
 

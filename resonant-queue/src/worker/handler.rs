@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -16,6 +17,7 @@ use crate::delivery::{Delivery, HandlerError, Progress, Run, line};
 use crate::lanes::{Failure, Outcome, Verdict};
 use crate::message::Message;
 use crate::trace;
+use crate::version::Versions;
 
 /// Where a job comes from.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,7 @@ pub(crate) trait Handle: Send + Sync + 'static {
 pub(crate) struct Single<T, F> {
     handler: F,
     timeout: Option<Duration>,
+    versions: Arc<Versions>,
     message: PhantomData<fn() -> T>,
 }
 
@@ -41,18 +44,19 @@ pub(crate) struct Single<T, F> {
 pub(crate) struct Runs<T, F> {
     handler: F,
     timeout: Option<Duration>,
+    versions: Arc<Versions>,
     message: PhantomData<fn() -> T>,
 }
 
 impl<T, F> Single<T, F> {
-    pub(crate) fn new(handler: F, timeout: Option<Duration>) -> Self {
-        Self { handler, timeout, message: PhantomData }
+    pub(crate) fn new(handler: F, timeout: Option<Duration>, versions: Arc<Versions>) -> Self {
+        Self { handler, timeout, versions, message: PhantomData }
     }
 }
 
 impl<T, F> Runs<T, F> {
-    pub(crate) fn new(handler: F, timeout: Option<Duration>) -> Self {
-        Self { handler, timeout, message: PhantomData }
+    pub(crate) fn new(handler: F, timeout: Option<Duration>, versions: Arc<Versions>) -> Self {
+        Self { handler, timeout, versions, message: PhantomData }
     }
 }
 
@@ -77,7 +81,7 @@ where
     fn handle<'a>(&'a self, messages: &'a [Message], origin: Origin) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let Some(message) = messages.first() else { return Outcome { done: 0, failure: None } };
-            match decode(message, origin) {
+            match decode(&self.versions, message, origin) {
                 Ok(delivery) => {
                     // The closure itself may panic before it returns a future.
                     let call = async { (self.handler.clone())(delivery).await };
@@ -103,7 +107,7 @@ where
         Box::pin(async move {
             let mut deliveries = Vec::with_capacity(messages.len());
             for message in messages {
-                match decode(message, origin) {
+                match decode(&self.versions, message, origin) {
                     Ok(delivery) => deliveries.push(delivery),
                     Err(failure) if deliveries.is_empty() => {
                         return Outcome { done: 0, failure: Some(failure) };
@@ -128,20 +132,14 @@ where
     }
 }
 
-fn decode<T: DeserializeOwned>(message: &Message, origin: Origin) -> Result<Delivery<T>, Failure> {
-    match serde_json::from_slice(&message.body) {
+fn decode<T: DeserializeOwned>(
+    versions: &Versions,
+    message: &Message,
+    origin: Origin,
+) -> Result<Delivery<T>, Failure> {
+    match versions.decode(message) {
         Ok(decoded) => Ok(Delivery::new(decoded, message, origin.partition, origin.epoch)),
-        Err(error) => Err(Failure {
-            verdict: Verdict::Poison,
-            // serde_json names the place, never the value of a text field it could not read into a number; still
-            // only the class and the place are kept.
-            error: format!(
-                "the body is not the expected message: {:?} error at line {} column {}",
-                error.classify(),
-                error.line(),
-                error.column()
-            ),
-        }),
+        Err(error) => Err(Failure { verdict: Verdict::Poison, error: line(&error) }),
     }
 }
 

@@ -133,8 +133,10 @@ where
     ///
     /// `Config` with the rule a setting breaks; `Closed`.
     pub async fn start(self) -> Result<Worker> {
-        let build =
-            |handler, timeout| Arc::new(Single::<T, F>::new(handler, timeout)) as Arc<dyn Handle>;
+        let versions = Arc::clone(&self.queue.versions);
+        let build = |handler, timeout| {
+            Arc::new(Single::<T, F>::new(handler, timeout, versions)) as Arc<dyn Handle>
+        };
         self.start_with(1, build).await
     }
 }
@@ -172,8 +174,10 @@ where
             Shape::Runs(max) => max,
             Shape::Single => 1,
         };
-        let build =
-            |handler, timeout| Arc::new(Runs::<T, F>::new(handler, timeout)) as Arc<dyn Handle>;
+        let versions = Arc::clone(&self.0.queue.versions);
+        let build = |handler, timeout| {
+            Arc::new(Runs::<T, F>::new(handler, timeout, versions)) as Arc<dyn Handle>
+        };
         self.0.start_with(max, build).await
     }
 }

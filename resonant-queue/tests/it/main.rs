@@ -17,4 +17,5 @@ mod service;
 mod shared;
 mod takeover;
 mod telemetry;
+mod versions;
 mod wrap;

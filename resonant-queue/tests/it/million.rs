@@ -15,7 +15,7 @@ const WORKERS: usize = 4;
 
 /// Publishes `count` numbers, one in a thousand with a delay, while four workers handle them; one in a hundred deliveries
 /// fails, and some handlers pause.
-async fn through(backend: impl Backend + Clone, count: u64) {
+pub(crate) async fn through(backend: impl Backend + Clone, count: u64) {
     let backoff =
         Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(20), factor: 2.0 };
     let open = async || {

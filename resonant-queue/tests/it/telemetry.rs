@@ -103,3 +103,50 @@ async fn findings_name_what_to_look_at() {
     queue.close().await;
     assert_eq!(codes(&queue), ["queue.closed"]);
 }
+
+/// What an autoscaler goes by is right within two seconds and there without any worker, also while much happens.
+#[tokio::test(start_paused = true)]
+async fn what_an_autoscaler_asks_is_told_without_a_worker() {
+    let retry = RetryConfig { max_attempts: 1, ..RetryConfig::default() };
+    let builder = PartitionedQueue::<u64>::builder("scaled").partitions(8).retry(retry);
+    let builder = builder.key(|number: &u64| number % 100).messages_per_worker(50);
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let queue = builder.backend(Memory::new()).build().await.unwrap();
+    // A snapshot takes the values away.
+    let told = || -> BTreeMap<String, f64> {
+        let all = snapshots.snapshot().into_vec().into_iter();
+        all.filter_map(|(key, .., value)| match value {
+            DebugValue::Gauge(value) => Some((key.key().name().to_owned(), value.into_inner())),
+            _ => None,
+        })
+        .collect()
+    };
+    let two_seconds = || tokio::time::sleep(Duration::from_secs(2));
+    for (publish, depth, wanted) in
+        [(0, 0.0, 0.0), (1, 1.0, 1.0), (120, 121.0, 3.0), (9000, 9121.0, 8.0)]
+    {
+        if publish > 0 {
+            queue.publish_many(0..publish).await.unwrap();
+        }
+        two_seconds().await;
+        let told = told();
+        assert_eq!((told["queue_depth"], told["resonant_queue_wanted_workers"]), (depth, wanted));
+    }
+    // What is handed out counts, what is delayed or parked does not ask for workers.
+    let handler = async move |delivery: Delivery<u64>| match delivery.message() % 100 {
+        0 => std::future::pending().await,
+        _ => Err(HandlerError::retry("no")),
+    };
+    let worker = queue.worker(handler).start().await.unwrap();
+    two_seconds().await;
+    let told = told();
+    assert_eq!(told["resonant_queue_parked_keys"], 99.0);
+    assert_eq!(told["resonant_queue_inflight"], 1.0);
+    let waiting = queue.depth().await.unwrap();
+    assert_eq!((waiting.ready, waiting.in_flight), (92, 1), "the rest of one key");
+    assert_eq!(told["resonant_queue_wanted_workers"], 2.0);
+    assert!(told["resonant_queue_oldest_age_seconds"] >= 2.0);
+    drop(worker);
+}
