@@ -50,7 +50,8 @@ pub struct FailoverConfig {
     pub failback_delay: Duration,
     /// Whether this manager may promote. Default no: it watches, publishes what it sees and answers `plan()`.
     pub allow_promotion: bool,
-    /// After how long a probe counts as failed. Default 2 s. Shorter than `health_check_interval`.
+    /// After how long a probe counts as failed. Default 2 s. Shorter than `health_check_interval`. A region that answers its
+    /// probes has half of `step_timeout` to be frozen, one that does not has this.
     #[serde(with = "resonant_common::duration")]
     pub probe_timeout: Duration,
     /// How many standbys must have each commit before the primary acknowledges it, as `synchronous_standby_names` says.

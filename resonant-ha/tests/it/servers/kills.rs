@@ -163,11 +163,12 @@ fn fast() -> FailoverConfig {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_mixed_kinds_lose_no_acknowledged_write() {
-    // A probe that takes a moment longer on a busy machine is no failure here.
+    // A probe that takes longer on a busy machine is no failure here.
     let config = FailoverConfig {
-        health_check_interval: Duration::from_millis(400),
-        probe_timeout: Duration::from_millis(380),
-        lease_ttl: Duration::from_secs(4),
+        health_check_interval: Duration::from_millis(800),
+        probe_timeout: Duration::from_millis(750),
+        lease_ttl: Duration::from_secs(7),
+        lease_guard: Duration::from_millis(500),
         step_timeout: Duration::from_secs(10),
         ..fast()
     };

@@ -18,7 +18,7 @@ use super::agent::KitAgent;
 pub(super) const REGIONS: [&str; 3] = ["us-east-1", "us-west-2", "eu-west-1"];
 
 /// A generous limit: machines are shared.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(150);
 
 /// For how long a write waits for another primary before its client sees an error. The default of 1 s is more than a
 /// switchover takes, but not on a machine that runs ten other suites; what has to hold there too is that nothing is lost and

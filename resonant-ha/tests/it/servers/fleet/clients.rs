@@ -15,7 +15,9 @@ const WRITE: &str = "INSERT INTO w SELECT $1, epoch FROM resonant_ha \
                      RETURNING epoch, current_setting('cluster_name')";
 
 /// How often a client writes.
-const EVERY: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(25);
+/// How often one does that tries a server of its own.
+const RARELY: Duration = Duration::from_millis(50);
 /// How many of its writes may wait at the same time.
 const OPEN: usize = 300;
 
@@ -85,10 +87,10 @@ impl Clients {
                             let (server, at) = (text(1), Instant::now());
                             let ack = Ack { id, epoch, server, follows: false, began, at };
                             acks.lock().unwrap().push(ack);
-                            sleep(Duration::from_millis(20)).await;
+                            sleep(RARELY).await;
                         }
                     }
-                    sleep(Duration::from_millis(20)).await;
+                    sleep(RARELY).await;
                 }
             });
         }
