@@ -77,8 +77,8 @@ impl Decision {
     ///     ("metric", Some(58)),
     ///     ("metrics", Some(58)),
     ///     ("windows", Some(58)),
-    ///     ("limits", Some(7)),
-    ///     ("decision", Some(7)),
+    ///     ("limits", Some(6)),
+    ///     ("decision", Some(6)),
     /// ]);
     /// assert_eq!(steps[4].text, "the rate of scaling up");
     /// # Ok::<(), resonant_scale::Error>(())

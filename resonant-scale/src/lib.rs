@@ -67,7 +67,7 @@
 //! |---|---|---|
 //! | `kubernetes` | no | `Kubernetes`: Deployments and StatefulSets by their scale subresource, over kube |
 //! | `prometheus` | no | `source::PrometheusQuery`, over hyper |
-//! | `testing` | no | `testing`: doubles of a target and a metric |
+//! | `testing` | no | `testing`: doubles of a target and a metric, and the suite every target must pass |
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

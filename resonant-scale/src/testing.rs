@@ -1,4 +1,8 @@
-//! Doubles for tests: a target and a metric that do what a test says.
+//! What tests need: a target and a metric that do what a test says, and the suite that every target must pass.
+
+#![expect(clippy::panic, reason = "a suite fails by panicking")]
+
+pub mod cases;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -122,4 +126,41 @@ impl MetricSource for FakeMetric {
         let missing = || Error::new(ErrorKind::Unavailable, "read", "told to fail");
         value.map(Reading::Total).ok_or_else(missing)
     }
+}
+
+/// Tests that a [`ScaleTarget`] keeps its contract, one `#[tokio::test]` a case, in a module of the name given.
+///
+/// What it is given makes a target of so many replicas.
+///
+/// ```
+/// # #[allow(unused_imports, unused_macros)] mod tests {
+/// use resonant_scale::testing::FakeTarget;
+///
+/// resonant_scale::conformance!(my_target, async |replicas| FakeTarget::new(replicas));
+/// # }
+/// ```
+#[macro_export]
+macro_rules! conformance {
+    ($name:ident, $make:expr) => {
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            $crate::conformance! { @cases $make;
+                a_dropped_change_can_be_made_again
+                asking_again_changes_nothing
+                it_goes_to_none_and_back
+                reading_changes_nothing
+                two_changes_at_once_come_to_one_of_them
+                what_was_asked_for_is_read
+            }
+        }
+    };
+    (@cases $make:expr; $($case:ident)*) => {
+        $(
+            #[::tokio::test]
+            async fn $case() {
+                $crate::testing::cases::$case($make).await;
+            }
+        )*
+    };
 }

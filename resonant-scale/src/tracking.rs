@@ -160,11 +160,11 @@ impl TargetTracking {
         self.last_out.filter(|out| after(out.at, self.config.scale_out_cooldown) > now)
     }
 
-    /// When the next step in is possible.
+    /// When the next step in is possible as far as steps are concerned.
     fn in_allowed_at(&self) -> Option<Instant> {
         let after_in = self.last_in.map(|at| after(at, self.config.scale_in_cooldown));
         let after_out = self.last_out.map(|out| after(out.at, self.config.scale_out_cooldown));
-        after_in.max(after_out).max(self.calm_at())
+        after_in.max(after_out)
     }
 
     /// When what is measured says something again after a failover. A step out does not end this: it is no evidence either.
@@ -172,27 +172,29 @@ impl TargetTracking {
         self.failing_over.map(|at| after(at, self.config.scale_in_cooldown))
     }
 
-    /// Why nothing may be taken away now, if so.
-    fn holds_in(&self, reading: Option<&Reading>, now: Instant) -> Option<Reason> {
+    /// Why nothing may be taken away now, if so. That a failover is under way is not looked at here.
+    fn holds_in(&self, observed: &Observed, now: Instant) -> Option<Reason> {
+        let reading = observed.readings.get(&self.config.metric);
         // A sample from before its end is about the failover, however long ago that is.
         let stale = |since: Instant| matches!(reading, Some(Reading::PerInstance(samples)) if samples.values().any(|it| it.at <= since));
-        if self.calm_at().is_some_and(|at| at > now) || self.failing_over.is_some_and(stale) {
+        let restless =
+            self.calm_at().is_some_and(|at| at > now) || self.failing_over.is_some_and(stale);
+        if restless && !observed.forbid_scale_in {
             return Some(Reason::AfterFailover);
         }
-        self.cools_until(now).map(|_| Reason::Cooldown)
+        self.in_allowed_at().filter(|end| *end > now).map(|_| Reason::Cooldown)
     }
 
-    /// When the cooldown of the last step ends.
+    /// When the cooldown of the last step, or failover, ends.
     pub(crate) fn cools_until(&self, now: Instant) -> Option<Instant> {
-        self.in_allowed_at().filter(|end| *end > now)
+        self.in_allowed_at().max(self.calm_at()).filter(|end| *end > now)
     }
 
     fn by_metric(&self, decision: &mut Decision, observed: &Observed, now: Instant) {
         let TrackingConfig { target_value: target, min_capacity: min, max_capacity: max, .. } =
             self.config;
         let current = observed.scale.wanted;
-        let reading = observed.readings.get(&self.config.metric);
-        let value = match reading {
+        let value = match observed.readings.get(&self.config.metric) {
             Some(Reading::Total(value)) => Ok(*value),
             Some(Reading::PerInstance(samples)) if !samples.is_empty() => {
                 let total: f64 = samples.values().map(|sample| sample.value).sum();
@@ -249,7 +251,7 @@ impl TargetTracking {
             let careful = value < target * (1.0 - self.config.scale_in_margin);
             if self.config.disable_scale_in {
                 decision.reason = Reason::ScalingDisabled;
-            } else if let Some(reason) = self.holds_in(reading, now) {
+            } else if let Some(reason) = self.holds_in(observed, now) {
                 decision.reason = reason;
             } else if careful {
                 decision.to = bounded;

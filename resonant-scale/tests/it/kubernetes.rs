@@ -175,6 +175,11 @@ async fn worker(url: &str) -> Kubernetes {
         .unwrap()
 }
 
+/// A Deployment of a cluster of its own.
+pub(crate) async fn deployment(replicas: u32) -> Kubernetes {
+    worker(&serve(&cluster(replicas.into())).await).await
+}
+
 fn autoscaler(kind: &str, name: &str, group: &str) -> Value {
     json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": { "name": "resonant-api-hpa", "namespace": "production" },
