@@ -60,7 +60,8 @@
 //! # Features
 //!
 //! None. Metrics are emitted through the `metrics` crate (`resonant_batch_…`), spans and state changes through `tracing`
-//! (target `resonant::batch`).
+//! (target `resonant::batch`). A lone item that finds a worker idle has not waited; what it takes to wake the worker counts
+//! as processing.
 //!
 //! A batch runs in a span `batch.process` (debug). It is a child of the submitter's span where there is one item, else a
 //! root that follows from the submitters' spans: from 128 of them at most, the number of the others in

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
-use crate::core::{Core, Guest, Lot, Taken, Ticket};
+use crate::core::{Core, Guest, Lot, Taken, Ticket, Trigger};
 use crate::crew::{Call, Crew, WorkerId};
 use crate::key::Key;
 
@@ -74,7 +74,8 @@ impl<K: Key, I, C: Lot, G: Guest<C>> State<K, I, C, G> {
                 crew.claim(id);
                 return Step::Yield;
             }
-            if let Some(taken) = core.take(Instant::now) {
+            if let Some(mut taken) = core.take(Instant::now) {
+                taken.at_once = pause == Pause::Rested && taken.trigger == Trigger::Idle;
                 crew.busy(id);
                 let call = self.call();
                 return Step::Run(taken, call);

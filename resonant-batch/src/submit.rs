@@ -1,8 +1,6 @@
 //! The ways in, once the key is known.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -56,7 +54,7 @@ where
     O: Send + 'static,
 {
     pub(crate) async fn submit_as(&self, key: K, item: I) -> Result<O> {
-        self.enter("submit", key, item).await?.await
+        self.enter("submit", key, item)?.await
     }
 
     pub(crate) fn try_submit_as(
@@ -71,7 +69,7 @@ where
     }
 
     pub(crate) async fn submit_deadline_as(&self, key: K, item: I, deadline: Instant) -> Result<O> {
-        let mut submitted = self.enter("submit_deadline", key, item).await?;
+        let mut submitted = self.enter("submit_deadline", key, item)?;
         match timeout_at(deadline, &mut submitted).await {
             Ok(outcome) => outcome,
             Err(_) if submitted.give_up() => {
@@ -119,16 +117,9 @@ where
         all
     }
 
-    /// Await the [`Submitted`] at once: whoever submits is told of the outcome before he asks for it.
-    async fn enter(
-        &self,
-        operation: &'static str,
-        key: K,
-        item: I,
-    ) -> Result<Submitted<'_, I, O, K>> {
-        let mut request = self.desk().request(operation, key, item).map_err(|(_, error)| error)?;
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        request.waker = Some(waker);
-        Ok(Submitted::told(self.desk(), self.desk().enter(request)?))
+    /// To be accepted with its first poll: then it is known whom to tell of the outcome.
+    fn enter(&self, operation: &'static str, key: K, item: I) -> Result<Submitted<'_, I, O, K>> {
+        let request = self.desk().request(operation, key, item).map_err(|(_, error)| error)?;
+        Ok(Submitted::entering(self.desk(), request))
     }
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use crate::core::Request;
 use crate::desk::{Desk, Entered, Line};
 use crate::door::{Door, Place};
 use crate::error::Result;
@@ -25,15 +26,25 @@ where
     O: Send + 'static,
 {
     desk: &'a Desk<K, I, O>,
-    stage: Stage<O>,
-    /// The tray has the waker of the poll that goes on: nothing can have come that would not wake it.
-    told: bool,
+    stage: Stage<K, I, O>,
 }
 
-enum Stage<O> {
+enum Stage<K, I, O> {
+    /// Not accepted yet.
+    Entering(Request<K, I>),
     Seated(Place<O>),
     InLine(u64, Arc<Door<O>>),
     Over,
+}
+
+impl<K, I, O> Stage<K, I, O> {
+    #[inline]
+    fn of(entered: Entered<O>) -> Self {
+        match entered {
+            Entered::Seated(place) => Self::Seated(place),
+            Entered::InLine(ticket, door) => Self::InLine(ticket, door),
+        }
+    }
 }
 
 impl<'a, K, I, O> Submitted<'a, I, O, K>
@@ -43,25 +54,35 @@ where
     O: Send + 'static,
 {
     pub(crate) fn new(desk: &'a Desk<K, I, O>, entered: Entered<O>) -> Self {
-        let stage = match entered {
-            Entered::Seated(place) => Stage::Seated(place),
-            Entered::InLine(ticket, door) => Stage::InLine(ticket, door),
-        };
-        Self { desk, stage, told: false }
+        Self { desk, stage: Stage::of(entered) }
     }
 
-    /// The same, to be polled in the poll in which it was accepted.
-    pub(crate) fn told(desk: &'a Desk<K, I, O>, entered: Entered<O>) -> Self {
+    /// The first poll. Whoever was seated with his waker has nothing to ask for yet: whatever comes wakes him.
+    #[inline]
+    fn poll_entering(
+        &mut self,
+        mut request: Request<K, I>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<O>> {
+        request.waker = Some(cx.waker().clone());
+        let entered = match self.desk.enter(request) {
+            Ok(entered) => entered,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
         let told = matches!(&entered, Entered::Seated(place) if place.seat.told);
-        let mut submitted = Self::new(desk, entered);
-        submitted.told = told;
-        submitted
+        self.stage = Stage::of(entered);
+        if told { Poll::Pending } else { Pin::new(self).poll(cx) }
+    }
+
+    /// A request that is accepted, or put in line, with the first poll.
+    pub(crate) fn entering(desk: &'a Desk<K, I, O>, request: Request<K, I>) -> Self {
+        Self { desk, stage: Stage::Entering(request) }
     }
 
     /// Gives up. Whether the item was taken back before it was dispatched.
     pub(crate) fn give_up(&mut self) -> bool {
         let removed = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Over => 0,
+            Stage::Entering(_) | Stage::Over => 0,
             Stage::Seated(place) => self.desk.leave(None, [place]),
             Stage::InLine(ticket, door) => self.desk.leave(Some((ticket, &door)), []),
         };
@@ -77,28 +98,33 @@ where
 {
     type Output = Result<O>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if std::mem::take(&mut self.told) {
-            return Poll::Pending;
-        }
-        let copy = self.desk.settings.copy;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let copy = this.desk.settings.copy;
         loop {
-            match &mut self.stage {
+            match &mut this.stage {
+                Stage::Entering(_) => {
+                    let Stage::Entering(request) = std::mem::replace(&mut this.stage, Stage::Over)
+                    else {
+                        return Poll::Pending;
+                    };
+                    return this.poll_entering(request, cx);
+                }
                 Stage::Seated(Place { seat, token }) => {
                     let mut outcome = None;
                     ready!(
                         seat.lot
                             .poll(seat.start, 1, token, copy, cx, |given| outcome = Some(given))
                     );
-                    self.stage = Stage::Over;
+                    this.stage = Stage::Over;
                     return Poll::Ready(
                         outcome.unwrap_or_else(|| Err(crate::error::interrupted())),
                     );
                 }
                 Stage::InLine(_, door) => match ready!(door.poll_place(cx)) {
-                    Ok(place) => self.stage = Stage::Seated(place),
+                    Ok(place) => this.stage = Stage::Seated(place),
                     Err(error) => {
-                        self.stage = Stage::Over;
+                        this.stage = Stage::Over;
                         return Poll::Ready(Err(error));
                     }
                 },
@@ -107,6 +133,15 @@ where
             }
         }
     }
+}
+
+// Nothing in it is pinned.
+impl<K, I, O> Unpin for Submitted<'_, I, O, K>
+where
+    K: Key,
+    I: Send + 'static,
+    O: Send + 'static,
+{
 }
 
 impl<K, I, O> Drop for Submitted<'_, I, O, K>
@@ -130,6 +165,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self.stage {
+            Stage::Entering(_) => "not accepted yet",
             Stage::Seated(_) => "accepted",
             Stage::InLine(..) => "in line",
             Stage::Over => "over",

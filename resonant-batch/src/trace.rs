@@ -41,8 +41,18 @@ impl Callers {
 
     /// The span a batch is processed in.
     #[inline]
-    pub(crate) fn span(self, name: &str, size: usize, trigger: Trigger, weight: u64) -> Span {
-        let parent = match self.spans.as_slice() {
+    pub(crate) fn span(
+        callers: Option<Box<Self>>,
+        name: &str,
+        size: usize,
+        trigger: Trigger,
+        weight: u64,
+    ) -> Span {
+        let (spans, dropped) = match &callers {
+            Some(callers) => (callers.spans.as_slice(), callers.dropped),
+            None => (&[][..], 0),
+        };
+        let parent = match spans {
             [only] if size == 1 => only.id(),
             _ => None,
         };
@@ -50,10 +60,10 @@ impl Callers {
         let span = tracing::debug_span!(
             target: "resonant::batch", parent: parent, "batch.process",
             resonant.batch.name = name, resonant.batch.size = size, resonant.batch.trigger = trigger.name(), weight,
-            resonant.batch.links_dropped = self.dropped,
+            resonant.batch.links_dropped = dropped,
         );
         if !is_child {
-            self.spans.iter().for_each(|caller| {
+            spans.iter().for_each(|caller| {
                 span.follows_from(caller);
             });
         }

@@ -17,6 +17,7 @@ use crate::key::Key;
 use crate::output::Outcomes;
 use crate::process::{Process, Runner};
 use crate::state::{Pause, Step};
+use crate::trace::Callers;
 use crate::tray::Tray;
 
 pub(crate) struct Worker<K, I, O>
@@ -82,12 +83,13 @@ where
         process: &P,
         batch: TakenBatch<K, I, O>,
     ) -> Option<Ticket> {
-        let TakenBatch { key, items, lot, trigger, opened, weight, callers, ticket, places } =
-            batch;
+        let TakenBatch { key, items, lot, trigger, at_once, opened, weight, .. } = batch;
+        let TakenBatch { callers, ticket, places, .. } = batch;
         let settings = &self.desk.settings;
         let size = items.len();
-        let started = Instant::now();
-        let span = callers.span(settings.metrics.name(), size, trigger, weight);
+        // Looking at the clock once more would take longer than the hand-over, which counts as processing then.
+        let started = if at_once { opened } else { Instant::now() };
+        let span = Callers::span(callers, settings.metrics.name(), size, trigger, weight);
         settings.metrics.started(trigger, size, started.duration_since(opened));
 
         let running = Running { desk: &self.desk, lot, size, ended: Some((ticket, places)) };

@@ -171,17 +171,18 @@ impl<I, C: Lot> Batch<I, C> {
         let places = (self.live < len).then(|| {
             let present =
                 |(place, entry): (usize, &Option<Entry<I>>)| entry.as_ref().map(|_| place);
-            self.entries.iter().enumerate().filter_map(present).collect()
+            let places = self.entries.iter().enumerate().filter_map(present).collect();
+            Box::new(Holes { len, places })
         });
-        let flights = match self.has_flights {
-            true => self.entries.iter().flatten().filter_map(|entry| entry.flight).collect(),
-            false => Vec::new(),
-        };
-        let mut callers = Callers::default();
-        if self.has_callers {
+        let flights = self
+            .has_flights
+            .then(|| self.entries.iter().flatten().filter_map(|entry| entry.flight).collect());
+        let callers = self.has_callers.then(|| {
+            let mut callers = Box::<Callers>::default();
             let entries = self.entries.iter_mut().flatten();
             entries.filter_map(|entry| entry.caller.take()).for_each(|caller| callers.add(*caller));
-        }
+            callers
+        });
         // Collects in place, which `flatten` would not: for most items no allocation and no second copy.
         let items = self.entries.into_iter().filter_map(|entry| Some(entry?.item)).collect();
         Taken {
@@ -189,11 +190,12 @@ impl<I, C: Lot> Batch<I, C> {
             items,
             lot: self.lot,
             trigger,
+            at_once: false,
             opened: self.opened,
             weight: self.weight,
             callers,
             ticket: Ticket { slot, epoch: self.epoch, flights },
-            places: Places { len, places },
+            places: Places(places),
         }
     }
 }
@@ -205,9 +207,12 @@ pub(crate) struct Taken<K, I, C> {
     pub(crate) items: Vec<I>,
     pub(crate) lot: C,
     pub(crate) trigger: Trigger,
+    /// Somebody who had nothing to do came for it at once: it did not wait.
+    pub(crate) at_once: bool,
     pub(crate) opened: Instant,
     pub(crate) weight: u64,
-    pub(crate) callers: Callers,
+    /// Those who submit, where somebody traces.
+    pub(crate) callers: Option<Box<Callers>>,
     pub(crate) ticket: Ticket,
     pub(crate) places: Places,
 }
@@ -217,24 +222,28 @@ pub(crate) struct Taken<K, I, C> {
 pub(crate) struct Ticket {
     pub(super) slot: usize,
     pub(super) epoch: u64,
-    pub(super) flights: Vec<u64>,
+    pub(super) flights: Option<Box<[u64]>>,
 }
 
-/// Which places of the lot the items of a batch have.
+/// Which places of the lot the items of a batch have; `None` where nobody left: item n has place n.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Places(Option<Box<Holes>>);
+
+/// Places that were left, among those of items.
+#[derive(Debug)]
+struct Holes {
     len: usize,
-    /// `None` where nobody left: item n has place n.
-    places: Option<Vec<usize>>,
+    /// Those of items.
+    places: Vec<usize>,
 }
 
 impl Places {
     /// Moves the outcome of each item to its place.
     #[inline]
     pub(crate) fn spread<O>(self, outcomes: Outcomes<O>) -> Outcomes<O> {
-        let Some(places) = self.places else { return outcomes };
-        let mut spread: Vec<_> = (0..self.len).map(|_| None).collect();
-        for (place, outcome) in places.into_iter().zip(outcomes.into_vec()) {
+        let Some(holes) = self.0 else { return outcomes };
+        let mut spread: Vec<_> = (0..holes.len).map(|_| None).collect();
+        for (place, outcome) in holes.places.into_iter().zip(outcomes.into_vec()) {
             spread[place] = outcome;
         }
         Outcomes::Many(spread)

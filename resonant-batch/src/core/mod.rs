@@ -213,7 +213,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
         }
         self.epochs.ended(ticket.epoch);
         if let Some(flights) = &mut self.flights {
-            ticket.flights.into_iter().for_each(|flight| flights.end(flight));
+            ticket.flights.iter().flatten().for_each(|flight| flights.end(*flight));
         }
         self.list(ticket.slot);
         self.keys.rest_if_idle(ticket.slot);
@@ -272,7 +272,7 @@ impl<K: Key, I, C: Lot, G: Guest<C>> Core<K, I, C, G> {
                 self.queued -= batch.live;
                 let Taken { items, lot, ticket, .. } = batch.into_taken((), slot, Trigger::Drain);
                 if let Some(flights) = &mut self.flights {
-                    ticket.flights.into_iter().for_each(|flight| flights.end(flight));
+                    ticket.flights.iter().flatten().for_each(|flight| flights.end(*flight));
                 }
                 abandoned.push(Abandoned { lot, items });
             }
