@@ -136,8 +136,8 @@
 //! # Metrics
 //!
 //! `db_client_connection_…` of each pool as OpenTelemetry names them, and `resonant_db_routed_total`,
-//! `resonant_db_retries_total`, `resonant_db_ejections_total`, `resonant_db_replica_lag_seconds` and
-//! `resonant_db_shard_routes_total`. Pools are labelled
+//! `resonant_db_reads_total` (on a shared connection or on their own), `resonant_db_retries_total`,
+//! `resonant_db_ejections_total`, `resonant_db_replica_lag_seconds` and `resonant_db_shard_routes_total`. Pools are labelled
 //! `<database>/primary`, `<database>/replica-1`, … by the settings; the pool for a role that a node got later ends in
 //! `/writes` or `/reads`. Statements never appear in metrics.
 

@@ -101,6 +101,7 @@ table! {
     DB_WAIT_TIME = Histogram "db_client_connection_wait_time_seconds" ["seconds"] {"db_client_connection_pool_name"} "Time a caller waited for a connection." in FAST;
     DB_USE_TIME = Histogram "db_client_connection_use_time_seconds" ["seconds"] {"db_client_connection_pool_name"} "Time a connection was held." in FAST;
     DB_ROUTED = Counter "resonant_db_routed_total" {"database", "role"} "Statements by the role of the node they went to.";
+    DB_READS = Counter "resonant_db_reads_total" {"database", "connection"} "Reads that were answered, by their connection: shared with other reads, or their own.";
     DB_RETRIES = Counter "resonant_db_retries_total" {"database", "reason"} "Attempts after the first.";
     DB_EJECTIONS = Counter "resonant_db_ejections_total" {"database"} "Replicas taken out of rotation.";
     DB_REPLICA_LAG = Gauge "resonant_db_replica_lag_seconds" ["seconds"] {"database", "node"} "How far a node is behind the primary at most, when it was last asked; NaN while that is not known.";

@@ -76,6 +76,7 @@ struct Inner {
     backend: Arc<dyn Backend>,
     set: ReplicaSet<Handle>,
     conflict_retries: Counter,
+    reads: read::Reads,
     lanes: Switch,
 }
 
@@ -207,7 +208,8 @@ impl Inner {
     ) -> Self {
         let labels = [("database", config.name.as_str()), ("reason", "conflict")];
         let conflict_retries = Counter::new(&names::DB_RETRIES, &labels);
-        Self { config, backend, set, conflict_retries, lanes }
+        let reads = read::Reads::new(&config.name);
+        Self { config, backend, set, conflict_retries, reads, lanes }
     }
 
     fn capabilities(&self) -> Capabilities {

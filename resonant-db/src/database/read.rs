@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
 use resonant_common::join::Position;
+use resonant_common::telemetry::{Counter, names};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
@@ -83,8 +84,9 @@ impl<'a> Read<'a> {
             );
             let (pick, answer) = attempt(pick, site, after, sql, params).instrument(span).await;
             match answer {
-                Ok(Some(rows)) => {
+                Ok(Some((rows, place))) => {
                     pick.succeeded();
+                    inner.reads.count(place);
                     return Ok(rows);
                 }
                 // It works, but is behind what the session has written.
@@ -96,6 +98,36 @@ impl<'a> Read<'a> {
     }
 }
 
+/// How many reads were answered on which connections.
+pub(super) struct Reads {
+    shared: Counter,
+    own: Counter,
+}
+
+/// Whether a read had its connection to itself.
+enum Place {
+    Shared,
+    Own,
+}
+
+impl Reads {
+    pub(super) fn new(database: &str) -> Self {
+        let counter =
+            |of| Counter::new(&names::DB_READS, &[("database", database), ("connection", of)]);
+        Self { shared: counter("shared"), own: counter("own") }
+    }
+
+    fn count(&self, place: Place) {
+        match place {
+            Place::Shared => self.shared.increment(1),
+            Place::Own => self.own.increment(1),
+        }
+    }
+}
+
+/// The node that was asked, and what it answered.
+type Answered = (Pick<Handle>, Result<Option<(Rows, Place)>, (Stage, Error)>);
+
 /// One attempt on one node; `None` when it is behind `after`.
 async fn attempt(
     pick: Pick<Handle>,
@@ -103,14 +135,14 @@ async fn attempt(
     after: Option<Position>,
     sql: &str,
     params: &[Param<'_>],
-) -> (Pick<Handle>, Result<Option<Rows>, (Stage, Error)>) {
+) -> Answered {
     // What a session has written is looked for where the answer says how far the node is.
     let shares = match pick.shared() {
         Some(_) if after.is_none() => share(pick, site, sql, params).await,
         _ => own(pick, site).await,
     };
     let (mut lease, watched) = match shares {
-        Ok(Shares::Answer(pick, rows)) => return (pick, Ok(Some(rows))),
+        Ok(Shares::Answer(pick, rows)) => return (pick, Ok(Some((rows, Place::Shared)))),
         Ok(Shares::Lease(lease, watched)) => (lease, watched),
         Err((error, pick)) => return (pick, Err((Stage::Connecting, error))),
     };
@@ -122,7 +154,7 @@ async fn attempt(
         {
             shared.sharing().ran(sql, began.elapsed());
         }
-        return (lease.give_back(), rows.map(Some).map_err(|error| (Stage::Running, error)));
+        return answered(lease, rows.map(Some));
     }
     let rows = match after {
         None => lease.query(sql, params).await.map(Some),
@@ -134,6 +166,12 @@ async fn attempt(
             answer => answer,
         },
     };
+    answered(lease, rows)
+}
+
+/// What came of a read that had a connection to itself.
+fn answered(lease: Lease, rows: Result<Option<Rows>>) -> Answered {
+    let rows = rows.map(|rows| rows.map(|rows| (rows, Place::Own)));
     (lease.give_back(), rows.map_err(|error| (Stage::Running, error)))
 }
 

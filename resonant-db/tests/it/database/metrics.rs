@@ -107,6 +107,7 @@ fn routes_retries_and_ejections_are_counted() -> Result<()> {
         counted,
         [
             "resonant_db_ejections_total{database=orders} 1",
+            "resonant_db_reads_total{database=orders,connection=own} 10",
             "resonant_db_retries_total{database=orders,reason=conflict} 1",
             "resonant_db_retries_total{database=orders,reason=other_node} 5",
             "resonant_db_routed_total{database=orders,role=primary} 3",

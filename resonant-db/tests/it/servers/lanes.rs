@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use rand::RngExt;
 use resonant_db::backend::{Lanes, LanesStatus};
 use resonant_db::{Database, DatabaseBuilder, ErrorKind, PoolConfig, params};
@@ -115,6 +116,41 @@ async fn a_crowd_shares_and_each_gets_his_own_answer() {
         server.primary().value(open).await.expect("count") == "0"
     })
     .await;
+}
+
+/// Reads that were counted on shared connections and on their own.
+fn counted(snapshots: &Snapshotter) -> (u64, u64) {
+    let (mut shared, mut own) = (0, 0);
+    for (key, _, _, value) in snapshots.snapshot().into_vec() {
+        let DebugValue::Counter(count) = value else { continue };
+        if key.key().name() == "resonant_db_reads_total" {
+            match key.key().labels().find(|label| label.key() == "connection") {
+                Some(label) if label.value() == "shared" => shared += count,
+                _ => own += count,
+            }
+        }
+    }
+    (shared, own)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_are_counted_by_their_connection() {
+    let server = telling().await;
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    let url = server.primary().url();
+    let db = metrics::with_local_recorder(&recorder, || small(&url).connect_lazy());
+    let db = db.expect("a database");
+    for id in 0..50 {
+        item(&db, id).await.expect("alone");
+    }
+    assert_eq!(counted(&snapshots), (0, 50));
+    let crowd = Crowd::gather(&db, 32).await;
+    crowd.part().await;
+    let (shared, own) = counted(&snapshots);
+    assert_eq!(shared, lanes(&db).reads, "as many as the lanes have answered");
+    assert!(own > 0, "whoever finds a connection idle takes it");
+    db.close(LIMIT).await.expect("close");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
