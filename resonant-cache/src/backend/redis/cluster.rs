@@ -87,6 +87,15 @@ impl Map {
         self.ranges.get(number.checked_sub(1)?)
     }
 
+    /// Whether each slot has the same primary in both.
+    fn has_the_owners_of(&self, other: &Self) -> bool {
+        let owner = |map: &Self, slot| map.range(slot).map(|range| range.primary.clone());
+        let same = self.owners == other.owners && self.ranges.len() == other.ranges.len();
+        let alike = |(one, other): (&Range, &Range)| one.primary == other.primary;
+        (same && self.ranges.iter().zip(&other.ranges).all(alike))
+            || (0..SLOTS).all(|slot| owner(self, slot) == owner(other, slot))
+    }
+
     pub(super) fn primaries(&self) -> BTreeSet<Address> {
         self.ranges.iter().map(|range| range.primary.clone()).collect()
     }
@@ -219,7 +228,7 @@ impl Cluster {
                     if self.known_map().is_none_or(|known| *known != map) {
                         self.take_over(map);
                     } else if !self.hub.is_announced() {
-                        self.hub.require(&map.primaries());
+                        self.hub.require(&map.primaries(), true);
                     }
                 }
                 // An old map is better than none.
@@ -314,7 +323,9 @@ impl Cluster {
     /// First what announces, then what is used.
     fn take_over(self: &Arc<Self>, map: Map) {
         let (primaries, replicas) = (map.primaries(), map.replicas());
-        self.hub.require(&primaries);
+        // Other replicas, or the same in another order, are no reason to forget anything.
+        let moved = self.known_map().is_none_or(|known| !known.has_the_owners_of(&map));
+        self.hub.require(&primaries, moved);
         {
             let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
             ears.retain(|address, _| primaries.contains(address));

@@ -37,9 +37,13 @@ pub(super) async fn listen(cluster: Arc<Cluster>, address: Address) {
     loop {
         let mut connected = false;
         let end = hear(&cluster, &address, &mut connected, &mut refused).await;
+        if matches!(end, End::Silent) {
+            // Before anybody forgets what this server counts, and asks for it again.
+            cluster.note_life(&address, false);
+        }
         cluster.hub.unheard(&address, refused);
         match &end {
-            End::Silent => cluster.note_life(&address, false),
+            End::Silent => {}
             End::Broke(error) => {
                 tracing::debug!(node = %address, %error, "a listener's connection ended");
             }

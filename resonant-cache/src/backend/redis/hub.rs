@@ -92,15 +92,15 @@ impl Hub {
         self.lag.as_ref().map(lock)
     }
 
-    /// From now on these servers' announcements are needed.
-    pub(super) fn require(&self, primaries: &BTreeSet<Address>) {
+    /// From now on these servers' announcements are needed. `moved` says that slots have other owners than before.
+    pub(super) fn require(&self, primaries: &BTreeSet<Address>, moved: bool) {
         let mut ears = lock(&self.ears);
         ears.heard.retain(|address, _| primaries.contains(address));
         ears.refused.retain(|address| primaries.contains(address));
         for address in primaries {
             ears.heard.entry(address.clone()).or_insert(false);
         }
-        self.settle(ears, true);
+        self.settle(ears, moved);
     }
 
     /// A server announces everything from now on.
@@ -248,7 +248,7 @@ mod tests {
     fn all_primaries_must_be_heard_and_every_gap_is_told() {
         let (hub, ear) = hub();
         let heard = |hub: &Hub| (hub.is_announced(), std::mem::take(&mut *lock(&ear.0)).len());
-        hub.require(&BTreeSet::from([at(1), at(2)]));
+        hub.require(&BTreeSet::from([at(1), at(2)]), true);
         hub.heard(&at(1));
         assert_eq!(heard(&hub), (false, 0), "nothing is relied on yet");
         hub.heard(&at(2));
@@ -257,8 +257,10 @@ mod tests {
         assert_eq!(heard(&hub), (false, 1));
         hub.unheard(&at(2), true);
         assert!(hub.is_refused());
-        hub.require(&BTreeSet::from([at(1)]));
+        hub.require(&BTreeSet::from([at(1)]), true);
         assert_eq!(heard(&hub), (true, 1));
+        hub.require(&BTreeSet::from([at(1)]), false);
+        assert_eq!(heard(&hub), (true, 0), "the same servers have the same slots");
         assert!(!hub.is_refused());
         hub.suspend();
         assert_eq!(heard(&hub), (false, 1));

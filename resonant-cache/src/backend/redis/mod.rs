@@ -103,8 +103,6 @@ const MAX_TAGS: u32 = 65_536;
 const MAX_QUEUED: usize = 65_536;
 /// A time to live beyond it is taken for it: three thousand years.
 const MAX_TTL_MS: u128 = 100_000_000_000_000;
-/// How often epochs are asked for while nobody has them, as in the moment of a promotion.
-const EPOCH_ROUNDS: u32 = 10;
 
 /// A [`Store`] in Redis.
 ///
@@ -359,23 +357,30 @@ impl Store for RedisStore {
         let name = || [self.namespace_name("e", namespace)];
         let begun = Instant::now();
         let mut rounds = 0;
+        let there = || Job::script(&EPOCHS_THERE, name(), tags.iter().map(tag), true);
         let answer = loop {
+            // Nobody's keys on other servers wait for one that hangs.
+            if rounds == 0
+                && self.cluster().is_away(&there())
+                && let Some(reply) = self.cluster().ask_replicas(there()).await
+            {
+                break Ok(reply);
+            }
             let job = Job::script(&EPOCHS, name(), tags.iter().map(tag), true);
             let error = match self.one(job, "epochs", false).await {
                 Err(error) if error.is_transient() => error,
                 answer => break answer,
             };
             // Without them nothing of the namespace can be read, wherever its values are.
-            let job = Job::script(&EPOCHS_THERE, name(), tags.iter().map(tag), true);
-            if let Some(reply) = self.cluster().ask_replicas(job).await {
+            if let Some(reply) = self.cluster().ask_replicas(there()).await {
                 break Ok(reply);
             }
             // In the moment of a promotion the old primary is gone and the new one is no replica any more.
             rounds += 1;
-            if rounds == EPOCH_ROUNDS || begun.elapsed() > self.cluster.command_timeout / 2 {
+            if begun.elapsed() > self.cluster.command_timeout * 3 / 4 {
                 break Err(error);
             }
-            tokio::time::sleep(route::PAUSE * rounds).await;
+            tokio::time::sleep(route::PAUSE * rounds.min(5)).await;
         };
         epochs_of(&answer?).ok_or_else(|| strange("epochs"))
     }

@@ -1,6 +1,7 @@
 //! A server: a link that is made anew when it breaks, and what to tell callers while there is none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use resonant_common::backoff::Backoff;
@@ -30,6 +31,8 @@ struct Shared {
     state: watch::Sender<State>,
     kick: Notify,
     hurry: Notify,
+    /// Whether it seemed to hang, and nobody has connected to it since.
+    suspect: AtomicBool,
     /// Told when the link breaks or cannot be made.
     trouble: Arc<Notify>,
 }
@@ -53,8 +56,10 @@ impl Node {
     ) -> Self {
         let state = watch::Sender::new(State::Connecting);
         let (kick, hurry) = (Notify::new(), Notify::new());
+        let suspect = AtomicBool::new(false);
         let shared =
-            Arc::new(Shared { address, targets, readonly, settings, state, kick, hurry, trouble });
+            Shared { address, targets, readonly, settings, state, kick, hurry, suspect, trouble };
+        let shared = Arc::new(shared);
         let stop = CancellationToken::new();
         let (run, token) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move { token.run_until_cancelled(run.keep_connected()).await });
@@ -75,6 +80,11 @@ impl Node {
         matches!(*self.shared.state.borrow(), State::Down(_))
     }
 
+    /// Whether it is down, or hangs as far as anybody knows: who can ask somebody else need not wait for it.
+    pub(super) fn is_away(&self) -> bool {
+        self.is_down() || self.shared.suspect.load(Ordering::Acquire)
+    }
+
     pub(super) fn is_up(&self) -> bool {
         matches!(*self.shared.state.borrow(), State::Up(_))
     }
@@ -87,15 +97,28 @@ impl Node {
             _ => None,
         };
         if let Some(link) = up {
-            return link.exchange(commands, limit).await;
+            return self.exchange_on(&link, commands, limit).await;
         }
         match tokio::time::timeout(limit, self.link()).await {
-            Ok(Ok(link)) => link.exchange(commands, limit).await,
+            Ok(Ok(link)) => self.exchange_on(&link, commands, limit).await,
             Ok(Err(fault)) => vec![Err(fault); count],
             Err(_) => {
                 vec![Err(Fault::Down(format!("{} does not answer", self.shared.address))); count]
             }
         }
+    }
+
+    async fn exchange_on(
+        &self,
+        link: &Link,
+        commands: &[&Command],
+        limit: Duration,
+    ) -> Vec<Answer> {
+        let answers = link.exchange(commands, limit).await;
+        if link.is_given_up() {
+            self.shared.suspect.store(true, Ordering::Release);
+        }
+        answers
     }
 
     async fn link(&self) -> Result<Arc<Link>, Fault> {
@@ -119,6 +142,7 @@ impl Node {
 
     /// The server seems to hang: ends its connection, so that nobody waits for it.
     pub(super) fn kick(&self) {
+        self.shared.suspect.store(true, Ordering::Release);
         self.shared.kick.notify_waiters();
     }
 }
@@ -145,6 +169,7 @@ impl Shared {
 
     /// Returns when the link has ended.
     async fn hold(&self, link: Arc<Link>) {
+        self.suspect.store(false, Ordering::Release);
         let before = self.state.send_replace(State::Up(Arc::clone(&link)));
         if matches!(before, State::Down(_)) {
             tracing::info!(node = %self.address, "the Redis server answers again");

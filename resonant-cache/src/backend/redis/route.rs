@@ -187,6 +187,13 @@ impl Cluster {
         self.command_timeout / if node.is_replica() { 10 } else { 2 }
     }
 
+    /// Whether the primary that has the job's slot is known to be away.
+    pub(super) fn is_away(&self, job: &Job) -> bool {
+        let map = self.known_map();
+        let range = map.as_ref().and_then(|map| map.range(job.slot));
+        range.is_some_and(|range| self.node(&range.primary, false).is_away())
+    }
+
     /// Asks the replicas of a slot whose primary is away; the first answer counts.
     pub(super) async fn ask_replicas(&self, job: Job) -> Option<Reply> {
         let map = self.map().await.ok()?;

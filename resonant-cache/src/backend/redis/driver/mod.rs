@@ -11,6 +11,7 @@ mod tests;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,6 +95,7 @@ pub(super) struct Link {
     wire: Wire,
     most: usize,
     silence: Duration,
+    given_up: AtomicBool,
 }
 
 /// A connection by one of the drivers.
@@ -167,6 +169,7 @@ impl Link {
             most: settings.max_queued,
             // A replica is given up sooner: there are others to ask.
             silence: if readonly { settings.silence / 5 } else { settings.silence },
+            given_up: AtomicBool::new(false),
         };
         link.greet(login, readonly, settings).await?;
         Ok(link)
@@ -215,7 +218,7 @@ impl Link {
                 return answers;
             }
             if self.is_silent() {
-                self.end();
+                self.give_up();
             }
         }
         all(commands.len(), Fault::TimedOut(limit))
@@ -239,11 +242,21 @@ impl Link {
         if before > 0 && before + count > self.most {
             // Who is refused never comes to wait in vain, and would never notice.
             if self.is_silent() {
-                self.end();
+                self.give_up();
             }
             return all(count, Fault::Down("too many commands wait for the server".into()));
         }
         either!(&self.wire, link => link.send(commands).await)
+    }
+
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+        self.end();
+    }
+
+    /// Whether it was ended because the server was taken for dead.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     /// Ends the connection; what is unanswered fails.
