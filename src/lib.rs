@@ -34,7 +34,7 @@
 //! All seven are on by default, and so are the engines `postgres` and `redis`. Off by default: `tls` encrypts their
 //! connections, `sqlite` adds the embedded durable engine to the database and the queue, `sharding` adds `ShardedDatabase`
 //! with its SQL router, `axum` the routes of the health checker, `http` the HTTP API and the status page,
-//! `kubernetes` Deployments as targets of the scaler.
+//! `kubernetes` Deployments as targets of the scaler, and `app` builds a whole service from one file.
 //!
 //! [`join`] holds the plain values the primitives exchange.
 
@@ -55,6 +55,8 @@ pub use resonant_scale as scale;
 
 pub use resonant_common::join;
 
+#[cfg(feature = "app")]
+pub mod app;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod telemetry;

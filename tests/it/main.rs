@@ -4,6 +4,7 @@
 #[path = "../snippets/mod.rs"]
 mod snippets;
 
+mod app;
 mod findings;
 mod http;
 mod servers;

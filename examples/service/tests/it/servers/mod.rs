@@ -1,0 +1,3 @@
+//! The same service on PostgreSQL, Redis and RabbitMQ.
+
+mod full_load;

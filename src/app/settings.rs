@@ -1,0 +1,427 @@
+//! What a file says, once it is known to hold no mistake.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use resonant_health::HealthConfig;
+use serde::de::DeserializeOwned;
+
+#[cfg(feature = "queue")]
+use super::broker::BrokerConfig;
+use super::collect;
+use super::config::{HttpConfig, ScalingConfig, ServiceConfig};
+use super::environment;
+use super::error::{Mistake, Mistakes, Place};
+use super::rehearsal::Rehearsal;
+use super::tree::{self, Node, Value};
+
+/// The sections, the feature each needs, and whether it is compiled in.
+const SECTIONS: [(&str, &str, bool); 12] = [
+    ("batches", "batch", cfg!(feature = "batch")),
+    ("broker", "queue", cfg!(feature = "queue")),
+    ("cache", "cache", cfg!(feature = "cache")),
+    ("database", "db", cfg!(feature = "db")),
+    ("failover", "ha", cfg!(feature = "ha")),
+    ("health", "app", true),
+    ("http", "app", true),
+    ("queues", "queue", cfg!(feature = "queue")),
+    ("regions", "ha", cfg!(feature = "ha")),
+    ("scaling", "queue", cfg!(feature = "queue")),
+    ("service", "app", true),
+    ("sharded_database", "sharding", cfg!(feature = "sharding")),
+];
+
+/// What a file says: each section as the settings of the crate that reads it. Plain data, for those who build some parts by
+/// hand.
+///
+/// ```
+/// use resonant_sdk::app::Settings;
+///
+/// let mistakes = Settings::text("resonant.toml", "
+///     [http]
+///     lissen = '0.0.0.0:8000'
+///     without_tokens = true
+///
+///     [health]
+///     interval = 'soon'
+/// ").vars([]).read().unwrap_err();
+/// assert_eq!(mistakes.to_string(), "\
+/// 2 mistakes in the settings
+///   resonant.toml:3: http.lissen: there is no such setting; did you mean listen?
+///   resonant.toml:7: health.interval: this is no duration: write seconds (300) or text with a unit (\"300s\", \"100ms\", \"5min\")");
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Settings {
+    /// `[service]`.
+    pub service: ServiceConfig,
+    /// `[http]`. None: nothing is listened to.
+    pub http: Option<HttpConfig>,
+    /// `[health]`.
+    pub health: HealthConfig,
+    /// `[database]`.
+    #[cfg(feature = "db")]
+    pub database: Option<resonant_db::DatabaseConfig>,
+    /// `[sharded_database]`.
+    #[cfg(feature = "sharding")]
+    pub sharded_database: Option<resonant_db::sharding::ShardedConfig>,
+    /// `[sharded_database.pool]`: the pool of each node of each shard.
+    #[cfg(feature = "sharding")]
+    pub shard_pool: Option<resonant_db::PoolConfig>,
+    /// `[cache]`.
+    #[cfg(feature = "cache")]
+    pub cache: Option<resonant_cache::CacheConfig>,
+    /// `[broker]`.
+    #[cfg(feature = "queue")]
+    pub broker: BrokerConfig,
+    /// `[queues.<name>]`.
+    #[cfg(feature = "queue")]
+    pub queues: BTreeMap<String, resonant_queue::QueueConfig>,
+    /// `[batches.<name>]`.
+    #[cfg(feature = "batch")]
+    pub batches: BTreeMap<String, resonant_batch::BatchConfig>,
+    /// `[regions.<name>]` and `[failover]`.
+    #[cfg(feature = "ha")]
+    pub failover: Option<resonant_ha::MultiRegion>,
+    /// `[scaling.<name>]`.
+    pub scaling: BTreeMap<String, ScalingConfig>,
+    /// Of what the settings were read, for messages.
+    pub(super) file: PathBuf,
+    /// The sections that were given.
+    pub(super) given: Vec<String>,
+}
+
+impl Settings {
+    /// Reads a file. The environment goes over it.
+    pub fn file(path: impl Into<PathBuf>) -> Reader {
+        Reader { path: path.into(), text: None, vars: None, set: Vec::new() }
+    }
+
+    /// Reads a text as if it were the file of this name.
+    pub fn text(name: impl Into<PathBuf>, text: impl Into<String>) -> Reader {
+        Reader { text: Some(text.into()), ..Self::file(name) }
+    }
+
+    /// The sections that the file and the environment name, for a line about what was checked.
+    pub fn sections(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.given.iter().map(String::as_str)
+    }
+
+    /// Where they were read from.
+    pub fn path(&self) -> &Path {
+        &self.file
+    }
+}
+
+/// On the way to [`Settings`].
+#[derive(Clone)]
+#[must_use = "nothing is read before `read` is called"]
+pub struct Reader {
+    path: PathBuf,
+    text: Option<String>,
+    vars: Option<Vec<(String, String)>>,
+    set: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// Other variables than those of the process.
+    pub fn vars(mut self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.vars = Some(vars.into_iter().collect());
+        self
+    }
+
+    /// A setting that goes over file and environment, such as `("http.listen", "0.0.0.0:9000")` from a command line. Read as
+    /// the environment is.
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.set.push((key.into(), value.into()));
+        self
+    }
+
+    /// Reads and checks everything; connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake there is: what is no TOML, sections and settings nobody knows, values of another kind, rules that are
+    /// broken within a section and between sections, and features that are not compiled in.
+    pub fn read(self) -> Result<Settings, Mistakes> {
+        let path = &self.path;
+        let only = |expected| {
+            let place = Place::File(path.clone());
+            Mistakes(vec![Mistake { place, key: String::new(), expected }])
+        };
+        let text = match self.text {
+            Some(text) => text,
+            None => std::fs::read_to_string(path)
+                .map_err(|error| only(format!("the file cannot be read: {error}")))?,
+        };
+        let rehearsal = Rehearsal::new().map_err(|error| only(error.to_string()))?;
+        let mut mistakes = Vec::new();
+        let mut root = tree::parse(&text, path, &mut mistakes);
+        let process = || {
+            std::env::vars_os().filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?))
+            })
+        };
+        let vars = self.vars.unwrap_or_else(|| process().collect());
+        environment::apply(vars, &mut root, &mut mistakes);
+        for (key, value) in &self.set {
+            let path: Vec<String> = key.split('.').map(ToOwned::to_owned).collect();
+            root.put(&path, environment::given(value, Place::Program));
+        }
+        let mut sections = Sections { root, rehearsal, mistakes };
+        let settings = sections.read(self.path);
+        let mut mistakes = sections.mistakes;
+        if mistakes.is_empty() {
+            return Ok(settings);
+        }
+        mistakes.sort_by_key(|mistake| match mistake.place {
+            Place::Line(_, line) => (0, line),
+            Place::File(_) => (1, 0),
+            _ => (2, 0),
+        });
+        Err(Mistakes(mistakes))
+    }
+}
+
+struct Sections {
+    root: Node,
+    rehearsal: Rehearsal,
+    mistakes: Vec<Mistake>,
+}
+
+impl Sections {
+    fn read(&mut self, file: PathBuf) -> Settings {
+        let given = self.known();
+        Settings {
+            service: self.one("service", |it: ServiceConfig| it.validate()).unwrap_or_default(),
+            http: self.one("http", |it: HttpConfig| it.validate()),
+            health: self
+                .one("health", |it: HealthConfig| {
+                    it.validate().map_err(|error| error.message().to_owned())
+                })
+                .unwrap_or_default(),
+            #[cfg(feature = "db")]
+            database: self.rehearse("database", "primary", |it: resonant_db::DatabaseConfig| {
+                resonant_db::Database::from_config(it).connect_lazy()
+            }),
+            #[cfg(feature = "sharding")]
+            shard_pool: self.shard_pool(),
+            #[cfg(feature = "sharding")]
+            sharded_database: self.rehearse("sharded_database", "shards", |it| sharded(&it)),
+            #[cfg(feature = "cache")]
+            cache: self.cache(),
+            #[cfg(feature = "queue")]
+            broker: self.broker(),
+            #[cfg(feature = "queue")]
+            queues: self.queues(),
+            #[cfg(feature = "batch")]
+            batches: self.several("batches", |it: resonant_batch::BatchConfig| {
+                it.validate().map_err(|error| error.message().to_owned())
+            }),
+            #[cfg(feature = "ha")]
+            failover: self.failover(),
+            scaling: self.scaling(),
+            file,
+            given,
+        }
+    }
+
+    /// Which sections there are; those that cannot be served are mistakes.
+    fn known(&mut self) -> Vec<String> {
+        let Some(entries) = self.root.entries() else { return Vec::new() };
+        let mut given = Vec::new();
+        for (name, node) in entries {
+            let Some((_, feature, compiled)) = SECTIONS.iter().find(|known| known.0 == name) else {
+                let names = SECTIONS.map(|known| known.0);
+                self.mistakes.push(Mistake {
+                    place: node.place.clone(),
+                    key: name.clone(),
+                    expected: collect::unknown(name, &names).replace("setting", "section"),
+                });
+                continue;
+            };
+            let expected = if !matches!(node.value, Value::Table(_)) {
+                format!("expected a table, found {}", node.value.kind())
+            } else if !compiled {
+                format!(
+                    "this section needs the feature `{feature}` of resonant-sdk, which this build lacks"
+                )
+            } else {
+                given.push(name.clone());
+                continue;
+            };
+            self.mistakes.push(Mistake { place: node.place.clone(), key: name.clone(), expected });
+        }
+        given
+    }
+
+    fn table(&self, name: &str) -> Option<Node> {
+        self.root.entries()?.get(name).filter(|node| node.entries().is_some()).cloned()
+    }
+
+    /// A section with a rule.
+    fn one<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        rule: impl Fn(T) -> Result<(), String>,
+    ) -> Option<T> {
+        collect::section(&self.table(name)?, name, &mut self.mistakes, rule)
+    }
+
+    /// A section whose rule is that the part can be built. What is wrong with a URL is wrong with the setting `urls`.
+    #[cfg(any(feature = "db", feature = "cache"))]
+    fn rehearse<T: DeserializeOwned, P, K: resonant_common::error::Kind>(
+        &mut self,
+        name: &str,
+        urls: &str,
+        build: impl Fn(T) -> Result<P, resonant_common::error::Error<K>>,
+    ) -> Option<T> {
+        let node = self.table(name)?;
+        let Self { rehearsal, mistakes, .. } = self;
+        collect::section(&node, name, mistakes, |it| {
+            rehearsal.of(|| build(it)).map_err(|message| match message {
+                message if message.contains("URL") => format!("{urls}: {message}"),
+                message => message,
+            })
+        })
+    }
+
+    #[cfg(feature = "cache")]
+    fn cache(&mut self) -> Option<resonant_cache::CacheConfig> {
+        self.rehearse("cache", "nodes", |it: resonant_cache::CacheConfig| {
+            // Its rules first, which name their settings.
+            it.validate()?;
+            resonant_cache::DistributedCache::builder().config(it).build()
+        })
+    }
+
+    /// A section of named sections.
+    fn several<T: DeserializeOwned>(
+        &mut self,
+        section: &str,
+        rule: impl Fn(T) -> Result<(), String>,
+    ) -> BTreeMap<String, T> {
+        let Some(node) = self.table(section) else { return BTreeMap::new() };
+        let mut read = BTreeMap::new();
+        for (name, node) in node.entries().into_iter().flatten() {
+            let key = format!("{section}.{name}");
+            if let Some(value) = collect::section(node, &key, &mut self.mistakes, &rule) {
+                read.insert(name.clone(), value);
+            }
+        }
+        read
+    }
+
+    /// Taken out of the section: the crate has it as a setting of its builder.
+    #[cfg(feature = "sharding")]
+    fn shard_pool(&mut self) -> Option<resonant_db::PoolConfig> {
+        let path = ["sharded_database".to_owned(), "pool".to_owned()];
+        let node = self.root.get(&path)?.clone();
+        self.root.remove(&path);
+        let rule =
+            |it: resonant_db::PoolConfig| it.validate().map_err(|error| error.message().to_owned());
+        collect::section(&node, "sharded_database.pool", &mut self.mistakes, rule)
+    }
+
+    #[cfg(feature = "queue")]
+    fn broker(&mut self) -> BrokerConfig {
+        let primary = self.root.get(&["database".to_owned(), "primary".to_owned()]);
+        let postgres = primary.is_some_and(|node| match &node.value {
+            Value::Text(url) | Value::Loose(url) => url.starts_with("postgres"),
+            _ => false,
+        });
+        self.one("broker", |it: BrokerConfig| it.validate(postgres)).unwrap_or_default()
+    }
+
+    #[cfg(feature = "queue")]
+    fn queues(&mut self) -> BTreeMap<String, resonant_queue::QueueConfig> {
+        // A queue is called what its section is called, unless it says otherwise.
+        if let Some(Value::Table(queues)) = self.section_value("queues") {
+            for (name, node) in queues {
+                let place = node.place.clone();
+                if let Value::Table(entries) = &mut node.value {
+                    entries
+                        .entry("name".to_owned())
+                        .or_insert(Node { value: Value::Text(name.clone()), place });
+                }
+            }
+        }
+        self.several("queues", |it: resonant_queue::QueueConfig| {
+            it.validate().map_err(|error| error.message().to_owned())
+        })
+    }
+
+    #[cfg(feature = "queue")]
+    fn section_value(&mut self, name: &str) -> Option<&mut Value> {
+        match &mut self.root.value {
+            Value::Table(entries) => entries.get_mut(name).map(|node| &mut node.value),
+            _ => None,
+        }
+    }
+
+    /// The guide has the regions and the failover side by side; the crate has them in one.
+    #[cfg(feature = "ha")]
+    fn failover(&mut self) -> Option<resonant_ha::MultiRegion> {
+        let (regions, failover) = (self.table("regions"), self.table("failover"));
+        let place = regions.as_ref().or(failover.as_ref())?.place.clone();
+        let mut both = Node::table(place);
+        for (name, node) in [("regions", regions), ("failover", failover)] {
+            if let Some(node) = node {
+                both.put(&[name.to_owned()], node);
+            }
+        }
+        let Self { rehearsal, mistakes, .. } = self;
+        collect::section(&both, "", mistakes, |it: resonant_ha::MultiRegion| {
+            rehearsal.of(|| it.builder()?.build())
+        })
+    }
+
+    fn scaling(&mut self) -> BTreeMap<String, ScalingConfig> {
+        let (scalers, queues) = (self.table("scaling"), self.table("queues"));
+        for (name, node) in scalers.iter().filter_map(Node::entries).flatten() {
+            let queue = node.get(&["queue".to_owned()]);
+            let named = queue.is_some_and(|queue| match &queue.value {
+                Value::Text(name) | Value::Loose(name) => {
+                    queues.as_ref().and_then(Node::entries).is_some_and(|it| it.contains_key(name))
+                }
+                // Said where it is read.
+                _ => true,
+            });
+            if !named {
+                self.mistakes.push(Mistake {
+                    place: queue.unwrap_or(node).place.clone(),
+                    key: format!("scaling.{name}.queue"),
+                    expected: "this must name one of [queues]".into(),
+                });
+            }
+        }
+        self.several("scaling", |it: ScalingConfig| it.validate())
+    }
+}
+
+/// Whether the shards can be built: the routes, and each shard's nodes.
+#[cfg(feature = "sharding")]
+fn sharded(config: &resonant_db::sharding::ShardedConfig) -> resonant_db::Result<()> {
+    use resonant_db::sharding::{ShardConfig, ShardedDatabase};
+    if config.shard_key.is_empty() {
+        let rule = "shard_key must name the column that decides the shard";
+        return Err(resonant_db::Error::new(resonant_db::ErrorKind::Config, "connect", rule));
+    }
+    ShardedDatabase::from_config(config.clone()).router()?;
+    for shard in config.shards.values() {
+        let builder = match shard {
+            ShardConfig::Url(primary) => resonant_db::Database::builder().primary(primary),
+            ShardConfig::Nodes { primary, replicas } => {
+                resonant_db::Database::builder().primary(primary).replicas(replicas)
+            }
+        };
+        builder.connect_lazy()?;
+    }
+    Ok(())
+}
