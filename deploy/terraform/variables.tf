@@ -43,7 +43,7 @@ variable "image" {
 
 variable "secret_arn" {
   type        = string
-  description = "A secret of Secrets Manager whose text is an env file: DATABASE_URL and the other variables of deploy/README.md."
+  description = "A secret of Secrets Manager whose text is an env file: DATABASE_URL and the other variables of docs/deploy.md."
 }
 
 variable "settings_parameter" {

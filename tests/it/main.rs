@@ -5,6 +5,7 @@
 mod snippets;
 
 mod app;
+mod deploy;
 mod findings;
 mod http;
 mod servers;

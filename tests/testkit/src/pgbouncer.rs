@@ -21,6 +21,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::net::TcpStream;
+
 use crate::binaries::{Engine, Servers};
 use crate::dirs::ServerDir;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,9 +52,26 @@ pub struct PgBouncerBuilder {
     servers: Option<Servers>,
     upstream: Option<SocketAddr>,
     settings: BTreeMap<String, String>,
+    config: Option<String>,
+    files: BTreeMap<String, String>,
 }
 
 impl PgBouncerBuilder {
+    /// A whole configuration file, for instance the one that goes to production. In it, `{{port}}` stands for the port to
+    /// listen on and `{{dir}}` for a folder of its own. It counts as up when it listens; the other settings of this builder
+    /// are not used, and [`console`](PgBouncer::console), [`pause`](PgBouncer::pause), [`resume`](PgBouncer::resume) and
+    /// [`retarget`](PgBouncer::retarget) only work where the file lets them.
+    pub fn config(mut self, text: impl Into<String>) -> Self {
+        self.config = Some(text.into());
+        self
+    }
+
+    /// A file in `{{dir}}`, such as the users of [`config`](Self::config).
+    pub fn file(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.files.insert(name.into(), text.into());
+        self
+    }
+
     /// The PostgreSQL server behind it; every database name leads to the database of that name there.
     pub fn in_front_of(mut self, upstream: SocketAddr) -> Self {
         self.upstream = Some(upstream);
@@ -76,12 +95,12 @@ impl PgBouncerBuilder {
     /// # Errors
     /// `Config` without a server behind it, `MissingBinary`, `Exited` and `TimedOut` when it does not come up.
     pub async fn start(self) -> Result<PgBouncer> {
-        let Some(upstream) = self.upstream else {
+        if self.upstream.is_none() && self.config.is_none() {
             return Err(Error::new(
                 ErrorKind::Config,
                 "pgbouncer needs a server behind it: call in_front_of(…)",
             ));
-        };
+        }
         let program = self
             .servers
             .unwrap_or_else(Servers::from_env)
@@ -90,7 +109,9 @@ impl PgBouncerBuilder {
         let inner = Inner {
             program,
             settings: self.settings,
-            upstream: Mutex::new(upstream),
+            config: self.config,
+            files: self.files,
+            upstream: Mutex::new(self.upstream),
             process: Slot::new("pgbouncer"),
             dir: ServerDir::create("bouncer")?,
             port: Port::claim()?,
@@ -111,7 +132,9 @@ pub struct PgBouncer {
 struct Inner {
     program: PathBuf,
     settings: BTreeMap<String, String>,
-    upstream: Mutex<SocketAddr>,
+    config: Option<String>,
+    files: BTreeMap<String, String>,
+    upstream: Mutex<Option<SocketAddr>>,
     process: Slot,
     dir: ServerDir,
     port: Port,
@@ -161,7 +184,7 @@ impl PgBouncer {
             Launch::new("pgbouncer", &self.inner.program, self.inner.dir.path()).arg(config),
         )?;
         let mut wait = Wait::new("pgbouncer answering", LIMIT);
-        while let Err(error) = self.console("SHOW VERSION").await {
+        while let Err(error) = self.answers().await {
             process.check()?;
             if error.kind() != ErrorKind::Lost {
                 return Err(error);
@@ -169,6 +192,14 @@ impl PgBouncer {
             wait.pause(error).await?;
         }
         Ok(())
+    }
+
+    async fn answers(&self) -> Result<()> {
+        if self.inner.config.is_none() {
+            return self.console("SHOW VERSION").await.map(drop);
+        }
+        let connected = TcpStream::connect(self.address()).await;
+        connected.map(drop).map_err(|error| Error::lost("connecting to pgbouncer", error))
     }
 
     /// Sends a command to the console, such as `SHOW POOLS`.
@@ -201,7 +232,7 @@ impl PgBouncer {
     /// # Errors
     /// Those of [`console`](Self::console).
     pub async fn retarget(&self, upstream: SocketAddr) -> Result<()> {
-        *self.inner.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
+        *self.inner.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
         self.write()?;
         self.console("RELOAD").await.map(drop)
     }
@@ -231,7 +262,16 @@ impl PgBouncer {
     }
 
     fn write(&self) -> Result<PathBuf> {
+        for (name, text) in &self.inner.files {
+            self.inner.dir.write(name, text)?;
+        }
         let upstream = *self.inner.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        let (None, Some(upstream)) = (&self.inner.config, upstream) else {
+            let text = self.inner.config.as_deref().unwrap_or_default();
+            let text = text.replace("{{port}}", &self.inner.port.number().to_string());
+            let text = text.replace("{{dir}}", &self.inner.dir.path().display().to_string());
+            return self.inner.dir.write("pgbouncer.ini", &text);
+        };
         let mut text = format!(
             "[databases]\n* = host={} port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
              unix_socket_dir = {}\nadmin_users = {CONSOLE}\n",

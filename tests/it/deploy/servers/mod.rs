@@ -1,0 +1,6 @@
+//! With the programs themselves: nginx, PgBouncer, promtool, and the validator of Kubernetes' schemas.
+
+mod kubernetes;
+mod nginx;
+mod pgbouncer;
+mod promtool;
