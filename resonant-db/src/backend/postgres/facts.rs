@@ -1,6 +1,6 @@
 //! What the tap finds out about a session and the connection asks.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub(super) struct Facts {
     ended: AtomicBool,
     cause: Mutex<Option<String>>,
     news: Notify,
+    /// How many wait for news: mostly nobody, and then telling costs a look.
+    waiting: AtomicUsize,
 }
 
 const UNKNOWN: u8 = 0;
@@ -67,8 +69,16 @@ impl Facts {
     /// A status as the server writes it.
     pub(super) fn ready(&self, status: u8) {
         self.status.store(status, Ordering::Release);
-        self.answered.fetch_add(1, Ordering::AcqRel);
-        self.news.notify_waiters();
+        self.answer();
+    }
+
+    /// One more request has been answered. Whoever waits counted himself in before he looked: either he is seen here, or he
+    /// has seen the answer.
+    fn answer(&self) {
+        self.answered.fetch_add(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.news.notify_waiters();
+        }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -143,8 +153,7 @@ impl Facts {
 
     /// The server takes data in now, and so has overlooked the Sync that was sent before them.
     pub(super) fn overlooked(&self) {
-        self.answered.fetch_add(1, Ordering::AcqRel);
-        self.news.notify_waiters();
+        self.answer();
     }
 
     /// The server reported one of its settings.
@@ -232,9 +241,10 @@ impl Facts {
 
     /// Waits until everything that was sent has been answered, so that the status is that of now; or the session ended.
     pub(super) async fn settled(&self) {
+        let _waiting = Waiting::new(&self.waiting);
         loop {
             let news = self.news.notified();
-            if self.answered.load(Ordering::Acquire) >= self.asked.load(Ordering::Acquire)
+            if self.answered.load(Ordering::SeqCst) >= self.asked.load(Ordering::Acquire)
                 || self.has_ended()
             {
                 return;
@@ -272,6 +282,22 @@ impl Facts {
 
     pub(super) fn cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Somebody who waits, counted.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::backend::{Access, Credentials, ErrorExt, Notification, Target};
 use crate::{Error, ErrorKind, Result, Role};
 
 use super::Node;
+use super::alarm::Alarm;
 use super::error::{refused_login, words};
 use super::facts::Facts;
 use super::hosts;
@@ -224,6 +225,7 @@ impl Session {
             node: Arc::clone(node),
             name: Arc::clone(&target.name),
             orphans: Orphans::default(),
+            alarm: Alarm::new(),
             route: route.clone(),
             cover,
             silence: target.statement_timeout.map(silence),

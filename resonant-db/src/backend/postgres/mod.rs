@@ -137,6 +137,7 @@
 //! - A commit whose answer was lost is not looked up afterwards: the error says that its outcome is unknown.
 
 mod after;
+mod alarm;
 mod bulk;
 mod calls;
 mod connection;
@@ -175,6 +176,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Backend, Capabilities, Connection, Listen, Sharing, Target};
 use crate::Result;
@@ -187,6 +189,14 @@ use self::settings::Settings;
 pub use self::names::Names;
 pub use self::native::NativeOutcome;
 pub use self::resolver::Resolver;
+
+/// A stream with what listens in on those of shared connections, for the bench that says what it costs.
+#[doc(hidden)]
+pub fn tapped<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> impl AsyncRead + AsyncWrite + Unpin {
+    let facts = facts::Facts::default();
+    facts.note_times();
+    tap::Tap::new(stream, Arc::new(facts))
+}
 
 /// How many statements a node's connections remember the types of.
 const LESSONS: usize = 1024;

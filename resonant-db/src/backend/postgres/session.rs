@@ -1,6 +1,6 @@
 //! A session with a server while it lasts: deadlines, stopping what runs, the end.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, Statement};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::alarm::Alarm;
 use super::error::Trouble;
 use super::facts::Facts;
 use super::wire::{self, Cover, Route};
@@ -33,6 +34,8 @@ pub(super) struct Session {
     /// The node's name in messages.
     pub(super) name: Arc<str>,
     pub(super) orphans: Orphans,
+    /// Made where the driver runs: as long as that runs, it can be used.
+    pub(super) alarm: Alarm,
     pub(super) route: Route,
     pub(super) cover: Cover,
     /// How long nothing at all may come.
@@ -52,10 +55,19 @@ impl Session {
         let mut answer = pin!(answer);
         let (mut received, mut heard) = (self.facts.received(), Instant::now());
         let (mut doubt, longest) = DOUBT;
+        let mut alarm = None;
         loop {
-            let left = self.silence.map(|limit| limit.saturating_sub(heard.elapsed()));
-            let wait = left.map_or(doubt, |left| left.min(doubt));
-            if let Ok(answer) = timeout(wait, &mut answer).await {
+            let now = if alarm.is_none() { heard } else { Instant::now() };
+            let silent = now.saturating_duration_since(heard);
+            let left = self.silence.map(|limit| limit.saturating_sub(silent));
+            let due = now + left.map_or(doubt, |left| left.min(doubt));
+            let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => {
+                    alarm.get_or_insert_with(|| self.alarm.borrow()).poll(due, cx).map(|()| None)
+                }
+            });
+            if let Some(answer) = answered.await {
                 return answer.map_err(Into::into);
             }
             if self.facts.received() != received {

@@ -19,6 +19,7 @@ pub(super) struct Known {
     pub(super) names: Option<String>,
     trusted: AtomicBool,
     standing: Mutex<Standing>,
+    /// How late it was when it was last met.
     used: AtomicU64,
     prepared: RwLock<Vec<Arc<Prepared>>>,
 }
@@ -86,19 +87,23 @@ impl Known {
 #[derive(Default)]
 pub(super) struct Statements {
     known: RwLock<HashMap<Box<str>, Arc<Known>>>,
+    /// Counts the statements that were new.
     clock: AtomicU64,
 }
 
 impl Statements {
     /// What is known of a statement, from now on at the latest.
     pub(super) fn meet(&self, sql: &str) -> Arc<Known> {
-        let clock = self.clock.fetch_add(1, Ordering::Relaxed);
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(sql) {
-            known.used.store(clock, Ordering::Relaxed);
+            // Nothing is written that all read, as long as nobody comes with a new one.
+            let clock = self.clock.load(Ordering::Relaxed);
+            if known.used.load(Ordering::Relaxed) != clock {
+                known.used.store(clock, Ordering::Relaxed);
+            }
             return Arc::clone(known);
         }
         let met = Arc::new(Known::new(sql));
-        met.used.store(clock, Ordering::Relaxed);
+        met.used.store(self.clock.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= CAPACITY {
             let oldest = known.values().min_by_key(|known| known.used.load(Ordering::Relaxed));

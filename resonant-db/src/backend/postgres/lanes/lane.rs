@@ -15,6 +15,7 @@ use crate::backend::{Access, Target};
 use crate::{Result, Role};
 
 use super::intake::Intakes;
+use super::known::Prepared;
 
 /// The most reads under way on a lane. More go elsewhere.
 const DEPTH: u32 = 256;
@@ -48,8 +49,8 @@ pub(super) struct Lane {
     lost: OnceLock<()>,
 }
 
-/// What comes of a read on a lane.
-pub(super) type Answer = std::result::Result<Vec<Row>, tokio_postgres::Error>;
+/// What comes of a read on a lane, with the statement it was.
+pub(super) type Answer = (Arc<Prepared>, std::result::Result<Vec<Row>, tokio_postgres::Error>);
 
 impl Lane {
     /// Opens a lane for a node of this role; `None` where a pooler stands in between, or it leads to another server than the

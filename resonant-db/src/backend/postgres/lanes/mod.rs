@@ -322,7 +322,8 @@ impl Inner {
         };
         param::check(params.iter().copied(), prepared.statement.params()).ok()?;
         // `None` when it was cut off.
-        match lane.intakes.take(fetch(lane, &prepared, params)).await? {
+        let (prepared, answer) = lane.intakes.take(fetch(lane, prepared, params)).await?;
+        match answer {
             // It is another server's state than the caller asked for.
             Ok(_) if !lane.serves(role) => None,
             Ok(rows) if lane.is_sound() => {
@@ -385,15 +386,18 @@ impl Inner {
 /// Runs a statement. What it takes is its own: the keeper may have to drop it.
 fn fetch(
     lane: &Lane,
-    prepared: &Arc<Prepared>,
+    prepared: Arc<Prepared>,
     params: &[Param<'_>],
 ) -> impl Future<Output = Answer> + Send + use<> {
-    let (client, prepared) = (Arc::clone(&lane.session.client), Arc::clone(prepared));
-    let params = ParamRows::single(params);
+    let (client, params) = (Arc::clone(&lane.session.client), ParamRows::single(params));
     async move {
-        let encoded = (0..params.width()).map(|at| Encoded(params.param(0, at)));
-        let stream = client.query_raw(&prepared.statement, encoded).await?;
-        pin!(stream).try_collect().await
+        let rows = async {
+            let encoded = (0..params.width()).map(|at| Encoded(params.param(0, at)));
+            let stream = client.query_raw(&prepared.statement, encoded).await?;
+            pin!(stream).try_collect().await
+        };
+        let rows = rows.await;
+        (prepared, rows)
     }
 }
 
