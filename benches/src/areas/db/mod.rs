@@ -2,6 +2,7 @@
 
 mod peers;
 mod reads;
+mod tap;
 
 use super::Area;
 use crate::Outcome;
@@ -18,7 +19,8 @@ pub(crate) const AREA: Area = Area {
             trip and does not test at checkout, tokio-postgres is the driver alone: one prepared connection for one task, four that all \
             tasks share for many. `Database` has its lanes, up to four shared connections for reading, beside the pool. `db.slow_read` \
             sleeps 5 ms on the server, `db.rtt_read` has a proxy that delays each direction by 0.5 ms. `db.checkout` lends and \
-            gives back without asking the server anything.",
+            gives back without asking the server anything. `db.tap` is the driver with and without the tap that `Database` has on each \
+            of its connections; for each message it is measured over a recorded stream in memory.",
     peers: &["tokio-postgres", "deadpool-postgres", "bb8-postgres", "sqlx"],
     run,
 };
@@ -90,6 +92,7 @@ fn run(report: &mut Report) -> Outcome {
             .run("tokio-postgres, 4 shared", || Ok(readers.raw(&runtime, tasks, 4)))
             .measure(report)?;
     }
+    tap::run(&runtime, &place, ONE_ROW, report)?;
     let far = runtime.block_on(Readers::open(&place, place.far_url(), ONE_ROW))?;
     Case::new("db.rtt_read.vs_deadpool.64", "one row, 1 ms away, 64 tasks", "reads")
         .goal_against("deadpool-postgres", 0.95)

@@ -5,6 +5,7 @@ use sqlx::Row;
 use tokio::runtime::Runtime;
 
 use super::peers::{KEYS, Lenders, Readers};
+use super::tap::Wire;
 use crate::harness::{Dice, storm};
 
 /// Until the weather ends; each answer is looked at.
@@ -73,6 +74,13 @@ impl Readers {
             row.ok().and_then(|row| row.try_get::<i64, _>(0).ok())
         })
     }
+}
+
+pub(super) fn on_wire(runtime: &Runtime, tasks: usize, wire: &Wire) -> f64 {
+    reads!(runtime, tasks, |_| wire.clone(), wire, key => {
+        let row = wire.0.query_one(&wire.1, &[&key]).await;
+        row.ok().and_then(|row| row.try_get(0).ok())
+    })
 }
 
 /// Lends and gives back until the weather ends.
