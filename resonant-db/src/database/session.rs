@@ -112,6 +112,20 @@ impl Session {
         self.written().reached(position, Instant::now());
     }
 
+    /// Sees what another session sees, too.
+    #[cfg(feature = "sharding")]
+    pub(crate) fn join(&self, other: &Session) {
+        if Arc::ptr_eq(&self.written, &other.written) {
+            return;
+        }
+        let other = *other.written();
+        let mut written = self.written();
+        written.pinned |= other.pinned;
+        if let Some(position) = other.position {
+            written.reached(position, Instant::now());
+        }
+    }
+
     fn written(&self) -> MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,11 +9,14 @@ use resonant_common::telemetry::{Counter, names};
 
 use super::catalogue::{self, Catalogue};
 use super::config::ShardedConfig;
+#[cfg(feature = "postgres")]
+use super::database::Origin;
 use super::database::{Inner, ShardedDatabase};
-use super::function::{BucketMap, Pinned, ShardFunction};
-use super::guard::{Guard, Place};
+use super::function::{BucketMap, Bucketed, Pinned, ShardBy, ShardFunction};
+use super::guard::{ANY_NUMBER, Guard, Place};
 use super::inspect::{Declared, Inspection, State};
 use super::key::{KeyType, OwnedKey};
+use super::live::Live;
 use super::meters::{Meters, ShardMeters};
 use super::route::Access;
 use super::router::ShardRouter;
@@ -41,6 +44,7 @@ pub struct ShardedDatabaseBuilder {
     route_cache_bytes: Option<usize>,
     pool: Option<PoolConfig>,
     guard: bool,
+    live_map: bool,
     learn: bool,
     merge_rows: Option<usize>,
     statement_timeout: Option<Option<Duration>>,
@@ -74,6 +78,7 @@ impl ShardedDatabaseBuilder {
             route_cache_bytes: config.route_cache_bytes,
             pool: None,
             guard: config.guard,
+            live_map: config.live_map,
             learn: config.learn,
             merge_rows: config.merge_rows,
             statement_timeout: None,
@@ -190,6 +195,19 @@ impl ShardedDatabaseBuilder {
         self
     }
 
+    /// Whether the shards themselves say which buckets have moved, in a schema `resonant` that is created for that, so that
+    /// buckets can be moved by a [`Mover`](super::Mover) while this program runs. Every program that uses the shards must
+    /// have it on before the first bucket moves: one that has not keeps the map it was given, and while its writes to
+    /// buckets that have gone are refused by the shard, its reads do not find their rows. Default `false`: nothing is created
+    /// in a database unless asked. PostgreSQL and the two bucketed functions only.
+    ///
+    /// A shard is asked at most once a second, by the statement that needs it. With it on, [`guard`](Self::guard) goes by
+    /// the shards' names and lets their number grow.
+    pub fn live_map(mut self, live: bool) -> Self {
+        self.live_map = live;
+        self
+    }
+
     /// Whether [`connect`](ShardedDatabaseBuilder::connect) reads the catalogue of a shard for the tables that have the
     /// column of [`shard_key`](ShardedDatabaseBuilder::shard_key), with its type. What is declared stays as it is; tables
     /// without that column still have to be declared. Default `false`. PostgreSQL only.
@@ -206,7 +224,7 @@ impl ShardedDatabaseBuilder {
     ///
     /// [`ErrorKind::Config`] that names the broken rule.
     pub fn router(&self) -> Result<ShardRouter> {
-        self.router_over(self.schema()?)
+        Ok(self.router_over(self.schema()?)?.0)
     }
 
     /// What is declared.
@@ -242,18 +260,50 @@ impl ShardedDatabaseBuilder {
         Ok(schema)
     }
 
-    fn router_over(&self, schema: Schema) -> Result<ShardRouter> {
+    fn router_over(&self, schema: Schema) -> Result<(ShardRouter, Option<Arc<Bucketed>>)> {
         let names: Vec<String> = self.shards.iter().map(|(name, _)| name.clone()).collect();
-        let function = self.function.bind(&names, self.bucket_map.as_ref()).map_err(refused)?;
+        let buckets = self.function.buckets(&names, self.bucket_map.as_ref()).map_err(refused)?;
+        let function: Arc<dyn ShardBy> = match &buckets {
+            Some(buckets) => Arc::<Bucketed>::clone(buckets),
+            None => self.function.bind(&names, self.bucket_map.as_ref()).map_err(refused)?,
+        };
         let function =
             Pinned::over(function, &self.pins, &schema.key_types(), &names).map_err(refused)?;
-        ShardRouter::new(
-            schema,
-            function,
-            names,
-            self.engine()?,
-            self.route_cache_bytes.unwrap_or(ROUTE_CACHE_BYTES),
-        )
+        let bytes = self.route_cache_bytes.unwrap_or(ROUTE_CACHE_BYTES);
+        let router = ShardRouter::new(schema, function, names, self.engine()?, bytes)?;
+        Ok(match buckets {
+            Some(buckets) if self.live_map => (router.moving(Arc::clone(&buckets)), Some(buckets)),
+            buckets => (router, buckets),
+        })
+    }
+
+    /// What the shards say of their buckets, where they are to be asked.
+    fn live(&self, engine: Engine, buckets: Option<Arc<Bucketed>>) -> Result<Option<Live>> {
+        if !self.live_map {
+            return Ok(None);
+        }
+        if engine != Engine::Postgres {
+            let message = "only PostgreSQL shards keep a live_map";
+            return Err(Error::new(ErrorKind::Unsupported, "connect", message));
+        }
+        let Some(buckets) = buckets else {
+            let message = "a live_map needs the shard function hash_mod or postgres_hash";
+            return Err(refused(message.into()));
+        };
+        let names = self.shards.iter();
+        let names = names.map(|(name, config)| (name.clone(), !config.urls().1.is_empty()));
+        Ok(Some(Live::new(buckets, names.collect())))
+    }
+
+    /// The buckets of keys that are pinned: they say nothing of where those are.
+    fn pinned(&self, schema: &Schema, buckets: &Bucketed) -> Vec<u32> {
+        let pins = self.pins.iter().flat_map(|(key, _)| {
+            schema.key_types().into_iter().filter_map(move |key_type| {
+                let key = key_type.key(key.as_param()).ok()?;
+                Some(buckets.bucket(&key))
+            })
+        });
+        pins.collect()
     }
 
     /// The engine of the shards, which has to be one.
@@ -300,7 +350,10 @@ impl ShardedDatabaseBuilder {
             if self.learn { self.learned(schema, engine, &databases).await? } else { schema };
         let own = self.name.as_deref().unwrap_or("sharded");
         let compilations = Counter::new(&names::DB_SHARD_COMPILED, &[("database", own)]);
-        let router = self.router_over(schema)?.counting(compilations);
+        let (router, buckets) = self.router_over(schema)?;
+        let pinned = buckets.as_ref().map(|buckets| self.pinned(router.schema(), buckets));
+        let live = self.live(engine, buckets.clone())?;
+        let router = router.counting(compilations);
         let shared = Arc::new(Catalogue::default());
         let mut shards = Vec::with_capacity(databases.len());
         for (position, ((name, _), database)) in (0_u32..).zip(self.shards.iter().zip(databases)) {
@@ -308,7 +361,7 @@ impl ShardedDatabaseBuilder {
                 Guard::new(Place {
                     name: name.clone(),
                     position: i64::from(position),
-                    shards: self.shards.len() as i64,
+                    shards: if self.live_map { ANY_NUMBER } else { self.shards.len() as i64 },
                     shard_function: router.function_name().to_owned(),
                     epoch: self.bucket_map.as_ref().map_or(0, |map| map.epoch() as i64),
                 })
@@ -331,6 +384,17 @@ impl ShardedDatabaseBuilder {
                 catalogue: shared,
                 meters: Meters::new(own),
                 turn: AtomicU32::new(0),
+                live,
+                buckets,
+                #[cfg(feature = "postgres")]
+                origin: Origin {
+                    urls: self
+                        .shards
+                        .iter()
+                        .map(|(_, config)| config.urls().0.to_owned())
+                        .collect(),
+                    pinned: pinned.unwrap_or_default(),
+                },
             }),
         })
     }

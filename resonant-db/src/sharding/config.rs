@@ -49,6 +49,9 @@ pub struct ShardedConfig {
     /// Whether each shard remembers its name and the shard function in a table of its own, and is refused when they do
     /// not fit. Default `false`: nothing is created in a database unless asked.
     pub guard: bool,
+    /// Whether the shards themselves say which buckets have moved, so that they can be moved while the program runs. Default
+    /// `false`: nothing is created in a database unless asked.
+    pub live_map: bool,
     /// Whether the tables with the column `shard_key` are read from the catalogue. Default `false`.
     pub learn: bool,
     /// The most rows of an answer that is made of several shards. Default 1,000,000.

@@ -12,13 +12,16 @@ use serde::de::DeserializeOwned;
 use super::builder::ShardedDatabaseBuilder;
 use super::catalogue::Catalogue;
 use super::config::ShardedConfig;
+use super::function::{BucketMap, Bucketed};
 use super::gather::Ask;
+use super::live::{self, Live, TURNS};
 use super::meters::Meters;
 use super::route::{Cut, Program, Split, Target};
 use super::router::{RouteExplanation, RouteKind, ShardRouter, program, several};
 use super::shard::Shard;
+use super::single::Want;
 use super::transaction::ShardTransaction;
-use crate::{Database, Error, ErrorKind, Param, Result, Row, Rows, ToParam};
+use crate::{Database, Error, ErrorKind, Param, Result, Row, Rows, Session, ToParam, Transaction};
 
 /// Several databases that hold the rows of one, each row on the shard of its key.
 ///
@@ -52,6 +55,20 @@ pub(super) struct Inner {
     pub(super) meters: Meters,
     /// Whose turn it is among shards that would all answer the same.
     pub(super) turn: AtomicU32,
+    /// What the shards say of their buckets, where they are asked.
+    pub(super) live: Option<Live>,
+    pub(super) buckets: Option<Arc<Bucketed>>,
+    #[cfg(feature = "postgres")]
+    pub(super) origin: Origin,
+}
+
+/// What moving buckets needs to know of the settings.
+#[cfg(feature = "postgres")]
+pub(super) struct Origin {
+    /// Of the primaries.
+    pub(super) urls: Vec<String>,
+    /// Buckets with keys that are pinned to a shard.
+    pub(super) pinned: Vec<u32>,
 }
 
 impl ShardedDatabase {
@@ -176,21 +193,62 @@ impl ShardedDatabase {
     ///
     /// [`ErrorKind::Refused`] with the reason and a rewrite; else as [`Write::execute`](crate::Write::execute).
     pub async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        const OPERATION: &str = "execute";
+        self.written(Ask { operation: "execute", sql, params, sessions: None }).await
+    }
+
+    /// Runs a write on the shard of its key.
+    pub(super) async fn written(&self, ask: Ask<'_>) -> Result<u64> {
+        let Ask { operation, sql, params, .. } = ask;
         let compiled = self.inner.router.compiled(sql);
-        let program = self.counted(program(&compiled, OPERATION))?;
-        let shard = self.counted(self.inner.write_shard(OPERATION, program, params))?;
-        self.inner.meters.routed(RouteKind::Single, 1);
-        let shard = self.at(shard);
-        shard.run(OPERATION, shard.database.write().execute(sql, params)).await
+        let program = self.counted(program(&compiled, operation))?;
+        for _ in 0..TURNS {
+            let shard = self.counted(self.inner.write_shard(operation, program, params))?;
+            self.inner.meters.routed(RouteKind::Single, 1);
+            // Where its keys turn out to be none it is not bound to a shard.
+            if self.inner.live.is_none() || !program.names_keys() || self.is_anywhere(ask, program)
+            {
+                let shard_of = self.at(shard);
+                let session = ask.sessions.and_then(|sessions| sessions.get(shard as usize));
+                let write = session.map_or_else(|| shard_of.database.write(), Session::write);
+                return shard_of.run(operation, write.execute(sql, params)).await;
+            }
+            if let Some(answer) = self.settled(ask, program, shard, Want::Count).await? {
+                return Ok(answer.count());
+            }
+        }
+        Err(live::restless(operation))
+    }
+
+    /// Whether any shard will do, as far as the parameters tell.
+    fn is_anywhere(&self, ask: Ask<'_>, program: &Program) -> bool {
+        let target = self.inner.router.target(program, ask.params, ask.operation);
+        matches!(target, Ok(Target::Any))
+    }
+
+    /// The owners of the buckets as all shards say now, for [`BucketMap::plan`]; `None` without the two bucketed functions.
+    /// Without a [`live_map`](ShardedDatabaseBuilder::live_map) it is the map that was given.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](ShardedDatabase::query) when a shard does not answer.
+    pub async fn bucket_map(&self) -> Result<Option<BucketMap>> {
+        let Some(buckets) = &self.inner.buckets else { return Ok(None) };
+        if let Some(live) = &self.inner.live {
+            for asked in live.ask_all(&self.inner.shards).await {
+                asked?;
+            }
+        }
+        Ok(Some(buckets.map().snapshot()))
     }
 
     /// Runs something on every shard at once: a schema, a migration. What it does is not looked at.
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::Conflict`] while buckets are moved, where there is a [`live_map`](ShardedDatabaseBuilder::live_map): nothing was changed.
     /// Names the shards that failed, with the first one's error as its source; the others have applied it.
     pub async fn on_all(&self, sql: &str) -> Result<()> {
+        self.at_rest("on_all").await?;
         let each = self.inner.shards.iter().map(|shard| {
             let work = shard.database.write().batch(sql);
             shard.change("on_all", work)
@@ -198,6 +256,20 @@ impl ShardedDatabase {
         let results = join_all(each).await.into_iter().map(|result| result.map(|()| 0));
         let names = self.inner.shards.iter().map(|shard| shard.name.as_str());
         summed("on_all", names.zip(results)).map(drop)
+    }
+
+    /// Fails while buckets move: what is done to every shard would miss rows that are on their way, or change tables under
+    /// them. A shard that does not answer says nothing.
+    pub(super) async fn at_rest(&self, operation: &'static str) -> Result<()> {
+        let Some(live) = &self.inner.live else { return Ok(()) };
+        live.ask_all(&self.inner.shards).await;
+        let moving = (0_u32..).zip(&self.inner.shards).find(|(at, _)| live.is_moving(*at));
+        let Some((_, shard)) = moving else { return Ok(()) };
+        let message = format!(
+            "buckets are being moved from or to {}; nothing was changed: wait for the end, or roll the move back",
+            shard.name
+        );
+        Err(Error::new(ErrorKind::Conflict, operation, message))
     }
 
     /// Runs `work` in a transaction on the shard of `key`. Statements for another shard are refused before they are sent.
@@ -211,14 +283,53 @@ impl ShardedDatabase {
     where
         F: AsyncFnOnce(&mut ShardTransaction<'_, '_>) -> Result<T> + Clone,
     {
-        let shard = self.inner.router.place("transaction", key.to_param())?;
+        self.enclose(key.to_param(), None, work).await
+    }
+
+    /// A transaction on the shard of a key, perhaps of a session for each shard.
+    pub(super) async fn enclose<T, F>(
+        &self,
+        key: Param<'_>,
+        sessions: Option<&[Session]>,
+        work: F,
+    ) -> Result<T>
+    where
+        F: AsyncFnOnce(&mut ShardTransaction<'_, '_>) -> Result<T> + Clone,
+    {
+        const OPERATION: &str = "transaction";
         let inner = &*self.inner;
-        let here = self.at(shard);
-        let transaction = here.database.transaction(async |transaction| {
-            let mut guarded = ShardTransaction { transaction, inner, shard };
-            (work.clone())(&mut guarded).await
-        });
-        here.run("transaction", transaction).await
+        for _ in 0..TURNS {
+            let shard = inner.router.place(OPERATION, key)?;
+            let here = self.at(shard);
+            let stamp = match &inner.live {
+                Some(live) => Some((live, live.enter(here, shard).await?)),
+                None => None,
+            };
+            if inner.router.place(OPERATION, key)? != shard {
+                continue;
+            }
+            let guarded = async |transaction: &mut Transaction<'_>| {
+                let stamped = stamp.map(|(_, stamp)| stamp);
+                let mut guarded = ShardTransaction { transaction, inner, shard, stamp: stamped };
+                let value = (work.clone())(&mut guarded).await?;
+                if let Some((live, stamp)) = stamp {
+                    live.before_commit(guarded.transaction, shard, stamp).await?;
+                }
+                Ok(value)
+            };
+            let session = sessions.and_then(|sessions| sessions.get(shard as usize));
+            let result = match session {
+                Some(session) => here.run(OPERATION, session.transaction(guarded)).await,
+                None => here.run(OPERATION, here.database.transaction(guarded)).await,
+            };
+            match (result, stamp) {
+                (Err(error), Some((live, _))) if live::is_gone(&error) => {
+                    live.ask(here, shard).await?;
+                }
+                (result, _) => return result,
+            }
+        }
+        Err(live::restless(OPERATION))
     }
 
     /// Asks every shard for a sign of life, at once. The error names the shards that gave none.

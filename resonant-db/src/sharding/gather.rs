@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::builder::reads;
 use super::database::{ShardedDatabase, reference_write, split_write};
+use super::live::{self, Stamp, TURNS};
 use super::merge::{Context, Window, merged};
 use super::route::{Access, Merge, Program, Split, Target};
 use super::router::{RouteKind, program};
+use super::single::Want;
 use crate::{Error, ErrorKind, Param, Result, Rows, Session};
 
 /// What of an answer over all shards there is; made by
@@ -80,29 +82,47 @@ impl ShardedDatabase {
             let rows = rows.unwrap_or_else(|_| Err(late(ask.operation, limit)))?;
             return Ok(Partial { rows, missing: Vec::new() });
         }
+        let deadline = Instant::now() + limit;
         let shards: Vec<u32> = (0..self.inner.router.count()).collect();
         let window =
             self.counted(Window::of(&program.merge, params, &self.context(ask, &shards)))?;
         self.inner.meters.routed(RouteKind::Every, 1);
         let text = program.merge.sql.as_deref().unwrap_or(sql);
-        let each = shards.iter().map(|shard| async {
-            let answer = self.on(ask, *shard, program.access, text, params);
-            match timeout(limit, answer).await {
-                Ok(answer) => answer,
-                Err(_) => Err(late(ask.operation, limit)),
+        let (mut present, mut rows, mut missing);
+        let mut turn = 0;
+        loop {
+            (present, rows, missing) = (Vec::new(), Vec::new(), Vec::new());
+            let mut stamps = Vec::new();
+            let each = shards.iter().map(|shard| async {
+                let answer = async {
+                    let stamps = self.entered(&[*shard], turn).await?;
+                    let rows = self.on(ask, *shard, program.access, text, params).await?;
+                    Ok((stamps, rows))
+                };
+                match timeout_at(deadline, answer).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(late(ask.operation, limit)),
+                }
+            });
+            for (shard, answer) in shards.iter().zip(join_all(each).await) {
+                match answer {
+                    Ok((stamp, answer)) => {
+                        present.push(*shard);
+                        stamps.extend(stamp);
+                        rows.push(answer);
+                    }
+                    Err(error) => {
+                        let name = self.inner.router.name(*shard).to_owned();
+                        missing.push(MissingShard { name, error });
+                    }
+                }
             }
-        });
-        let (mut present, mut rows, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-        for (shard, answer) in shards.iter().zip(join_all(each).await) {
-            match answer {
-                Ok(answer) => {
-                    present.push(*shard);
-                    rows.push(answer);
-                }
-                Err(error) => {
-                    let name = self.inner.router.name(*shard).to_owned();
-                    missing.push(MissingShard { name, error });
-                }
+            match timeout_at(deadline, self.all_held(&present, &stamps)).await {
+                Ok(held) => match held? {
+                    true => break,
+                    false => turn += 1,
+                },
+                Err(_) => return Err(late(ask.operation, limit)),
             }
         }
         if rows.is_empty() && !missing.is_empty() {
@@ -119,23 +139,42 @@ impl ShardedDatabase {
         let Ask { operation, sql, params, .. } = ask;
         let compiled = self.inner.router.compiled(sql);
         let program = self.counted(program(&compiled, operation))?;
-        match self.counted(self.inner.router.target(program, params, operation))? {
-            Target::One(shard) => {
-                self.inner.meters.routed(RouteKind::Single, 1);
-                self.on(ask, shard, program.access, sql, params).await
-            }
-            Target::Any | Target::Every => {
-                self.inner.meters.routed(RouteKind::Any, 1);
-                self.on_any(ask, program).await
-            }
-            Target::Several => {
-                if !reads(program.access) {
-                    return self.counted(Err(split_write(operation)));
+        for turn in 0..TURNS {
+            match self.counted(self.inner.router.target(program, params, operation))? {
+                Target::One(shard) => {
+                    self.inner.meters.routed(RouteKind::Single, 1);
+                    if let Some(answer) = self.settled(ask, program, shard, Want::Rows).await? {
+                        return Ok(answer.rows());
+                    }
                 }
-                let (cut, alone) = self.counted(self.cut(program, params, operation))?;
-                self.gather(ask, program, cut.parts(alone, params)).await
+                Target::Any | Target::Every => {
+                    self.inner.meters.routed(RouteKind::Any, 1);
+                    return self.on_any(ask, program).await;
+                }
+                Target::Several => {
+                    if !reads(program.access) {
+                        return self.counted(Err(split_write(operation)));
+                    }
+                    let mut stamps = Vec::new();
+                    let (mut cut, mut alone) =
+                        self.counted(self.cut(program, params, operation))?;
+                    if self.inner.live.is_some() {
+                        let shards: Vec<u32> = cut.shards().collect();
+                        stamps = self.entered(&shards, turn).await?;
+                        // Cut again: what was learned just now may have changed who owns what.
+                        (cut, alone) = self.counted(self.cut(program, params, operation))?;
+                        if !cut.shards().eq(shards) {
+                            continue;
+                        }
+                    }
+                    let parts = cut.parts(alone, params);
+                    if let Some(rows) = self.gather(ask, program, parts, &stamps).await? {
+                        return Ok(rows);
+                    }
+                }
             }
         }
+        Err(live::restless(operation))
     }
 
     /// Runs a read on all shards, unless fewer are enough.
@@ -146,8 +185,15 @@ impl ShardedDatabase {
         if self.counted(target)? != Target::Every {
             return self.by_key(ask).await;
         }
-        let parts = (0..self.inner.router.count()).map(|shard| (shard, ask.params.to_vec()));
-        self.gather(ask, program, parts.collect()).await
+        let shards: Vec<u32> = (0..self.inner.router.count()).collect();
+        for turn in 0..TURNS {
+            let stamps = self.entered(&shards, turn).await?;
+            let parts = shards.iter().map(|shard| (*shard, ask.params.to_vec()));
+            if let Some(rows) = self.gather(ask, program, parts.collect(), &stamps).await? {
+                return Ok(rows);
+            }
+        }
+        Err(live::restless(ask.operation))
     }
 
     pub(super) fn readable<'c>(
@@ -163,13 +209,15 @@ impl ShardedDatabase {
         Ok(program)
     }
 
-    /// Asks each shard its part, all at the same time, and fails with the first that fails.
+    /// Asks each shard its part, all at the same time, and fails with the first that fails. `None`: buckets have moved
+    /// meanwhile, and the answers may not be one.
     async fn gather(
         &self,
         ask: Ask<'_>,
         program: &Program,
         parts: Vec<(u32, Vec<Param<'_>>)>,
-    ) -> Result<Rows> {
+        stamps: &[Stamp],
+    ) -> Result<Option<Rows>> {
         let merge: &Merge = &program.merge;
         let shards: Vec<u32> = parts.iter().map(|(shard, _)| *shard).collect();
         let context = self.context(ask, &shards);
@@ -179,9 +227,44 @@ impl ShardedDatabase {
         let answers =
             parts.iter().map(|(shard, params)| self.on(ask, *shard, program.access, text, params));
         let answers = try_join_all(answers).await?;
+        if !self.all_held(&shards, stamps).await? {
+            return Ok(None);
+        }
         let rows = self.counted(merged(&context, merge, window, &answers))?;
         self.inner.meters.merged(rows.len());
-        Ok(rows)
+        Ok(Some(rows))
+    }
+
+    /// Before several shards are asked, for the `turn`th time.
+    pub(super) async fn entered(&self, shards: &[u32], turn: u32) -> Result<Vec<Stamp>> {
+        let Some(live) = &self.inner.live else { return Ok(Vec::new()) };
+        if turn > 0 {
+            // Between two groups of buckets there is time for a read, if it does not always begin at the wrong moment.
+            tokio::time::sleep(Duration::from_millis(u64::from(turn.min(20)))).await;
+        }
+        live.enter_all(&self.inner.shards, shards).await
+    }
+
+    /// Asks the shards whose word does not hold any more. One that does not answer stays as it was.
+    pub(super) async fn refreshed(&self) {
+        if let Some(live) = &self.inner.live {
+            live.refresh(&self.inner.shards).await;
+        }
+    }
+
+    /// What has come and gone on each shard, as far as is known.
+    pub(super) fn stamps(&self) -> Vec<Stamp> {
+        let live = self.inner.live.as_ref();
+        let stamps = live.map(|live| (0..self.inner.router.count()).map(|at| live.stamp(at)));
+        stamps.into_iter().flatten().collect()
+    }
+
+    /// After all have answered: whether nothing has moved meanwhile.
+    pub(super) async fn all_held(&self, shards: &[u32], stamps: &[Stamp]) -> Result<bool> {
+        match &self.inner.live {
+            Some(live) => live.held_all(&self.inner.shards, shards, stamps).await,
+            None => Ok(true),
+        }
     }
 
     pub(super) fn context<'a>(&'a self, ask: Ask<'_>, shards: &'a [u32]) -> Context<'a> {
@@ -194,7 +277,7 @@ impl ShardedDatabase {
         }
     }
 
-    async fn on(
+    pub(super) async fn on(
         &self,
         ask: Ask<'_>,
         shard: u32,
@@ -203,8 +286,16 @@ impl ShardedDatabase {
         params: &[Param<'_>],
     ) -> Result<Rows> {
         let session = ask.sessions.and_then(|sessions| sessions.get(shard as usize));
+        let floor = self.inner.live.as_ref().and_then(|live| live.floor(shard));
+        if let (Some(session), Some(floor)) = (session, &floor) {
+            session.join(floor);
+        }
         let shard = self.at(shard);
         match (session, reads(access)) {
+            (None, true) if floor.is_some() => {
+                let floor = floor.unwrap_or_else(|| shard.database.session());
+                shard.run("query", floor.read().query(sql, params)).await
+            }
             (None, true) => shard.run("query", shard.database.read().query(sql, params)).await,
             (None, false) => shard.run("query", shard.database.write().query(sql, params)).await,
             (Some(session), true) => shard.run("query", session.read().query(sql, params)).await,

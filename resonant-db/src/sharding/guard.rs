@@ -22,6 +22,9 @@ const RECALL: &str =
 const ADVANCE: &str =
     "UPDATE resonant_shard SET position = $1, shards = $2, epoch = $3 WHERE id = 1 AND epoch < $3";
 
+/// Shards may be added: their number says nothing.
+pub(super) const ANY_NUMBER: i64 = 0;
+
 /// Where a shard stands among its neighbours.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 pub(super) struct Place {
@@ -113,8 +116,8 @@ fn verdict(remembered: &Place, declared: &Place) -> Verdict {
             remembered.shard_function, declared.shard_function
         ));
     }
-    // A directory goes by the names of shards alone.
-    if declared.shard_function == "directory" {
+    // A directory goes by the names of shards alone, and so do buckets whose owners the shards know.
+    if declared.shard_function == "directory" || declared.shards == ANY_NUMBER {
         return Verdict::Fits;
     }
     let same = (remembered.position, remembered.shards) == (declared.position, declared.shards);
@@ -164,6 +167,7 @@ mod tests {
                 other => panic!("{declared:?}: {other:?}"),
             }
         }
+        assert_eq!(verdict(&was, &place("a", 2, ANY_NUMBER, "hash_mod", 0)), Verdict::Fits);
         let directory = |shards| place("a", 0, shards, "directory", 0);
         assert_eq!(verdict(&directory(2), &directory(3)), Verdict::Fits);
     }

@@ -110,6 +110,15 @@ impl OwnedKey {
         }
     }
 
+    pub(crate) fn as_param(&self) -> Param<'_> {
+        match self {
+            OwnedKey::Bytes(bytes) => Param::Bytes(bytes),
+            OwnedKey::Int(number) => Param::Int(*number),
+            OwnedKey::Text(text) => Param::Text(text),
+            OwnedKey::Uuid(bytes) => Param::Bytes(bytes),
+        }
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {
             OwnedKey::Bytes(bytes) => bytes.len(),

@@ -16,9 +16,12 @@ mod copy;
 mod database;
 mod function;
 mod gather;
+#[cfg(feature = "postgres")]
+mod grow;
 mod guard;
 mod inspect;
 mod key;
+mod live;
 mod merge;
 mod meters;
 mod migrate;
@@ -28,6 +31,7 @@ mod router;
 mod schema;
 mod session;
 mod shard;
+mod single;
 mod spread;
 mod sql;
 mod stream;
@@ -41,6 +45,8 @@ pub use self::function::{
     BUCKETS, BucketMap, BucketMove, BucketPlan, Directory, ShardBy, ShardFunction, postgres_hash,
 };
 pub use self::gather::{MissingShard, Partial};
+#[cfg(feature = "postgres")]
+pub use self::grow::{MoveEvent, MoveReport, MoveState, Mover};
 pub use self::key::{KeyType, ShardKey};
 pub use self::migrate::{
     Drift, MigrationEvent, MigrationReport, Migrations, Migrator, ShardMigrations,

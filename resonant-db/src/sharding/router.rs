@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use resonant_common::telemetry::Counter;
 
-use super::function::ShardBy;
+use super::function::{Bucketed, Leaving, ShardBy};
 use super::key::{KeyType, ShardKey};
 use super::refusal::{Checked, Refusal, refuse};
 use super::route::{
@@ -34,6 +34,8 @@ pub struct ShardRouter {
     everywhere: RouteCache,
     /// Counts what is compiled.
     compilations: Option<Counter>,
+    /// The buckets, where they may change their owners.
+    moving: Option<Leaving>,
 }
 
 /// What a statement needs, before its parameters are known.
@@ -152,12 +154,25 @@ impl ShardRouter {
             cache: RouteCache::new(cache_bytes - cache_bytes / EVERYWHERE_SHARE),
             everywhere: RouteCache::new(cache_bytes / EVERYWHERE_SHARE),
             compilations: None,
+            moving: None,
         })
     }
 
     /// The same, with a counter of what is compiled.
     pub(super) fn counting(self, compilations: Counter) -> Self {
         Self { compilations: Some(compilations), ..self }
+    }
+
+    /// The same, with buckets that may change their owners.
+    pub(super) fn moving(self, buckets: Arc<Bucketed>) -> Self {
+        Self { moving: Some(Leaving(buckets)), ..self }
+    }
+
+    /// Whether a statement touches a bucket that is about to change its owner.
+    pub(super) fn touches_leaving(&self, program: &Program, params: &[Param<'_>]) -> bool {
+        let Some(leaving) = &self.moving else { return false };
+        let target = program.target(leaving, 2, params);
+        !matches!(target, Ok(Target::Any | Target::One(0)))
     }
 
     fn compile(&self, sql: &str, goal: Goal) -> Arc<Compiled> {

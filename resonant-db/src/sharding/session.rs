@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 
 use super::database::{ShardedDatabase, only};
 use super::gather::Ask;
-use super::router::{RouteKind, program};
 use super::stream::ShardedRowStream;
 use super::transaction::ShardTransaction;
 use crate::{Error, ErrorKind, Param, Result, Rows, Session, ToParam};
@@ -120,14 +119,7 @@ impl ShardedSession {
     ///
     /// As [`ShardedDatabase::execute`].
     pub async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        const OPERATION: &str = "execute";
-        let inner = &self.database.inner;
-        let compiled = inner.router.compiled(sql);
-        let program = self.database.counted(program(&compiled, OPERATION))?;
-        let at = self.database.counted(inner.write_shard(OPERATION, program, params))?;
-        inner.meters.routed(RouteKind::Single, 1);
-        let (shard, session) = (self.database.at(at), self.of(at)?);
-        shard.run(OPERATION, session.write().execute(sql, params)).await
+        self.database.written(self.ask("execute", sql, params)).await
     }
 
     /// As [`ShardedDatabase::transaction`].
@@ -139,14 +131,7 @@ impl ShardedSession {
     where
         F: AsyncFnOnce(&mut ShardTransaction<'_, '_>) -> Result<T> + Clone,
     {
-        let inner = &*self.database.inner;
-        let shard = inner.router.place("transaction", key.to_param())?;
-        let (here, session) = (self.database.at(shard), self.of(shard)?);
-        let transaction = session.transaction(async |transaction| {
-            let mut guarded = ShardTransaction { transaction, inner, shard };
-            (work.clone())(&mut guarded).await
-        });
-        here.run("transaction", transaction).await
+        self.database.enclose(key.to_param(), Some(&self.sessions), work).await
     }
 
     /// How far the session's writes have come on each shard, as text for [`ShardedDatabase::session_from`]; `None` before
@@ -156,11 +141,6 @@ impl ShardedSession {
         let tokens = tokens.filter_map(|(at, session)| Some(format!("{at}={}", session.token()?)));
         let tokens: Vec<String> = tokens.collect();
         (!tokens.is_empty()).then(|| tokens.join(";"))
-    }
-
-    fn of(&self, shard: u32) -> Result<&Session> {
-        let session = self.sessions.get(shard as usize);
-        session.ok_or_else(|| Error::new(ErrorKind::Config, "session", "there is no such shard"))
     }
 
     fn ask<'a>(

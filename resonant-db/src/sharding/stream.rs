@@ -11,6 +11,7 @@ use futures::future::{join_all, try_join_all};
 
 use super::database::ShardedDatabase;
 use super::gather::Ask;
+use super::live::{self, TURNS};
 use super::merge::{Context, Weave, Window, weave, width};
 use super::route::{Merge, Target};
 use super::router::RouteKind;
@@ -94,6 +95,21 @@ impl ShardedDatabase {
     }
 
     pub(super) async fn streamed(&self, ask: Ask<'_>, all: bool) -> Result<ShardedRowStream> {
+        for turn in 0..TURNS {
+            if let Some(stream) = self.opened_all(ask, all, turn).await? {
+                return Ok(stream);
+            }
+        }
+        Err(live::restless(ask.operation))
+    }
+
+    /// `None`: buckets have moved before all snapshots were taken.
+    async fn opened_all(
+        &self,
+        ask: Ask<'_>,
+        all: bool,
+        turn: u32,
+    ) -> Result<Option<ShardedRowStream>> {
         let router = &self.inner.router;
         let Ask { operation, sql, params, .. } = ask;
         let compiled = if all { router.everywhere(sql) } else { router.compiled(sql) };
@@ -103,6 +119,21 @@ impl ShardedDatabase {
         if all && target != Target::Every {
             by_key = router.compiled(sql);
             program = self.counted(super::router::program(&by_key, operation))?;
+            target = self.counted(router.target(program, params, operation))?;
+        }
+        let mut stamps = Vec::new();
+        let mut asked: Vec<u32> = Vec::new();
+        if self.inner.live.is_some() {
+            asked = match target {
+                Target::Any => Vec::new(),
+                Target::One(shard) => vec![shard],
+                Target::Several => {
+                    self.counted(self.cut(program, params, operation))?.0.shards().collect()
+                }
+                Target::Every => (0..router.count()).collect(),
+            };
+            stamps = self.entered(&asked, turn).await?;
+            // What was learned just now may have changed who owns what.
             target = self.counted(router.target(program, params, operation))?;
         }
         let cut;
@@ -124,12 +155,15 @@ impl ShardedDatabase {
             Target::Every => (0..router.count()).map(|shard| (shard, params.to_vec())).collect(),
         };
         let shards: Vec<u32> = parts.iter().map(|(shard, _)| *shard).collect();
+        if self.inner.live.is_some() && target != Target::Any && shards != asked {
+            return Ok(None);
+        }
         let whole = !matches!(target, Target::Several | Target::Every);
         if !whole && program.merge.columns.is_some() {
             let rows = if all { self.everywhere(ask).await } else { self.by_key(ask).await }?;
             let state = State::Held(rows.into_iter());
             let home = Home { database: self.clone(), operation, shards };
-            return Ok(ShardedRowStream { home, state });
+            return Ok(Some(ShardedRowStream { home, state }));
         }
         let merge = if whole { Merge::default() } else { (*program.merge).clone() };
         let window = {
@@ -144,11 +178,16 @@ impl ShardedDatabase {
         let text = merge.unbounded.as_deref().or(merge.sql.as_deref()).unwrap_or(sql);
         let opening = parts.iter().map(|(shard, params)| self.opened(ask, *shard, text, params));
         let streams = try_join_all(opening).await?;
+        // Each has its snapshot now: what moves from here on changes nothing in them.
+        if target != Target::Any && !self.all_held(&asked, &stamps).await? {
+            return Ok(None);
+        }
         let fronts = vec![None; streams.len()];
         let open =
             Open { streams, fronts, begun: false, weave: None, width: 0, taken: 0, window, merge };
         let state = State::Open(Box::new(open));
-        Ok(ShardedRowStream { home: Home { database: self.clone(), operation, shards }, state })
+        let home = Home { database: self.clone(), operation, shards };
+        Ok(Some(ShardedRowStream { home, state }))
     }
 
     async fn opened(
@@ -159,7 +198,12 @@ impl ShardedDatabase {
         params: &[Param<'_>],
     ) -> Result<RowStream> {
         let session = ask.sessions.and_then(|sessions| sessions.get(shard as usize));
+        let floor = self.inner.live.as_ref().and_then(|live| live.floor(shard));
+        if let (Some(session), Some(floor)) = (session, &floor) {
+            session.join(floor);
+        }
         let shard = self.at(shard);
+        let session = session.or(floor.as_ref());
         let read = session.map_or_else(|| shard.database.read(), crate::Session::read);
         shard.run(ask.operation, read.stream(sql, params)).await
     }

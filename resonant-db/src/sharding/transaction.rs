@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 
 use super::database::Inner;
+use super::live::{Stamp, gone};
 use super::route::Target;
 use super::router::program;
 use crate::{Error, ErrorKind, Param, Result, Rows, Transaction};
@@ -14,6 +15,8 @@ pub struct ShardTransaction<'t, 'c> {
     pub(super) transaction: &'t mut Transaction<'c>,
     pub(super) inner: &'t Inner,
     pub(super) shard: u32,
+    /// What had come and gone when it began.
+    pub(super) stamp: Option<Stamp>,
 }
 
 impl ShardTransaction<'_, '_> {
@@ -25,7 +28,9 @@ impl ShardTransaction<'_, '_> {
     /// transaction goes on. Else as [`Transaction::query`].
     pub async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
         self.guard("query", sql, params)?;
-        self.transaction.query(sql, params).await
+        let rows = self.transaction.query(sql, params).await?;
+        self.confirm("query", sql, params).await?;
+        Ok(rows)
     }
 
     /// As [`query`](ShardTransaction::query), each row as a value of yours.
@@ -48,7 +53,29 @@ impl ShardTransaction<'_, '_> {
     /// As [`query`](ShardTransaction::query).
     pub async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
         self.guard("execute", sql, params)?;
-        self.transaction.execute(sql, params).await
+        let affected = self.transaction.execute(sql, params).await?;
+        self.confirm("execute", sql, params).await?;
+        Ok(affected)
+    }
+
+    /// What a statement has found must not mislead whoever decides by it: its buckets were there when it ran.
+    async fn confirm(
+        &mut self,
+        operation: &'static str,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<()> {
+        let (Some(live), Some(stamp)) = (&self.inner.live, self.stamp) else { return Ok(()) };
+        // In this order: what is read second may only be newer.
+        let holds = live.holds(self.shard);
+        let compiled = self.inner.router.compiled(sql);
+        let program = program(&compiled, operation)?;
+        let leaving =
+            live.is_switching(self.shard) && self.inner.router.touches_leaving(program, params);
+        if !holds || leaving || live.has_departed(self.shard, stamp) {
+            live.before_commit(self.transaction, self.shard, stamp).await?;
+        }
+        Ok(())
     }
 
     fn guard(&self, operation: &'static str, sql: &str, params: &[Param<'_>]) -> Result<()> {
@@ -63,6 +90,12 @@ impl ShardTransaction<'_, '_> {
             Target::One(shard) => format!("the statement belongs to {}", router.name(shard)),
             _ => "the statement belongs to no single shard".to_owned(),
         };
+        // It may have been there when this began: then all of it is run again where it is now.
+        if let (Some(live), Some(stamp)) = (&self.inner.live, self.stamp)
+            && live.has_departed(self.shard, stamp)
+        {
+            return Err(gone(operation));
+        }
         self.inner.meters.refused();
         let message = format!(
             "{refused}, the transaction is on {}; use one for each shard",

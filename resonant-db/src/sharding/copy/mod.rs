@@ -22,6 +22,7 @@ use self::cutter::{Cutter, Parcels, Places};
 use self::statement::Copy;
 use super::database::ShardedDatabase;
 use super::key::ShardKey;
+use super::live::is_gone;
 use super::refusal::Checked;
 use super::router::{RouteKind, ShardRouter};
 use super::schema::Engine;
@@ -63,6 +64,7 @@ impl ShardedDatabase {
     ///
     /// # Errors
     ///
+    /// [`Conflict`](ErrorKind::Conflict) when buckets move to another shard meanwhile: nothing was copied, copy it again.
     /// [`Refused`](ErrorKind::Refused) for a statement or a row that cannot be dealt; the message counts rows from 1 and a
     /// header with them. `Rejected` when the source of the data fails; `Unsupported` for another engine than PostgreSQL; else
     /// the error of the shard that failed first, named.
@@ -87,6 +89,7 @@ impl ShardedDatabase {
         }
         let read = statement::read(sql, router.schema());
         let copy = self.counted(read.map_err(|refusal| refusal.error(OPERATION)))?;
+        self.refreshed().await;
         self.inner.meters.routed(RouteKind::Split, 1);
 
         let (vote, votes) = mpsc::channel(router.count() as usize);
@@ -146,6 +149,19 @@ impl ShardedDatabase {
             }
         });
         let result = here.run(OPERATION, work).await;
+        if let (Some(live), Err(error)) = (&self.inner.live, &result)
+            && is_gone(error)
+        {
+            // So that the next attempt goes where they are; this one has failed whatever comes of it.
+            let _ = live.ask(here, shard).await;
+        }
+        let result = result.map_err(|error| match is_gone(&error) {
+            true => {
+                let message = "buckets moved to another shard while it was copied; copy it again";
+                Error::new(ErrorKind::Conflict, OPERATION, message).with_source(error)
+            }
+            false => error,
+        });
         if result.is_err() {
             let _ = vote.send(false).await;
         }

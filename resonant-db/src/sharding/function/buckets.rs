@@ -72,6 +72,10 @@ impl BucketMap {
         Ok(Self { epoch: 0, owners })
     }
 
+    pub(super) fn of(epoch: u64, owners: Box<[u16]>) -> Self {
+        Self { epoch, owners }
+    }
+
     /// The epoch: rises by one with each applied plan.
     pub fn epoch(&self) -> u64 {
         self.epoch

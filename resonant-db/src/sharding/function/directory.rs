@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{KeyType, ShardBy, ShardKey};
+use crate::ToParam;
 use crate::sharding::key::OwnedKey;
-use crate::{Param, ToParam};
 
 /// A table of keys and the names of their shards.
 ///
@@ -115,7 +115,7 @@ impl Pinned {
             let index = index_of(shards, shard)?;
             let mut fits = false;
             for key_type in types {
-                if let Ok(key) = key_type.key(param(key)) {
+                if let Ok(key) = key_type.key(key.as_param()) {
                     places.insert(key.to_owned_key(), index);
                     fits = true;
                 }
@@ -170,15 +170,6 @@ impl Places {
             ShardKey::Bytes(bytes) => self.bytes.get(*bytes).copied(),
             ShardKey::Int(_) | ShardKey::Uuid(_) => self.fixed.get(&key.to_owned_key()).copied(),
         }
-    }
-}
-
-fn param(key: &OwnedKey) -> Param<'_> {
-    match key {
-        OwnedKey::Bytes(bytes) => Param::Bytes(bytes),
-        OwnedKey::Int(number) => Param::Int(*number),
-        OwnedKey::Text(text) => Param::Text(text),
-        OwnedKey::Uuid(bytes) => Param::Bytes(bytes),
     }
 }
 

@@ -1,15 +1,18 @@
 //! The hashing shard functions.
 
+use std::sync::Arc;
+
 use resonant_common::hash::{key_hash, slot};
 
 use super::buckets::{BUCKETS, BucketMap};
+use super::live::LiveMap;
 use super::postgres::postgres_hash;
 use super::{KeyType, ShardBy, ShardKey};
 
 /// A hash modulo the buckets, and a map from buckets to shards.
 #[derive(Debug)]
-pub(super) struct Bucketed {
-    map: BucketMap,
+pub(crate) struct Bucketed {
+    map: LiveMap,
     name: &'static str,
     bucket: fn(&ShardKey<'_>) -> u32,
 }
@@ -17,13 +20,35 @@ pub(super) struct Bucketed {
 impl Bucketed {
     pub(super) fn hash_mod(map: BucketMap) -> Self {
         let bucket = |key: &ShardKey<'_>| key.with_bytes(|bytes| slot(bytes, BUCKETS));
-        Self { map, name: "hash_mod", bucket }
+        Self { map: LiveMap::new(&map), name: "hash_mod", bucket }
     }
 
     pub(super) fn postgres(map: BucketMap) -> Self {
         // The remainder is below 4096, so it fits.
         let bucket = |key: &ShardKey<'_>| (postgres_hash(key) % u64::from(BUCKETS)) as u32;
-        Self { map, name: "postgres_hash", bucket }
+        Self { map: LiveMap::new(&map), name: "postgres_hash", bucket }
+    }
+
+    pub(crate) fn map(&self) -> &LiveMap {
+        &self.map
+    }
+
+    pub(crate) fn bucket(&self, key: &ShardKey<'_>) -> u32 {
+        (self.bucket)(key)
+    }
+}
+
+/// Answers 1 for a key whose bucket is about to change its owner, 0 for any other.
+#[derive(Debug)]
+pub(crate) struct Leaving(pub(crate) Arc<Bucketed>);
+
+impl ShardBy for Leaving {
+    fn shard(&self, key: &ShardKey<'_>) -> Option<u32> {
+        Some(u32::from(self.0.map.is_leaving(self.0.bucket(key))))
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
     }
 }
 

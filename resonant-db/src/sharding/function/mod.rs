@@ -14,6 +14,7 @@
 mod buckets;
 mod directory;
 mod hashed;
+mod live;
 mod postgres;
 
 use std::fmt;
@@ -22,7 +23,9 @@ use std::sync::Arc;
 pub use self::buckets::{BUCKETS, BucketMap, BucketMove, BucketPlan};
 pub use self::directory::Directory;
 pub(crate) use self::directory::Pinned;
-use self::hashed::{Bucketed, ByShardCount};
+use self::hashed::ByShardCount;
+pub(crate) use self::hashed::{Bucketed, Leaving};
+pub(crate) use self::live::{Said, Whereabouts};
 pub use self::postgres::postgres_hash;
 pub(crate) use self::postgres::postgres_value_hash;
 use super::key::{KeyType, ShardKey};
@@ -69,32 +72,53 @@ pub enum ShardFunction {
 }
 
 impl ShardFunction {
+    /// The two bucketed functions, over named shards. `map` replaces the fresh bucket map.
+    pub(crate) fn buckets(
+        &self,
+        shards: &[String],
+        map: Option<&BucketMap>,
+    ) -> Result<Option<Arc<Bucketed>>, String> {
+        let bucketed = match self {
+            ShardFunction::HashMod => Bucketed::hash_mod,
+            ShardFunction::PostgresHash => Bucketed::postgres,
+            _ if map.is_some() => {
+                return Err(
+                    "a bucket map needs the shard function hash_mod or postgres_hash".to_owned()
+                );
+            }
+            _ => return Ok(None),
+        };
+        let count = counted(shards)?;
+        let map = match map {
+            Some(map) if map.highest_shard() >= count => {
+                return Err(format!(
+                    "the bucket map names shard {} but only {count} shards are declared",
+                    map.highest_shard()
+                ));
+            }
+            Some(map) => map.clone(),
+            None => BucketMap::dealt(count)?,
+        };
+        Ok(Some(Arc::new(bucketed(map))))
+    }
+
     /// Binds the function to named shards. `map` replaces the fresh bucket map of the two bucketed functions.
     pub(crate) fn bind(
         &self,
         shards: &[String],
         map: Option<&BucketMap>,
     ) -> Result<Arc<dyn ShardBy>, String> {
-        let count = u32::try_from(shards.len()).map_err(|_| "too many shards".to_owned())?;
-        if map.is_some() && !matches!(self, ShardFunction::HashMod | ShardFunction::PostgresHash) {
-            return Err(
-                "a bucket map needs the shard function hash_mod or postgres_hash".to_owned()
-            );
+        if let Some(buckets) = self.buckets(shards, map)? {
+            return Ok(buckets);
         }
-        let map = || match map {
-            Some(map) if map.highest_shard() >= count => Err(format!(
-                "the bucket map names shard {} but only {count} shards are declared",
-                map.highest_shard()
-            )),
-            Some(map) => Ok(map.clone()),
-            None => BucketMap::dealt(count),
-        };
         Ok(match self {
-            ShardFunction::HashMod => Arc::new(Bucketed::hash_mod(map()?)),
-            ShardFunction::PostgresHash => Arc::new(Bucketed::postgres(map()?)),
-            ShardFunction::HashModShardCount => Arc::new(ByShardCount::new(count)),
             ShardFunction::Directory(directory) => Arc::new(directory.bind(shards)?),
             ShardFunction::Custom(function) => Arc::clone(function),
+            _ => Arc::new(ByShardCount::new(counted(shards)?)),
         })
     }
+}
+
+fn counted(shards: &[String]) -> Result<u32, String> {
+    u32::try_from(shards.len()).map_err(|_| "too many shards".to_owned())
 }

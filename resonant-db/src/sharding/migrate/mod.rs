@@ -152,6 +152,7 @@ impl Migrator<'_> {
     ///
     /// # Errors
     ///
+    /// [`ErrorKind::Conflict`] while buckets are moved, where there is a live map.
     /// [`ErrorKind::Config`] when a shard contradicts the files: nothing was changed. The first shard's error when one cannot
     /// be read, nothing was changed either, or failed: the message says how far each shard has come, and calling it again goes
     /// on from there.
@@ -182,6 +183,7 @@ impl Migrator<'_> {
     }
 
     async fn walk(&self, down_to: Option<i64>) -> Result<MigrationReport> {
+        self.database.at_rest(OPERATION).await?;
         let way = if down_to.is_some() { Way::Down } else { Way::Up };
         let mut report = self.status().await?;
         if report.shards.iter().any(|shard| shard.error.is_some() || !shard.drift.is_empty()) {

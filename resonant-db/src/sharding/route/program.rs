@@ -195,6 +195,14 @@ impl Program {
         !self.keys.is_empty()
     }
 
+    /// Whether it names one key, and so touches one bucket.
+    pub(crate) fn names_one(&self) -> bool {
+        match &*self.keys {
+            [key] => !matches!(key.source, KeySource::Elements(_)),
+            _ => false,
+        }
+    }
+
     /// The bytes this program occupies, for the cache's bound.
     pub(crate) fn heap_bytes(&self) -> usize {
         let keys: usize = self.keys.iter().map(KeyUse::heap_bytes).sum();

@@ -30,6 +30,7 @@ mod sharding_hash;
 mod sharding_merge;
 mod sharding_midway;
 mod sharding_migrations;
+mod sharding_moves;
 mod sharding_stream;
 mod statements;
 mod tls;

@@ -1,0 +1,208 @@
+//! A mover that is stopped at every step: another one goes on or takes everything back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use resonant_db::sharding::{MoveEvent, MoveState};
+use resonant_db::{ErrorKind, KeyType, PoolConfig, ShardedDatabase, params};
+use resonant_testkit::PostgresCluster;
+use resonant_testkit::postgres::TempDatabase;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::crowd::Writer;
+use super::{SCHEMA, at_home, builder, fill, grown, nothing_left, three};
+
+/// The step an event stands for.
+fn step(event: &MoveEvent) -> &'static str {
+    match event {
+        MoveEvent::Began { .. } => "began",
+        MoveEvent::Reached(MoveState::Preparing) => "preparing",
+        MoveEvent::Reached(MoveState::Copying { tables: 0 }) => "copying",
+        MoveEvent::Reached(MoveState::Copying { .. }) => "copying the second",
+        MoveEvent::Copied { .. } => "copied",
+        MoveEvent::Reached(MoveState::Following) => "following",
+        MoveEvent::Followed { .. } => "followed",
+        MoveEvent::Reached(MoveState::Switching) => "switching",
+        MoveEvent::Fenced { .. } => "fenced",
+        MoveEvent::Landed { .. } => "landed",
+        MoveEvent::Switched { .. } => "switched",
+        MoveEvent::Reached(MoveState::Clearing) => "clearing",
+        _ => "finished",
+    }
+}
+
+const STEPS: [&str; 12] = [
+    "began",
+    "preparing",
+    "copying",
+    "copied",
+    "copying the second",
+    "following",
+    "followed",
+    "switching",
+    "fenced",
+    "landed",
+    "switched",
+    "clearing",
+];
+
+/// A process that takes few connections: there are many of them at once.
+async fn lean(held: &[TempDatabase]) -> ShardedDatabase {
+    let pool = PoolConfig::default().min_size(0).max_size(1);
+    builder(held, 2).pool(pool).connect().await.expect("shards")
+}
+
+/// Stops a move at a step while somebody writes, and has it taken up or taken back.
+async fn stopped_at(at: &'static str, resumes: bool) {
+    let held = three().await;
+    let db = lean(&held).await;
+    fill(&db, 40, 4).await;
+    let mut plan = grown(&db).await;
+    // Two groups.
+    plan.moves.retain(|step| step.from == 0);
+    plan.moves.truncate(120);
+    let other = lean(&held).await;
+    let mut writer = Writer::new(&[db.clone(), other.clone()], 1, 10);
+    let stop = Arc::new(Notify::new());
+    let writing = tokio::spawn({
+        let stop = Arc::clone(&stop);
+        async move {
+            loop {
+                let paused = sleep(Duration::from_millis(15));
+                tokio::select! {
+                    () = stop.notified() => return writer,
+                    () = paused => writer.call().await.unwrap_or_else(|error| panic!("{at}: {error}")),
+                }
+            }
+        }
+    });
+    let reached = Arc::new(Notify::new());
+    let seen = Arc::clone(&reached);
+    let mover = db.mover().group_rows(60).on_event(move |event| {
+        if step(&event) == at {
+            seen.notify_one();
+        }
+    });
+    tokio::select! {
+        biased;
+        () = reached.notified() => {}
+        ended = mover.run(&plan) => panic!("{at} was not reached: {ended:?}"),
+    }
+    sleep(Duration::from_millis(50)).await;
+    let successor = lean(&held).await;
+    if at == "landed" {
+        let sql = "SELECT count(*) FROM agents WHERE note IS NOT NULL";
+        // Either the source took the commit that was on its way, or the rows are on both and it says so.
+        match successor.query_all(sql, params![]).await {
+            Ok(rows) => assert_eq!(rows.decode::<i64>().expect("one"), [160]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+        }
+    }
+    if resumes {
+        let resumed = successor.mover().resume().await;
+        let resumed = resumed.unwrap_or_else(|error| panic!("{at}: {error} {error:?}"));
+        for report in &resumed {
+            assert_eq!((report.left, report.state), (0, None), "{at}: {report}");
+        }
+    } else {
+        let back = successor.mover().rollback().await;
+        back.unwrap_or_else(|error| panic!("{at}: {error} {error:?}"));
+    }
+    nothing_left(&successor).await;
+    let fresh = lean(&held).await;
+    fresh.bucket_map().await.expect("asked");
+    let count = async |db: &ShardedDatabase| {
+        let sql = "SELECT count(*) FROM agents WHERE note IS NOT NULL";
+        let rows = db.query_all(sql, params![]).await.expect("counted");
+        assert_eq!(rows.decode::<i64>().expect("one"), [160], "{at}");
+    };
+    count(&fresh).await;
+    // The rest of the plan, whatever is left of it.
+    fresh.mover().run(&plan).await.unwrap_or_else(|error| panic!("{at}: {error} {error:?}"));
+    stop.notify_one();
+    let writer = writing.await.expect("no client error");
+    nothing_left(&fresh).await;
+    count(&fresh).await;
+    writer.verify(&fresh).await;
+    let homes = at_home(&fresh).await;
+    assert_eq!(homes.iter().sum::<i64>(), 200 + writer.truth.len() as i64, "{at}: {homes:?}");
+    let map = fresh.bucket_map().await.expect("asked").expect("buckets");
+    assert!(plan.moves.iter().all(|step| map.shard(step.bucket) == Some(step.to)), "{at}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mover_stopped_at_any_step_is_resumed() {
+    stream::iter(STEPS).for_each_concurrent(6, |step| stopped_at(step, true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mover_stopped_at_any_step_is_rolled_back() {
+    let steps = ["preparing", "copied", "followed", "fenced", "landed", "switched"];
+    stream::iter(steps).for_each_concurrent(6, |step| stopped_at(step, false)).await;
+}
+
+#[tokio::test]
+async fn replicas_that_lag_are_not_read_for_what_has_just_moved() {
+    let clusters = PostgresCluster::builder().replicas(1).start_shards(2).await.expect("servers");
+    for cluster in &clusters {
+        cluster.primary().sql(SCHEMA).await.expect("a schema");
+        cluster.caught_up().await.expect("caught up");
+    }
+    let connect = async || {
+        let mut builder = ShardedDatabase::builder()
+            .table("agents", "org_id", KeyType::Text)
+            .table("tasks", "org_id", KeyType::Text)
+            .bucket_map(resonant_db::sharding::BucketMap::dealt(1).expect("a map"))
+            .live_map(true)
+            .pool(PoolConfig::default().min_size(0).max_size(4));
+        for (shard, cluster) in clusters.iter().enumerate() {
+            let (primary, replica) = (cluster.primary().url(), cluster.replica(0).url());
+            builder = builder.shard_with_replicas(format!("shard_{shard}"), primary, [replica]);
+        }
+        builder.connect().await.expect("shards")
+    };
+    let db = connect().await;
+    fill(&db, 20, 5).await;
+    for cluster in &clusters {
+        cluster.caught_up().await.expect("caught up");
+        cluster.replica(0).pause_replay().await.expect("paused");
+    }
+    let map = db.bucket_map().await.expect("asked").expect("buckets");
+    let plan = map.plan(&[0, 1]).expect("a plan");
+    let session = db.session();
+    let write = "UPDATE agents SET score = 99 WHERE org_id = $1 AND id = 1";
+    session.execute(write, params!["org_3"]).await.expect("written");
+    db.mover().run(&plan).await.expect("moved");
+    for process in [&db, &connect().await] {
+        process.bucket_map().await.expect("asked");
+        let mut moved = 0;
+        for org in 0..20 {
+            let org = format!("org_{org}");
+            if process.shard_for(&org).expect("a shard") != "shard_1" {
+                continue;
+            }
+            moved += 1;
+            for _ in 0..4 {
+                let sql = "SELECT count(*) FROM agents WHERE org_id = $1";
+                let count: Vec<i64> = process.query_as(sql, params![&org]).await.expect("read");
+                assert_eq!(count, [5], "{org}");
+            }
+        }
+        assert!(moved > 0);
+        for _ in 0..4 {
+            let sql = "SELECT count(*) FROM agents";
+            let rows = process.query_all(sql, params![]).await.expect("counted");
+            assert_eq!(rows.decode::<i64>().expect("one"), [100]);
+        }
+    }
+    let own: Vec<i64> = session
+        .query_as("SELECT score FROM agents WHERE org_id = $1 AND id = 1", params!["org_3"])
+        .await
+        .expect("read");
+    assert_eq!(own, [99]);
+    for cluster in &clusters {
+        cluster.replica(0).resume_replay().await.expect("resumed");
+    }
+}
