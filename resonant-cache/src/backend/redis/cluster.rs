@@ -29,6 +29,10 @@ const REST_WHEN_CALM: Duration = Duration::from_millis(500);
 const TROUBLED: Duration = Duration::from_millis(250);
 /// While nothing is.
 const CALM: Duration = Duration::from_secs(10);
+/// Looks at the slots in which the replicas may still be on their way: a server names those only that it has heard of.
+const YOUNG: u32 = 20;
+/// Between two looks while they are.
+const WHILE_YOUNG: Duration = Duration::from_secs(1);
 /// The same where replicas are read from: nobody else says that one has come.
 const CALM_WITH_REPLICAS: Duration = Duration::from_secs(2);
 /// Between two looks at how far replicas are.
@@ -220,12 +224,15 @@ impl Cluster {
     }
 
     async fn keep_map(self: Arc<Self>) {
+        let mut looks = 0u32;
         loop {
+            looks = looks.saturating_add(1);
             match self.ask_for_map().await {
                 Ok(mut ranges) => {
                     self.remember_replicas(&mut ranges);
                     let map = Map::new(ranges);
                     if self.known_map().is_none_or(|known| *known != map) {
+                        looks = 0;
                         self.take_over(map);
                     } else if !self.hub.is_announced() {
                         self.hub.require(&map.primaries(), true);
@@ -249,6 +256,7 @@ impl Cluster {
                 let _ = tokio::time::timeout(REST_WHEN_CALM - REST, trouble).await;
             }
             let rest = match (self.is_calm(), self.read_replicas) {
+                (true, false) if looks < YOUNG && self.lacks_replicas() => WHILE_YOUNG,
                 (true, false) => CALM,
                 (true, true) => CALM_WITH_REPLICAS,
                 (false, _) => TROUBLED,
@@ -269,6 +277,11 @@ impl Cluster {
                 range.replicas.clone_from(&before.replicas);
             }
         }
+    }
+
+    /// Whether a primary is known to have no replica, who could be asked for what it counts.
+    fn lacks_replicas(&self) -> bool {
+        self.known_map().is_some_and(|map| map.ranges.iter().any(|range| range.replicas.is_empty()))
     }
 
     fn is_calm(&self) -> bool {

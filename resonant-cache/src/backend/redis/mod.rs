@@ -377,7 +377,8 @@ impl Store for RedisStore {
             }
             // In the moment of a promotion the old primary is gone and the new one is no replica any more.
             rounds += 1;
-            if begun.elapsed() > self.cluster.command_timeout * 3 / 4 {
+            let limit = self.cluster.command_timeout / 2;
+            if !self.cluster.is_cluster || begun.elapsed() > limit {
                 break Err(error);
             }
             tokio::time::sleep(route::PAUSE * rounds.min(5)).await;
