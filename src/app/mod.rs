@@ -110,6 +110,16 @@ println!("{report}");                                    // ended in 5.2 s, noth
 //!
 //! A failover manager from the file watches and publishes; one that promotes needs voters, which are built in code
 //! (`ha::FailoverManager::builder`). There are no several databases or caches: build further ones by hand.
+#![cfg_attr(
+    not(all(
+        feature = "batch",
+        feature = "cache",
+        feature = "db",
+        feature = "ha",
+        feature = "queue"
+    )),
+    allow(dead_code, reason = "for the parts that are compiled in")
+)]
 
 #[cfg(feature = "batch")]
 mod batches;

@@ -243,7 +243,6 @@ impl Resonant {
         self.inner.prometheus.as_ref()
     }
 
-    #[allow(dead_code, reason = "a build without any part has nothing to name")]
     fn named<'a, P>(&self, found: Option<&'a P>, section: &'static str) -> Result<&'a P> {
         found.ok_or_else(|| self.missing(section))
     }

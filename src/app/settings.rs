@@ -197,7 +197,7 @@ struct Sections {
 
 impl Sections {
     fn read(&mut self, file: PathBuf) -> Settings {
-        let given = self.known();
+        let given = self.known(&SECTIONS);
         Settings {
             service: self.one("service", |it: ServiceConfig| it.validate()).unwrap_or_default(),
             http: self.one("http", |it: HttpConfig| it.validate()),
@@ -233,12 +233,12 @@ impl Sections {
     }
 
     /// Which sections there are; those that cannot be served are mistakes.
-    fn known(&mut self) -> Vec<String> {
+    fn known(&mut self, sections: &[(&str, &str, bool)]) -> Vec<String> {
         let Some(entries) = self.root.entries() else { return Vec::new() };
         let mut given = Vec::new();
         for (name, node) in entries {
-            let Some((_, feature, compiled)) = SECTIONS.iter().find(|known| known.0 == name) else {
-                let names = SECTIONS.map(|known| known.0);
+            let Some((_, feature, compiled)) = sections.iter().find(|known| known.0 == name) else {
+                let names: Vec<_> = sections.iter().map(|known| known.0).collect();
                 self.mistakes.push(Mistake {
                     place: node.place.clone(),
                     key: name.clone(),
@@ -424,4 +424,29 @@ fn sharded(config: &resonant_db::sharding::ShardedConfig) -> resonant_db::Result
         builder.connect_lazy()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_is_not_compiled_in_names_its_feature() -> std::io::Result<()> {
+        let mut mistakes = Vec::new();
+        let text = "cash = 1\n[cache]\n[http]\n[[health]]";
+        let root = tree::parse(text, Path::new("resonant.toml"), &mut mistakes);
+        let mut sections = Sections { root, rehearsal: Rehearsal::new()?, mistakes };
+        let known = [("cache", "cache", false), ("health", "app", true), ("http", "app", true)];
+        assert_eq!(sections.known(&known), ["http"]);
+        let said: Vec<_> = sections.mistakes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "resonant.toml:2: cache: this section needs the feature `cache` of resonant-sdk, which this build lacks",
+                "resonant.toml:1: cash: there is no such section; did you mean cache?",
+                "resonant.toml:4: health: expected a table, found a list",
+            ]
+        );
+        Ok(())
+    }
 }

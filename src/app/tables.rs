@@ -57,10 +57,8 @@ impl Resonant {
     }
 }
 
-#[allow(dead_code, reason = "for the tables of parts that are compiled in")]
 type Ready<T> = std::future::Ready<Result<Vec<T>, std::convert::Infallible>>;
 
-#[allow(dead_code, reason = "for the tables of parts that are compiled in")]
 fn ready<T>(rows: Vec<T>) -> Ready<T> {
     std::future::ready(Ok(rows))
 }
