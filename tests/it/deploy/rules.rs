@@ -10,7 +10,7 @@ use super::model::{Model, ROLES};
 /// Its name, and what is wrong by it: nothing, if all is well.
 type Rule = (&'static str, fn(&Model) -> Vec<String>);
 
-pub(super) const RULES: [Rule; 17] = [
+pub(super) const RULES: [Rule; 18] = [
     ("one port", one_port),
     ("names lead somewhere", names),
     ("pools fit PgBouncer", pools_fit_pgbouncer),
@@ -26,23 +26,23 @@ pub(super) const RULES: [Rule; 17] = [
     ("disruption budgets", budgets),
     ("hardened pods", hardened),
     ("hosts are the same everywhere", hosts),
+    ("one image in three roles", image),
     ("the metric of the queue", metric),
     ("what was not run says so", not_run),
 ];
 
-/// All that is wrong, with the rule it breaks.
-pub(super) fn broken(files: &Files) -> Vec<(&'static str, String)> {
-    let model = Model::new(files);
-    let wrong = |rule: &Rule| {
-        let name = rule.0;
-        rule.1(&model).into_iter().map(move |what| (name, what))
-    };
-    RULES.iter().flat_map(wrong).collect()
+/// What is wrong by one rule.
+pub(super) fn broken(rule: &str, model: &Model) -> Vec<String> {
+    let known = RULES.iter().find(|it| it.0 == rule);
+    known.unwrap_or_else(|| panic!("there is no rule {rule}")).1(model)
 }
 
 #[test]
 fn the_files_agree_with_each_other() {
-    assert_eq!(broken(&Files::load()), []);
+    let model = Model::new(&Files::load());
+    for (rule, _) in RULES {
+        assert_eq!(broken(rule, &model), Vec::<String>::new(), "{rule}");
+    }
 }
 
 /// Collects what does not hold.
@@ -635,6 +635,38 @@ fn hosts(model: &Model) -> Vec<String> {
     for listener in list(model.find("Gateway", "resonant"), "spec.listeners") {
         wrong.unless(words(listener, "hostname") == site, "the gateway is of another host");
     }
+    wrong.0
+}
+
+/// The same image everywhere, and each role by its own name.
+fn image(model: &Model) -> Vec<String> {
+    let mut wrong = Wrong::default();
+    let image = words(model.role("api").container(), "image");
+    let config = "/etc/resonant/resonant.toml";
+    for (role, deployed) in model.roles() {
+        let of_it = words(deployed.container(), "image");
+        wrong.unless(of_it == image, format!("{role} is {of_it}"));
+        let services = model.compose["services"].as_object().into_iter().flatten();
+        let instances: Vec<_> =
+            services.filter(|it| it.0.starts_with(&format!("{role}-"))).collect();
+        wrong.unless(instances.len() >= 2, format!("compose has one {role}"));
+        for (name, service) in instances {
+            wrong.unless(words(service, "image") == image, format!("{name} is another image"));
+            let told = compose_words(model, name);
+            wrong.unless(told == [role, "--config", config], format!("{name} does {told:?}"));
+        }
+    }
+    let default = words(&model.terraform, "variable.image.default");
+    wrong.unless(default == image, format!("terraform has {default}"));
+    for path in ["deploy/Dockerfile", "deploy/kubernetes/overlays/local/kustomization.yaml"] {
+        wrong.unless(model.files.text(path).contains(&format!("-t {image} .")), path);
+    }
+    let docker = model.files.text("deploy/Dockerfile");
+    wrong.unless(docker.contains(&format!("CMD [\"api\", \"--config\", \"{config}\"]")), "CMD");
+    let pooler =
+        words(model.find("Deployment", "pgbouncer"), "spec.template.spec.containers.0.image");
+    let composed = words(&model.compose["services"]["pgbouncer"], "image");
+    wrong.unless(pooler == composed, format!("{pooler} is not {composed}"));
     wrong.0
 }
 

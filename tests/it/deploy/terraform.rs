@@ -110,3 +110,13 @@ fn a_seeded_reference_to_nothing_is_no_tree() {
     let broken = files.with("deploy/terraform/alb.tf", "health_check {", "health_check {{");
     assert!(std::panic::catch_unwind(|| read(&broken)).is_err());
 }
+
+#[test]
+#[ignore = "needs terraform: cargo test -p resonant-tests --test it -- --ignored terraform"]
+fn terraform_would_write_it_the_same() {
+    let folder = crate::telemetry::repository().join("deploy/terraform");
+    let mut terraform = std::process::Command::new("terraform");
+    let output =
+        terraform.args(["fmt", "-check", "-diff"]).arg(folder).output().expect("terraform is here");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
