@@ -336,7 +336,7 @@ impl Cluster {
     /// First what announces, then what is used.
     fn take_over(self: &Arc<Self>, map: Map) {
         let (primaries, replicas) = (map.primaries(), map.replicas());
-        // Other replicas, or the same in another order, are no reason to forget anything.
+        // Other replicas, or the same in another order, are no reason to forget what is held.
         let moved = self.known_map().is_none_or(|known| !known.has_the_owners_of(&map));
         self.hub.require(&primaries, moved);
         {
@@ -370,6 +370,10 @@ impl Cluster {
         }
         self.clock.retain(|address| primaries.contains(address));
         self.map.send_replace(Known::Map(Arc::new(map)));
+        if let Some(mut lag) = self.hub.lag() {
+            // How far a replica is was said of the primary it had.
+            lag.all_changed(Instant::now());
+        }
     }
 
     /// Whether every primary answers.
