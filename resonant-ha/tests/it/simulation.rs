@@ -82,7 +82,7 @@ fn near(flaw: Flaw) -> u64 {
         Flaw::IgnorePledge | Flaw::PowerIgnoresPledge => 1400,
         Flaw::KeepReceiving => 1800,
         Flaw::NoBudget => 400,
-        Flaw::OpenBeforeRow => 7600,
+        Flaw::OpenBeforeRow => 11300,
         _ => 0,
     }
 }

@@ -92,11 +92,15 @@ fn read(url: &str) -> Result<Asked, &'static str> {
     let (mut encrypted, mut root, mut rest) = (false, None, Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=').unwrap_or((pair, "")) {
-            ("sslmode", "verify-full") => encrypted = true,
-            ("sslmode", "disable" | "prefer" | "allow") => {}
+            // A standby that gets the URL may be content with less; a manager looks who is there.
+            ("sslmode", "require" | "verify-ca" | "verify-full") => encrypted = true,
+            ("sslmode", "disable" | "prefer" | "allow") => encrypted = false,
             ("sslmode", _) => {
-                return Err("of sslmode, verify-full is understood, which knows who is there, \
-                            and what does without TLS: disable, allow, prefer");
+                return Err(
+                    "sslmode must be verify-full, verify-ca or require, all of which verify \
+                            the server's certificate and name, or disable, prefer or allow, which \
+                            do without TLS",
+                );
             }
             ("sslrootcert", path) => root = Some(decoded(path).ok_or("sslrootcert is no text")?),
             _ => rest.push(pair),
@@ -129,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_keys_of_tls_are_taken_out_and_weak_ones_refused() {
+    fn the_keys_of_tls_are_taken_out_and_unknown_modes_refused() {
         let asked = |url: &str, encrypted, root: Option<&str>| {
             Ok(Asked { url: url.to_owned(), encrypted, root: root.map(str::to_owned) })
         };
@@ -137,7 +141,11 @@ mod tests {
         let url = "postgresql://a@b/c?sslmode=verify-full&application_name=x&sslrootcert=%2Fca.crt";
         let rest = "postgresql://a@b/c?application_name=x";
         assert_eq!(read(url), asked(rest, true, Some("/ca.crt")));
-        for mode in ["require", "verify-ca", "nonsense", ""] {
+        for mode in ["require", "verify-ca"] {
+            let asked = read(&format!("postgresql://a@b/c?sslmode={mode}"));
+            assert!(asked.is_ok_and(|asked| asked.encrypted), "{mode}");
+        }
+        for mode in ["nonsense", ""] {
             assert!(read(&format!("postgresql://a@b/c?sslmode={mode}")).is_err(), "{mode}");
         }
         assert!(read("postgresql://a@b/c?sslrootcert=%zz").is_err());

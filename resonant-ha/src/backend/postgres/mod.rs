@@ -19,8 +19,8 @@
 //!
 //! `sslmode=verify-full` in a URL encrypts, and looks at the server's certificate and name; it needs the feature `tls`. The
 //! authorities are those of the file `sslrootcert`, which a standby that gets the URL for its `primary_conninfo` has to have,
-//! too, or the system's. Weaker modes that use TLS are refused; without `sslmode`, and with `disable`, `allow` and `prefer`,
-//! nothing is encrypted.
+//! too, or the system's. A manager looks as closely where the URL says `require` or `verify-ca`. Without `sslmode`, and with
+//! `disable`, `allow` and `prefer`, nothing is encrypted.
 //!
 //! # What a standby is weighed by
 //!

@@ -28,7 +28,7 @@ use crate::region::Unsettled;
 /// The startup process's sleep between two searches for more.
 const SEARCHES: &str = "RecoveryRetrieveRetryInterval";
 /// How long to wait for it before the standby counts as unable; the order is given again.
-const LIMIT: Duration = Duration::from_millis(700);
+const LIMIT: Duration = Duration::from_secs(2);
 /// How long an incomplete record has to be the last one.
 const INCOMPLETE: Duration = Duration::from_millis(150);
 /// How often the startup process is woken in that time.
