@@ -41,6 +41,12 @@
 //! [`MetricSource`] of yours. What is scaled is a [`WorkerPool`] in this process, a Deployment or StatefulSet (`Kubernetes`,
 //! feature `kubernetes`), or a [`ScaleTarget`] of yours.
 //!
+//! # Failovers
+//!
+//! Tell it of a failover by a closure or a channel ([`AutoscalerBuilder::forbid_scale_in_while`]): nothing is taken away meanwhile,
+//! and the quiet is no evidence afterwards. Those who were not served will all come back at once; whoever publishes the new
+//! primary can make room for them before: `scaler.scale(ScaleRequest::to(30).force().reason("a failover ends")).await?`.
+//!
 //! # What it does not do
 //!
 //! - It does not elect a leader: where several processes scale one target, let one of them run it.

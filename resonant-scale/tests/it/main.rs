@@ -12,4 +12,5 @@ mod manual;
 mod pool;
 mod query;
 mod scaler;
+mod storm;
 mod tracking;
