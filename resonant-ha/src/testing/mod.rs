@@ -25,7 +25,7 @@
 //! `, paused` as a third argument (and tokio's `test-util`). [`VOTER_CASES`] and [`REGION_CASES`] can be run by hand as well.
 //! Each case gets what `make` gives it: for regions that is three new servers each time.
 //!
-//! The suite of leases is [`resonant_common::join::testing`]; it checks what a [`Quorum`](crate::voter::Quorum) makes of voters.
+//! The suite of leases is `resonant_common::join::testing`; it checks what a [`Quorum`](crate::voter::Quorum) makes of voters.
 
 #![expect(clippy::panic, reason = "a suite fails by panicking")]
 

@@ -210,7 +210,7 @@ impl Fleet {
         for (number, manager) in self.managers.iter().enumerate() {
             println!("manager {number}: {:?}", *manager.reports.borrow());
             let told = manager.told.lock().unwrap();
-            for line in &told[told.len().saturating_sub(60)..] {
+            for line in &told[told.len().saturating_sub(400)..] {
                 println!("    {line}");
             }
         }
