@@ -4,7 +4,8 @@
 //!
 //! 1. All 4096 buckets live on one server. The router already proves every statement: what would not work on many servers is
 //!    refused now, while it is cheap to rewrite.
-//! 2. Three servers are added. The planner says which buckets move; here the program is stopped while their rows do.
+//! 2. Three servers are added. The planner says which buckets move; here the program is stopped while their rows do;
+//!    on PostgreSQL a `Mover` moves them while it runs.
 //! 3. The same functions run on four servers. A process that still has the old map is refused by the shards themselves.
 
 use std::error::Error;

@@ -295,6 +295,7 @@ impl ShardedDatabaseBuilder {
         Ok(Some(Live::new(buckets, names.collect())))
     }
 
+    #[cfg(feature = "postgres")]
     /// The buckets of keys that are pinned: they say nothing of where those are.
     fn pinned(&self, schema: &Schema, buckets: &Bucketed) -> Vec<u32> {
         let pins = self.pins.iter().flat_map(|(key, _)| {
@@ -351,6 +352,7 @@ impl ShardedDatabaseBuilder {
         let own = self.name.as_deref().unwrap_or("sharded");
         let compilations = Counter::new(&names::DB_SHARD_COMPILED, &[("database", own)]);
         let (router, buckets) = self.router_over(schema)?;
+        #[cfg(feature = "postgres")]
         let pinned = buckets.as_ref().map(|buckets| self.pinned(router.schema(), buckets));
         let live = self.live(engine, buckets.clone())?;
         let router = router.counting(compilations);

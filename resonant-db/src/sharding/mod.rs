@@ -6,6 +6,8 @@
 //!
 //! On PostgreSQL each shard's catalogue is compared with what is declared before its first statement and after
 //! [`ShardedDatabase::on_all`]. What other programs change in the meantime is not seen until then.
+//!
+//! Buckets move from shard to shard while all this goes on, by a `Mover`: that is how a shard is added.
 
 mod array;
 mod builder;

@@ -128,7 +128,9 @@ impl Work<'_, '_> {
             .await?;
         self.mover.tell(MoveEvent::Fenced { buckets: group.to_vec() }).await;
         self.changes().await?;
-        let (mut insert, mut delete) = (String::new(), String::new());
+        // The target's tables may be locked as well.
+        let (mut insert, mut delete) =
+            (format!("SET LOCAL lock_timeout = {limit}; "), String::new());
         for (at, table) in self.tables.iter().enumerate() {
             insert.push_str(&table.land(at, &buckets));
             insert.push_str(&table.advance(at, &buckets));
