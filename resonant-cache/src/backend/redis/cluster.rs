@@ -440,3 +440,37 @@ impl Cluster {
         Some((field(offset)?.parse().ok()?, field("master_link_status") == Some("up")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_replicas_are_no_other_owners() {
+        let at = |port| Address { host: "h".into(), port };
+        let map = |parts: &[(u16, u16, u16, &[u16])]| {
+            let range = |(first, last, primary, replicas): &(u16, u16, u16, &[u16])| Range {
+                first: *first,
+                last: *last,
+                primary: at(*primary),
+                replicas: replicas.iter().copied().map(at).collect(),
+            };
+            Map::new(parts.iter().map(range).collect())
+        };
+        let known = map(&[(0, 99, 1, &[4]), (100, 199, 2, &[5])]);
+        for alike in [
+            map(&[(0, 99, 1, &[]), (100, 199, 2, &[6, 5])]),
+            map(&[(100, 199, 2, &[5]), (0, 99, 1, &[4])]),
+            map(&[(0, 49, 1, &[4]), (50, 99, 1, &[4]), (100, 199, 2, &[5])]),
+        ] {
+            assert!(known.has_the_owners_of(&alike) && known != alike, "{:?}", alike.ranges);
+        }
+        for other in [
+            map(&[(0, 99, 4, &[1]), (100, 199, 2, &[5])]),
+            map(&[(0, 98, 1, &[4]), (99, 199, 2, &[5])]),
+            map(&[(0, 99, 1, &[4])]),
+        ] {
+            assert!(!known.has_the_owners_of(&other), "{:?}", other.ranges);
+        }
+    }
+}
