@@ -53,6 +53,8 @@
 //!   so handlers should be idempotent.
 //! - **One owner**: partitions are leased with an epoch that only rises. What a superseded owner settles is refused as
 //!   [`ErrorKind::Fenced`]; [`Delivery::epoch`] lets your own store do the same.
+//! - **Versions**: [`version`](QueueBuilder::version) says what messages look like, [`upcast`](QueueBuilder::upcast) brings
+//!   earlier ones up to date; one that a worker cannot know yet parks its key instead of failing.
 //! - **Bounds**: depth, payload, memory per partition, remembered ids, attempts and waits all have limits with stated
 //!   defaults, see [`QueueConfig`].
 //!

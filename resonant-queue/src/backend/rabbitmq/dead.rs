@@ -125,7 +125,7 @@ impl Tools {
                 parcels.push(Parcel { queue, properties, body: content.body });
             }
             let sent = join_all(groups.into_iter().map(async |(partition, (places, parcels))| {
-                (partition, places, self.publisher.send(&Arc::new(parcels)).await)
+                (partition, places, self.publisher.send_alone(&Arc::new(parcels)).await)
             }));
             let (mut gone, mut failed) = (Vec::new(), None);
             for (partition, places, outcome) in sent.await {

@@ -90,7 +90,7 @@ async fn send(tools: Tools, partition: u32, deliveries: Vec<Delivery>, after: Du
     };
     let outcome = match deliveries.iter().map(parcel).collect::<Result<Vec<_>>>() {
         Ok(parcels) => {
-            let sent = tools.publisher.send(&Arc::new(parcels)).await;
+            let sent = tools.publisher.send_alone(&Arc::new(parcels)).await;
             sent.map(|()| now).map_err(|partly| partly.fault)
         }
         Err(_) => Err(Fault::Refused),

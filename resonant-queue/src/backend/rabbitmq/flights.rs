@@ -173,13 +173,17 @@ impl<'a> Landing<'a> {
             if ask.reply.is_closed() || state.turns_back(&ask) {
                 continue;
             }
+            let alone = ask.alone;
             count += ask.range.len();
             weight += ask.parcels().iter().map(Parcel::weight).sum::<usize>();
-            if !asks.is_empty() && (count > FLIGHT || weight > FLIGHT_WEIGHT) {
+            if !asks.is_empty() && (alone || count > FLIGHT || weight > FLIGHT_WEIGHT) {
                 state.waiting.push_front(ask);
                 break;
             }
             asks.push(ask);
+            if alone {
+                break;
+            }
         }
         if asks.is_empty() {
             state.flying -= 1;

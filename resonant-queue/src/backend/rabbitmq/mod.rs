@@ -46,6 +46,10 @@
 //! - [`Depth::oldest_age`](crate::Depth::oldest_age) is right where a partition is owned; elsewhere it is the age of
 //!   the oldest message this process published since it last saw the partition empty.
 //! - How often a message failed is forgotten with its owner. Receipts have no sequence.
+//! - A handler may take longer than the broker waits for an acknowledgement (its `consumer_timeout`, by default 30 minutes): the
+//!   broker closes the channel then, and the handler goes on and runs once, as long as its worker lives.
+//! - A partition whose queue does not answer holds up the others by a second at most; once 512 delayed messages have fallen due
+//!   for it, other delayed ones wait, too.
 //! - A unique id whose publish ended in doubt is free again after a minute; its message may then be stored twice. Ids are
 //!   kept in a log of 256 MiB, about a million ids. The log of parkings, pauses and openings is never cut: some 150 bytes each.
 //! - RabbitMQ forgets a queue it made less than a second before it was killed. New queues are therefore left alone for

@@ -193,6 +193,8 @@ pub(super) struct Ask {
     pub(super) by: Instant,
     /// It finds out about a queue that is silent.
     probe: bool,
+    /// It shares its flight with none.
+    pub(super) alone: bool,
     stage: Arc<AtomicU8>,
     pub(super) reply: oneshot::Sender<Result<(), Partly>>,
     _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
@@ -258,6 +260,23 @@ impl Publisher {
 
     /// Stores all parcels in order. Returns when the broker has confirmed each of them.
     pub(super) async fn send(self: &Arc<Self>, parcels: &Arc<Vec<Parcel>>) -> Result<(), Partly> {
+        self.send_as(parcels, false).await
+    }
+
+    /// The same, in flights of their own: on a channel that publishes to a queue for the first time the broker asks that
+    /// queue, and does nothing else until it answers.
+    pub(super) async fn send_alone(
+        self: &Arc<Self>,
+        parcels: &Arc<Vec<Parcel>>,
+    ) -> Result<(), Partly> {
+        self.send_as(parcels, true).await
+    }
+
+    async fn send_as(
+        self: &Arc<Self>,
+        parcels: &Arc<Vec<Parcel>>,
+        alone: bool,
+    ) -> Result<(), Partly> {
         let by = Instant::now() + self.link.settings().confirm_timeout;
         let mut sent = 0;
         while sent < parcels.len() {
@@ -269,7 +288,7 @@ impl Publisher {
                 count += 1;
                 weight += parcel.weight();
             }
-            let outcome = self.repeat(parcels, sent..sent + count, weight, by).await;
+            let outcome = self.repeat(parcels, sent..sent + count, weight, (by, alone)).await;
             outcome.map_err(|mut partly| {
                 partly.may_have_applied |= sent > 0;
                 partly
@@ -285,7 +304,7 @@ impl Publisher {
         parcels: &Arc<Vec<Parcel>>,
         range: Range<usize>,
         weight: usize,
-        by: Instant,
+        (by, alone): (Instant, bool),
     ) -> Result<(), Partly> {
         loop {
             let late =
@@ -293,7 +312,7 @@ impl Publisher {
             let some = &parcels[range.clone()];
             let admitted = timeout_at(by, self.answering(some)).await.map_err(|_| late())?;
             let probes = admitted == Admitted::AsProbe;
-            let chunk = self.chunk(parcels, range.clone(), weight, by, probes);
+            let chunk = self.chunk(parcels, range.clone(), weight, by, (probes, alone));
             let outcome = if probes { self.probe(some, chunk).await } else { chunk.await };
             match outcome {
                 None => {}
@@ -384,7 +403,7 @@ impl Publisher {
         range: Range<usize>,
         weight: usize,
         by: Instant,
-        probe: bool,
+        (probe, alone): (bool, bool),
     ) -> Option<Result<(), Partly>> {
         let count = u32::try_from(range.len()).unwrap_or(u32::MAX);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
@@ -401,6 +420,7 @@ impl Publisher {
             range,
             by,
             probe,
+            alone,
             stage: Arc::clone(&stage),
             reply,
             _permits: permits,

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use resonant_queue::Key;
+use resonant_queue::{Delivery, HandlerError, Key, PublishOptions};
 use resonant_testkit::rabbitmq::Vhost;
 use tokio::time::{Instant, timeout};
 
 use super::node;
-use super::support::{LIMIT, queue, rabbit, until};
+use super::support::{LIMIT, Seen, queue, rabbit, until, work};
 
 const PARTITIONS: u32 = 4;
 const CONFIRM: Duration = Duration::from_secs(12);
@@ -61,4 +61,96 @@ async fn a_queue_that_does_not_answer_holds_up_no_other() {
     queue.publish(&healthy).await.unwrap();
     node.eval(&format!("sys:resume({process}).")).await.unwrap();
     until("it answers again", async || queue.publish(&0).await.is_ok()).await;
+}
+
+/// Messages that fall due for such a queue hold up none that fall due for others, and come when it answers again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_falls_due_for_a_queue_that_does_not_answer_holds_up_nothing() {
+    let (server, node) = node().await;
+    let vhost = server.vhost().await.unwrap();
+    let queue = queue(rabbit(&vhost, CONFIRM).await, PARTITIONS).await;
+    let seen = Seen::default();
+    let (worker, _) = work(&queue, &seen).await;
+    queue.publish_many(0..10).await.unwrap();
+    until("all is handled", async || seen.count() == 10).await;
+    let sick = partition(0);
+    let process = process(&vhost, sick);
+    node.eval(&format!("sys:suspend({process}).")).await.unwrap();
+    let later = |millis| PublishOptions::new().delay(Duration::from_millis(millis));
+    // Those for the sick one fall due first, and again between the others.
+    for turn in 1..=4 {
+        for number in 0..10 {
+            queue.publish_with(&(turn * 10 + number), later(100 * turn)).await.unwrap();
+        }
+    }
+    let began = Instant::now();
+    let healthy = (0..10).filter(|number| partition(*number) != sick).count();
+    until("the healthy ones came", async || seen.count() == 10 + 4 * healthy).await;
+    let took = began.elapsed();
+    println!("FIGURE delayed messages beside a queue that does not answer took {took:?}");
+    assert!(took < CONFIRM / 2, "{took:?}");
+    node.eval(&format!("sys:resume({process}).")).await.unwrap();
+    until("the others come, too", async || seen.count() == 50).await;
+    worker.drain().await.unwrap();
+    seen.assert_in_order();
+}
+
+/// A redrive moves the dead letters of all queues that answer, and says that it could not move the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redrive_moves_what_queues_take_that_answer() {
+    let (server, node) = node().await;
+    let vhost = server.vhost().await.unwrap();
+    let queue = queue(rabbit(&vhost, Duration::from_secs(8)).await, PARTITIONS).await;
+    let reject = async |_: Delivery<u64>| Err(HandlerError::reject("no"));
+    let worker = queue.worker(reject).start().await.unwrap();
+    queue.publish_many(0..40).await.unwrap();
+    until("all are dead letters", async || queue.depth().await.is_ok_and(|it| it.dead == 40)).await;
+    worker.drain().await.unwrap();
+    let process = process(&vhost, partition(0));
+    node.eval(&format!("sys:suspend({process}).")).await.unwrap();
+    let began = Instant::now();
+    let error = queue.redrive(100).await.unwrap_err();
+    println!(
+        "FIGURE a redrive beside a queue that does not answer took {:?}: {error:?}",
+        began.elapsed()
+    );
+    assert!(error.is_transient() && error.may_have_applied(), "{error:?}");
+    let sick = partition(0);
+    let mut left = Vec::new();
+    until("what is left is there again", async || {
+        left = queue.dead_letters(100).await.unwrap();
+        !left.is_empty()
+    })
+    .await;
+    let places: Vec<_> = left.iter().map(|letter| letter.partition).collect();
+    assert!(places.iter().all(|place| *place == sick), "{sick} of {places:?}");
+    node.eval(&format!("sys:resume({process}).")).await.unwrap();
+    until("the others can be moved", async || queue.redrive(100).await.is_ok()).await;
+    let seen = Seen::default();
+    let (worker, _) = work(&queue, &seen).await;
+    until("all are handled", async || seen.count() == 40).await;
+    worker.drain().await.unwrap();
+    seen.assert_in_order();
+}
+
+/// Where only a channel hangs, its queues are found to answer over another one, long before the first is given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_hangs_holds_up_its_queues_for_moments_only() {
+    let (server, node) = node().await;
+    let vhost = server.vhost().await.unwrap();
+    let queue = queue(rabbit(&vhost, CONFIRM).await, PARTITIONS).await;
+    queue.publish(&0).await.unwrap();
+    node.eval("[sys:suspend(P) || P <- rabbit_channel:list()].").await.unwrap();
+    let (began, first) = (Instant::now(), queue.publish(&10));
+    let first = tokio::spawn(first);
+    // By then it is known that there is no answer.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    for number in 2..5 {
+        queue.publish(&(number * 10)).await.unwrap();
+    }
+    let took = began.elapsed();
+    println!("FIGURE a publish beside a channel that hangs took {took:?}");
+    assert!(took < CONFIRM * 3 / 4, "{took:?}");
+    assert!(!first.is_finished(), "nobody answered the first one");
+    first.abort();
 }
