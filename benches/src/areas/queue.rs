@@ -1,5 +1,6 @@
 //! Messages a second through the engines.
 
+pub(super) mod peers;
 mod postgres;
 pub(crate) mod wake;
 
@@ -26,9 +27,10 @@ pub(crate) const AREA: Area = Area {
             SQLite writes to the disk of the machine: normal survives the process, full survives power loss. Five turns each. On \
             PostgreSQL, which syncs its commits, four publishers send batches of 100 while 64 handlers run; beside it a queue as one \
             writes it by hand over deadpool-postgres, which keeps no order and knows no retries: bulk inserts, and rows taken by hundreds with \
-            SKIP LOCKED. The wake is the time from the begin of a publish to the begin of its handler that 99 of 100 messages do not \
+            SKIP LOCKED; and apalis-postgres, on the same server by a program of its own, which keeps none either. apalis-amqp \
+            asks the broker for no confirms. The wake is the time from the begin of a publish to the begin of its handler that 99 of 100 messages do not \
             exceed, at 300 messages a second.",
-    peers: &["lapin", "deadpool-postgres"],
+    peers: &["lapin", "apalis-amqp 1.0.0", "apalis-postgres 1.0.0", "deadpool-postgres"],
     run,
 };
 

@@ -18,6 +18,7 @@ use resonant_testkit::rabbitmq::Vhost;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
+use super::queue::peers::Peer;
 use super::queue::{By, Task, drain, fill, wake};
 use crate::Outcome;
 use crate::harness::{Case, now, runtime, storm};
@@ -27,6 +28,8 @@ const PARTITIONS: u32 = 16;
 /// Messages a consumer finds.
 const STORED: usize = 10_000;
 const TASKS: usize = 8;
+/// Who publishes while others consume.
+const PUBLISHERS: usize = 4;
 
 pub(super) fn run(report: &mut Report) -> Outcome {
     let names = [
@@ -34,6 +37,7 @@ pub(super) fn run(report: &mut Report) -> Outcome {
         "queue.rabbitmq.publish",
         "queue.rabbitmq.consume",
         "queue.rabbitmq.wake_p99_us",
+        "queue.rabbitmq.vs_apalis",
     ];
     if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
@@ -58,6 +62,17 @@ pub(super) fn run(report: &mut Report) -> Outcome {
         .run("PartitionedQueue", || bench.consume())
         .run("lapin", || bench.raw_consume())
         .measure(report)?;
+    if report.wants(names[4])
+        && let Some(mut apalis) = Peer::start("rabbitmq", &bench.vhost.url())?
+    {
+        let about = "RabbitMQ, publish by hundreds and consume at once";
+        Case::new(names[4], about, "messages")
+            .goal(3.0)
+            .turns(5)
+            .run("PartitionedQueue", || bench.through())
+            .run("apalis-amqp", || apalis.turn())
+            .measure(report)?;
+    }
     wake::case(names[3], "RabbitMQ, a handler that waits gets a message of another process")
         .goal(3000.0)
         .run("PartitionedQueue", || bench.wake())
@@ -168,6 +183,31 @@ impl Bench {
             let took = started.elapsed();
             queue.close().await;
             Ok(STORED as f64 / took.as_secs_f64())
+        })
+    }
+
+    /// Published by four tasks while 64 handlers run.
+    fn through(&self) -> Outcome<f64> {
+        self.runtime.block_on(async {
+            let queue = open(&self.vhost, &self.name()).await?;
+            fill(&queue, 0, 100).await?;
+            let started = now();
+            drain(&queue, STORED + 100, By::Message, async {
+                let publishers: Vec<_> = (0..PUBLISHERS)
+                    .map(|task| {
+                        let queue = queue.clone();
+                        tokio::spawn(async move { fill(&queue, task, STORED / PUBLISHERS).await })
+                    })
+                    .collect();
+                for publisher in publishers {
+                    publisher.await??;
+                }
+                Ok(())
+            })
+            .await?;
+            let took = started.elapsed();
+            queue.close().await;
+            Ok((STORED + 100) as f64 / took.as_secs_f64())
         })
     }
 

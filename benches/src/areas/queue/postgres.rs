@@ -9,6 +9,7 @@ use resonant_testkit::PostgresCluster;
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
 
+use super::peers::Peer;
 use super::{By, Task, drain, fill, wake};
 use crate::Outcome;
 use crate::harness::{Case, now};
@@ -20,13 +21,26 @@ const PUBLISHERS: usize = 4;
 const WORKERS: usize = 4;
 
 pub(super) fn run(runtime: &Runtime, report: &mut Report) -> Outcome {
-    if !["queue.postgres.vs_skip_locked", "queue.postgres.wake_p99_us"]
-        .iter()
-        .any(|name| report.wants(name))
-    {
+    let names = [
+        "queue.postgres.vs_best_peer",
+        "queue.postgres.vs_skip_locked",
+        "queue.postgres.wake_p99_us",
+    ];
+    if !names.iter().any(|name| report.wants(name)) {
         return Ok(());
     }
     let server = runtime.block_on(Server::start())?;
+    if report.wants(names[0])
+        && let Some(mut apalis) = Peer::start("postgres", &server.cluster.primary().url())?
+    {
+        let about = "PostgreSQL, the same publishes and messages through job queues";
+        Case::new(names[0], about, "messages")
+            .goal(3.0)
+            .turns(5)
+            .run("PartitionedQueue", || runtime.block_on(server.ours()))
+            .run("apalis-postgres", || apalis.turn())
+            .measure(report)?;
+    }
     let about = "PostgreSQL, publish by hundreds and consume at once";
     Case::new("queue.postgres.vs_skip_locked", about, "messages")
         .turns(5)
