@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn a_section_that_is_not_compiled_in_names_its_feature() -> std::io::Result<()> {
         let mut mistakes = Vec::new();
-        let text = "cash = 1\n[cache]\n[http]\n[[health]]";
+        let text = "cachet = 1\n[cache]\n[http]\n[[health]]";
         let root = tree::parse(text, Path::new("resonant.toml"), &mut mistakes);
         let mut sections = Sections { root, rehearsal: Rehearsal::new()?, mistakes };
         let known = [("cache", "cache", false), ("health", "app", true), ("http", "app", true)];
@@ -443,7 +443,7 @@ mod tests {
             said,
             [
                 "resonant.toml:2: cache: this section needs the feature `cache` of resonant-sdk, which this build lacks",
-                "resonant.toml:1: cash: there is no such section; did you mean cache?",
+                "resonant.toml:1: cachet: there is no such section; did you mean cache?",
                 "resonant.toml:4: health: expected a table, found a list",
             ]
         );

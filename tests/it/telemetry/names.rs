@@ -124,6 +124,9 @@ fn every_query_of_the_dashboard_is_in_the_table() {
     let mut queries = Vec::new();
     collect(&dashboard, &mut queries);
     assert!(queries.len() >= 50, "{}", queries.len());
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "two panels share an id");
     let recorded = recorded();
     let mut shown = BTreeSet::new();
     for query in &queries {
