@@ -25,7 +25,8 @@ async fn survives(name: &str, queue: &PartitionedQueue<u64>, fault: impl AsyncFn
     fault().await;
     let healed = Instant::now();
     let so_far = seen.count();
-    until("it goes on", async || seen.count() > so_far + 10).await;
+    // A fast machine may be through with all of them before the last of several faults.
+    until("it goes on", async || seen.count() > so_far + 10 || publisher.is_finished()).await;
     println!("FIGURE {name}: goes on {:?} after the fault", healed.elapsed());
     let confirmed = timeout(LIMIT, publisher).await.unwrap().unwrap();
     assert_eq!(confirmed.len(), 1000);
