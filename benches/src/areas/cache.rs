@@ -22,9 +22,9 @@ pub(crate) const AREA: Area = Area {
             namespace, and counts. A miss of ours also runs the load in a task of its own, encodes the value, stores it in the second \
             tier and fences it against changes meanwhile; a peer only fills its map. \
             `Redis` is six nodes, three of them primaries, on the same machine, and no value is kept in the process: 10,000 keys, \
-            values of 64 bytes, which ours wrap in 28 more. The peer fred is its clustered client with its defaults; the driver fred \
+            values of 64 bytes, which ours wrap in 28 more. The peers fred and redis-rs are their clustered clients with their defaults; the driver fred \
             of ours is a client of its for each server. bb8-redis has a pool of 16 connections for each primary and is told whose a key is.",
-    peers: &["moka", "quick_cache", "fred", "bb8-redis"],
+    peers: &["moka", "quick_cache", "fred", "redis", "bb8-redis"],
     run,
 };
 

@@ -9,6 +9,8 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, KeysInterface as _};
 use fred::types::config::Config;
 use fred::types::{Builder, Expiration};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
 use resonant_cache::{CacheConfig, DistributedCache, Namespace, Raw, RedisDriver};
 use resonant_testkit::RedisCluster;
 use tokio::runtime::Runtime;
@@ -70,6 +72,8 @@ struct Tier {
     /// The same keys, with the other driver.
     by_fred: Namespace<Bytes>,
     raw: Client,
+    /// The clustered client of redis-rs, whose clones share its connections.
+    routed: ClusterConnection,
     /// A client of one connection for each primary, and a pool.
     nodes: Vec<(Client, bb8::Pool<RedisConnectionManager>)>,
     /// Whose each key is.
@@ -84,6 +88,7 @@ pub(super) fn run(report: &mut Report, runtime: Runtime) -> Outcome {
     Case::new("cache.l2_get.vs_fred.64", "Redis, get, 64 tasks", "gets")
         .run("DistributedCache", get)
         .run("fred", || Ok(drawn!(it, 64, |it, at| it.raw_get(at).await)))
+        .run("redis-rs", || Ok(drawn!(it, 64, |it, at| it.routed_get(at).await)))
         .goal_against("fred", 0.95)
         .measure(report)?;
     Case::new("cache.l2_get.fred_driver_vs_fred.64", "Redis, get, 64 tasks", "gets")
@@ -151,6 +156,7 @@ impl Tier {
         let by_fred = open(CacheConfig { driver: RedisDriver::Fred, ..config }).await?;
         let seed = cluster.node(0).address();
         let raw = connect(&format!("redis-cluster://{seed}")).await?;
+        let routed = ClusterClient::new(cluster.urls())?.get_async_connection().await?;
         let mut nodes = Vec::new();
         let mut slots = Vec::new();
         for (index, node) in cluster.nodes().iter().enumerate().take(3) {
@@ -177,7 +183,7 @@ impl Tier {
             by_slot.insert(range, owner);
             owners.push(owner);
         }
-        let tier = Self { keys, ours, by_fred, raw, nodes, owners };
+        let tier = Self { keys, ours, by_fred, raw, routed, nodes, owners };
         for at in 0..KEYS {
             tier.ours.set(&tier.keys[at], &value()).await?;
             tier.raw.set::<(), _, _>(&tier.keys[at], value(), None, None, false).await?;
@@ -190,6 +196,13 @@ impl Tier {
         matches!(got, Ok(Some(_)))
     }
 
+    async fn routed_get(&self, at: usize) -> bool {
+        let mut connection = self.routed.clone();
+        let mut command = redis::cmd("GET");
+        let got = command.arg(&self.keys[at]).query_async::<Option<Vec<u8>>>(&mut connection);
+        matches!(got.await, Ok(Some(_)))
+    }
+
     async fn raw_set(&self, at: usize) -> bool {
         let life = Some(Expiration::PX(i64::try_from(LIFE.as_millis()).unwrap_or(i64::MAX)));
         self.raw.set::<(), _, _>(self.keys[at].as_str(), value(), life, None, false).await.is_ok()
@@ -197,7 +210,7 @@ impl Tier {
 
     async fn pooled_get(&self, at: usize) -> bool {
         let Ok(mut connection) = self.nodes[self.owners[at]].1.get().await else { return false };
-        let mut command = bb8_redis::redis::cmd("GET");
+        let mut command = redis::cmd("GET");
         let got = command.arg(&self.keys[at]).query_async::<Option<Vec<u8>>>(&mut *connection);
         matches!(got.await, Ok(Some(_)))
     }
