@@ -10,6 +10,7 @@ mod forbidden;
 mod guide;
 mod processes;
 mod replicas;
+mod resharding;
 mod traces;
 mod traps;
 mod wire;
