@@ -198,6 +198,94 @@ async fn while_one_node_is_away_the_others_wait() {
     );
 }
 
+/// A key that lies on this node.
+async fn key_on(redis: &RedisCluster, node: usize) -> String {
+    for n in 0.. {
+        let key = unique(&n.to_string());
+        if started(redis.owner_of(&key).await).index() == node {
+            return key;
+        }
+    }
+    String::new()
+}
+
+#[tokio::test]
+async fn arming_the_tracking_of_a_cluster_waits_for_a_node_that_hangs_and_so_do_all_others() {
+    let builder = RedisCluster::builder().replicas_per_primary(0);
+    let redis = started(builder.node_timeout(Duration::from_secs(60)).start().await);
+    let client = connect(clustered(&redis), |_| ()).await;
+    let [healthy, hanging] = [key_on(&redis, 0).await, key_on(&redis, 1).await];
+    let _: Option<String> = started(client.get(&healthy).await);
+    started(redis.node(1).freeze());
+    let read = |key: &String| {
+        let (client, key) = (client.clone(), key.clone());
+        tokio::spawn(async move { client.get::<Option<String>, _>(key).await })
+    };
+    let waits = read(&hanging);
+    let armed = tokio::spawn({
+        let client = client.clone();
+        async move { client.start_tracking(Vec::<String>::new(), false, true, false, false).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let other = tokio::time::timeout(Duration::from_secs(3), read(&healthy)).await;
+    assert!(other.is_err(), "a read of a node that is well was answered: {other:?}");
+    assert!(!armed.is_finished() && !waits.is_finished());
+    started(redis.node(1).thaw());
+}
+
+#[tokio::test]
+async fn each_redirected_read_asks_for_the_map_of_the_cluster() {
+    let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
+    let client = connect(clustered(&redis), |_| ()).await;
+    let key = key_on(&redis, 0).await;
+    let _: Option<String> = started(client.get(&key).await);
+    let slot = fred::util::redis_keyslot(key.as_bytes());
+    started(redis.move_slot(slot, &redis.node(1)).await);
+    let asked = async || {
+        let mut sum = 0;
+        for node in redis.nodes() {
+            let stats = started(node.command(["INFO", "commandstats"]).await).text();
+            let stats = stats.unwrap_or_default();
+            let line = stats.lines().find_map(|it| it.strip_prefix("cmdstat_cluster|slots:calls="));
+            sum += line.and_then(|it| it.split(',').next()?.parse::<u64>().ok()).unwrap_or(0);
+        }
+        sum
+    };
+    let before = asked().await;
+    let reads = (0..50).map(|_| client.get::<Option<String>, _>(&key));
+    for read in futures::future::join_all(reads).await {
+        assert_eq!(started(read), None);
+    }
+    let asked = asked().await - before;
+    println!(
+        "FIGURE fifty reads of a slot that moved: the driver's clustered client asked for the map {asked} times"
+    );
+    assert!(asked >= 25, "it asked {asked} times");
+}
+
+#[tokio::test]
+async fn a_slot_that_nobody_has_ends_the_connections_of_all() {
+    let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
+    let client = connect(clustered(&redis), |builder| {
+        builder.set_policy(ReconnectPolicy::new_constant(0, 10));
+    })
+    .await;
+    let key = key_on(&redis, 0).await;
+    let _: Option<String> = started(client.get(&key).await);
+    let slot = fred::util::redis_keyslot(key.as_bytes()).to_string();
+    for node in redis.nodes() {
+        started(node.command(["CLUSTER", "DELSLOTS", &slot]).await);
+    }
+    let mut reconnected = client.reconnect_rx();
+    let reading = tokio::spawn({
+        let client = client.clone();
+        async move { client.get::<Option<String>, _>(key).await }
+    });
+    // An error of one command, for the driver it is one of the connection.
+    assert!(matches!(tokio::time::timeout(SOON, reconnected.recv()).await, Ok(Ok(_))));
+    reading.abort();
+}
+
 #[tokio::test]
 async fn a_server_that_hangs_under_traffic_is_not_noticed() {
     let redis = started(Redis::start().await);
