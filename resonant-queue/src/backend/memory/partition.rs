@@ -19,7 +19,9 @@ pub(super) struct Partition {
     pub(super) number: u32,
     /// The highest sequence given out.
     last: u64,
-    pub(super) epoch: u64,
+    epoch: u64,
+    /// Counts openings. Only the last one is told what was resumed.
+    opening: u64,
     pub(super) messages: Ring<Stored>,
     /// The last sequence of each key.
     keys: HashMap<Key, u64>,
@@ -96,16 +98,18 @@ impl Partition {
         None
     }
 
-    pub(super) fn open(&mut self, epoch: u64) -> error::Result<Vec<Key>> {
+    /// The number of the opening and the keys that are parked.
+    pub(super) fn open(&mut self, epoch: u64) -> error::Result<(u64, Vec<Key>)> {
         if epoch < self.epoch {
             return Err(error::fenced("open", self.number, epoch, self.epoch));
         }
         self.epoch = epoch;
+        self.opening += 1;
         self.resumed.clear();
-        Ok(self.parked.keys().cloned().collect())
+        Ok((self.opening, self.parked.keys().cloned().collect()))
     }
 
-    pub(super) fn fetch(&mut self, fetch: Fetch, now: Instant) -> Fetched {
+    pub(super) fn fetch(&mut self, fetch: Fetch, opening: u64, now: Instant) -> Fetched {
         let until = fetch.until.unwrap_or(u64::MAX);
         let mut range = self.messages.after(fetch.after, until);
         let fitting = fetch.fitting(range.clone().map(|stored| stored.message.body.len()));
@@ -119,7 +123,9 @@ impl Partition {
             message
         }));
         let more = range.next().is_some();
-        Fetched { messages, resumed: std::mem::take(&mut self.resumed), more }
+        let resumed =
+            if opening == self.opening { std::mem::take(&mut self.resumed) } else { Vec::new() };
+        Fetched { messages, resumed, more }
     }
 
     pub(super) fn settle(

@@ -49,9 +49,8 @@ impl<T> Ring<T> {
 
     /// Adds one that is not there.
     pub(super) fn insert(&mut self, sequence: u64, item: T) {
-        if self.places.is_empty()
-            && self.early.keys().next_back().is_none_or(|last| *last < sequence)
-        {
+        // Never lowered: from one that comes back to what is added next may be far.
+        if self.places.is_empty() && sequence >= self.first {
             self.first = sequence;
         }
         match self.place(sequence) {
@@ -60,12 +59,31 @@ impl<T> Ring<T> {
                 self.taken += usize::from(self.places[place].replace(item).is_none());
             }
             Some(place) => {
-                self.places.resize_with(place, || None);
+                if place - self.places.len() > self.most() {
+                    self.set_aside(sequence);
+                } else {
+                    self.places.resize_with(place, || None);
+                }
                 self.places.push_back(Some(item));
                 self.taken += 1;
                 self.tidy();
             }
         }
+    }
+
+    /// How many places are worth keeping.
+    fn most(&self) -> usize {
+        FEW.max(4 * self.taken)
+    }
+
+    /// Moves all that has a place, so that the first place is that of a sequence after all of them.
+    fn set_aside(&mut self, first: u64) {
+        for (sequence, item) in (self.first..).zip(self.places.drain(..)) {
+            if let Some(item) = item {
+                self.early.insert(sequence, item);
+            }
+        }
+        (self.first, self.taken) = (first, 0);
     }
 
     pub(super) fn remove(&mut self, sequence: u64) -> Option<T> {
@@ -76,10 +94,10 @@ impl<T> Ring<T> {
         Some(item)
     }
 
-    /// Drops holes at the front, and moves what is among many of them.
+    /// Drops holes at the front, moves what is among many of them, and gives room back.
     fn tidy(&mut self) {
         while let Some(front) = self.places.front() {
-            let sparse = self.places.len() > FEW.max(4 * self.taken);
+            let sparse = self.places.len() > self.most();
             if front.is_some() && !sparse {
                 break;
             }
@@ -88,6 +106,10 @@ impl<T> Ring<T> {
                 self.early.insert(self.first, item);
             }
             self.first += 1;
+        }
+        let used = self.places.len().max(FEW);
+        if self.places.capacity() > 8 * used {
+            self.places.shrink_to(2 * used);
         }
     }
 
@@ -132,6 +154,36 @@ mod tests {
         assert_eq!(ring.front(), Some(&7));
     }
 
+    /// What comes back after long is not a reason to keep room for all that has passed since.
+    #[test]
+    fn what_comes_back_after_long_takes_no_more_room_than_its_own() {
+        let mut ring = Ring::default();
+        for sequence in 1..=10 {
+            ring.insert(sequence, sequence);
+        }
+        for sequence in 1..=10 {
+            assert_eq!(ring.remove(sequence), Some(sequence));
+        }
+        // Put aside, and millions came and went meanwhile.
+        ring.insert(10, 10);
+        ring.insert(5_000_010, 5_000_010);
+        assert!(ring.places.capacity() <= 4 * FEW, "{}", ring.places.capacity());
+        assert_eq!(ring.after(0, u64::MAX).collect::<Vec<_>>(), [&10, &5_000_010]);
+    }
+
+    #[test]
+    fn a_ring_that_was_full_gives_its_room_back() {
+        let mut ring = Ring::default();
+        for sequence in 1..=100_000 {
+            ring.insert(sequence, sequence);
+        }
+        for sequence in 1..=99_999 {
+            assert_eq!(ring.remove(sequence), Some(sequence));
+        }
+        assert!(ring.places.capacity() <= 8 * FEW, "{}", ring.places.capacity());
+        assert_eq!(ring.front(), Some(&100_000));
+    }
+
     proptest! {
         /// It is a map, whatever is done with it.
         #[test]
@@ -141,7 +193,11 @@ mod tests {
                 match step {
                     0 | 1 => {
                         // Numbers may be missing.
-                        last += 1 + u64::from(a % 40 == 0) * b;
+                        last += match a % 40 {
+                            0 => 1 + b,
+                            1 => 1_000 * (1 + b),
+                            _ => 1,
+                        };
                         ring.insert(last, last);
                         map.insert(last, last);
                     }
@@ -159,6 +215,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(ring.len(), map.len());
+                prop_assert!(ring.places.capacity() <= 8 * FEW.max(4 * ring.taken));
                 prop_assert_eq!(ring.front(), map.values().next());
             }
         }

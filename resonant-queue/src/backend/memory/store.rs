@@ -259,9 +259,10 @@ impl QueueStore for Handle {
     async fn open(&self, partition: u32, epoch: u64) -> Result<Opened> {
         self.closed.check("open")?;
         let lane = self.store.lane(partition)?;
-        let parked = lane.partition.lock().unwrap_or_else(PoisonError::into_inner).open(epoch)?;
+        let opened = lane.partition.lock().unwrap_or_else(PoisonError::into_inner).open(epoch);
+        let (opening, parked) = opened?;
         let (store, closed) = (Arc::clone(&self.store), Arc::clone(&self.closed));
-        Ok(Opened::new(Arc::new(MemoryFeed { store, closed, partition }), parked))
+        Ok(Opened::new(Arc::new(MemoryFeed { store, closed, partition, opening }), parked))
     }
 
     async fn settle(&self, partition: u32, epoch: u64, batch: Arc<Vec<Settlement>>) -> Result<()> {
@@ -380,6 +381,7 @@ struct MemoryFeed {
     store: Arc<MemoryStore>,
     closed: Arc<Closed>,
     partition: u32,
+    opening: u64,
 }
 
 #[async_trait]
@@ -395,8 +397,10 @@ impl Feed for MemoryFeed {
             self.closed.check("fetch")?;
             let now = Instant::now();
             let next_due = self.store.promote(now);
-            let fetched =
-                lane.partition.lock().unwrap_or_else(PoisonError::into_inner).fetch(fetch, now);
+            let fetched = {
+                let mut partition = lane.partition.lock().unwrap_or_else(PoisonError::into_inner);
+                partition.fetch(fetch, self.opening, now)
+            };
             if fetch.until.is_some() || !fetched.messages.is_empty() || !fetched.resumed.is_empty()
             {
                 return Ok(fetched);
