@@ -191,3 +191,48 @@ pub async fn dead_letters_are_purged(place: &dyn Place) {
     drain(worker).await;
     assert_eq!(log.of("a"), [4, 5]);
 }
+
+/// More dead letters than a broker hands out or acknowledges at a time are moved or removed once each, and counted as many as
+/// they are, in their order.
+pub async fn many_dead_letters_are_moved_once(place: &dyn Place) {
+    const EACH: u64 = 150;
+    const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+    let queue = queue(place).await;
+    let (log, mended) = (Log::default(), Arc::new(AtomicBool::new(false)));
+    let handler = {
+        let (log, mended) = (log.clone(), Arc::clone(&mended));
+        async move |delivery: Delivery<Note>| {
+            if !mended.load(Ordering::SeqCst) {
+                return Err(HandlerError::reject("not yet"));
+            }
+            log.push(delivery.into_message());
+            Ok(())
+        }
+    };
+    for step in ["redrive", "purge"] {
+        mended.store(false, Ordering::SeqCst);
+        ok("publish_many", queue.publish_many(notes(&KEYS, EACH)).await);
+        let worker = ok("start", queue.worker(handler.clone()).start().await);
+        until("all are dead letters", || async { ok("depth", queue.depth().await).dead == 600 })
+            .await;
+        drain(worker).await;
+        for (limit, expected) in [(70, 70), (10_000, 530), (10_000, 0)] {
+            let moved = match step {
+                "redrive" => queue.redrive(limit).await,
+                _ => queue.purge_dead_letters(limit).await,
+            };
+            assert_eq!(ok(step, moved), expected, "{step} of at most {limit}");
+        }
+        let depth = ok("depth", queue.depth().await);
+        let ready = if step == "redrive" { 600 } else { 0 };
+        assert_eq!((depth.dead, depth.ready), (0, ready), "after the {step}");
+        mended.store(true, Ordering::SeqCst);
+        let worker = work(&queue, &log).await;
+        idle(&queue).await;
+        drain(worker).await;
+        for key in KEYS {
+            assert_eq!(log.of(key), range(EACH), "key {key} after the {step}");
+        }
+    }
+    assert_eq!(ok("depth", queue.depth().await).dead, 0);
+}

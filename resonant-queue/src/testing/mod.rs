@@ -60,7 +60,8 @@ pub mod cases {
         a_poison_key_is_parked_while_others_flow,
         a_rejected_message_is_a_dead_letter_and_is_redriven_in_order,
         a_resumed_key_goes_on_in_order, a_spent_unkeyed_message_is_a_dead_letter,
-        dead_letters_are_purged, retries_wait_and_hold_only_their_key,
+        dead_letters_are_purged, many_dead_letters_are_moved_once,
+        retries_wait_and_hold_only_their_key,
     };
     pub use super::ordering::{
         a_hot_key_does_not_fill_memory, a_run_is_acknowledged_as_a_prefix,
@@ -70,7 +71,8 @@ pub mod cases {
     pub use super::owning::{
         a_drain_finishes_what_runs_and_leaves_the_rest, a_dropped_worker_loses_nothing,
         a_pause_is_kept, a_read_keeps_within_its_bounds, a_zombie_settles_nothing,
-        another_number_of_partitions_is_refused, settling_twice_changes_nothing,
+        a_zombie_takes_no_resumption, another_number_of_partitions_is_refused,
+        settling_twice_changes_nothing,
     };
     pub use super::storing::{
         a_batch_is_stored_whole_or_not_at_all, a_delayed_message_comes_when_it_is_due,
@@ -104,11 +106,13 @@ macro_rules! conformance {
                 a_spent_unkeyed_message_is_a_dead_letter
                 a_unique_id_is_stored_once
                 a_zombie_settles_nothing
+                a_zombie_takes_no_resumption
                 another_number_of_partitions_is_refused
                 dead_letters_are_purged
                 depth_and_age_are_told
                 every_message_of_a_key_comes_in_order
                 keys_of_a_partition_run_side_by_side
+                many_dead_letters_are_moved_once
                 opening_again_finds_everything
                 retries_wait_and_hold_only_their_key
                 settling_twice_changes_nothing

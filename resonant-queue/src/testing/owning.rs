@@ -56,6 +56,31 @@ pub async fn a_zombie_settles_nothing(place: &dyn Place) {
     same(&read(&store, 5).await.0, &left[1..]);
 }
 
+/// That a key was resumed is told to the owner, not to one it has superseded that still reads.
+pub async fn a_zombie_takes_no_resumption(place: &dyn Place) {
+    let (store, _) = store(place).await;
+    let (all, zombie) = read(&store, 3).await;
+    let park = Settlement::Park { sequence: all[0], failures: 1, error: "no".into() };
+    let behind = all[1..].iter().map(|&sequence| Settlement::ParkBehind { sequence });
+    ok("settle", store.settle(0, 3, Arc::new([park].into_iter().chain(behind).collect())).await);
+    let heir = ok("open", store.open(0, 5).await);
+    assert_eq!(heir.parked, [Key::from("a")]);
+    assert_eq!(ok("resume_key", store.resume_key(0, &Key::from("a")).await), Some(4));
+    // What it is given, if anything, it cannot settle.
+    let read = zombie.feed.fetch(Fetch::after(0, 100));
+    if let Ok(Ok(fetched)) = tokio::time::timeout(Duration::from_millis(200), read).await {
+        assert!(fetched.resumed.is_empty(), "told to a zombie: {fetched:?}");
+    }
+    let (mut told, mut given) = (false, 0);
+    while given < 4 {
+        let fetch = heir.feed.fetch(Fetch::after(0, 100));
+        let fetched = ok("fetch", within("the resumed key", fetch).await);
+        told |= fetched.resumed.iter().any(|(key, _)| key.as_str() == "a");
+        given += fetched.messages.len();
+        assert!(told, "given before it was told: {fetched:?}");
+    }
+}
+
 /// A read keeps within its bounds, gives one message at least, and says whether there is more.
 pub async fn a_read_keeps_within_its_bounds(place: &dyn Place) {
     let (store, _) = store(place).await;

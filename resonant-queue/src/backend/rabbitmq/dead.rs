@@ -18,8 +18,8 @@ use super::link::Link;
 use super::names::PREFETCH;
 use super::owner::Tools;
 use super::publisher::Parcel;
-use super::receiving::returned;
-use super::wire::{DIED, ERROR, FAILURES, Facts, PARTITION, PUBLISHED, SEQUENCE, number};
+use super::receiving::{returned, settled};
+use super::wire::{Content, DIED, ERROR, FAILURES, Facts, PARTITION, PUBLISHED, SEQUENCE, number};
 use crate::clock;
 use crate::depth::DeadLetter;
 
@@ -70,24 +70,35 @@ impl<'a> Window<'a> {
     /// Removes the first so many for good, and gives the others back.
     async fn close(self, removed: usize) -> Result<(), Fault> {
         let removed = removed.min(self.letters.len());
-        self.close_without(0..removed).await
+        self.close_without((0..removed).collect()).await
     }
 
-    /// Removes those at these places for good, and gives the others back.
-    async fn close_without(
-        self,
-        removed: impl ExactSizeIterator<Item = usize>,
-    ) -> Result<(), Fault> {
+    /// Removes those at these places for good, and gives the others back. What was acknowledged does not come again, as
+    /// the queue has applied it before the channel is closed.
+    async fn close_without(self, mut removed: Vec<usize>) -> Result<(), Fault> {
+        removed.sort_unstable();
         let left = self.letters.len().saturating_sub(removed.len()) as u64;
-        for place in removed {
-            let tag = self.letters[place].delivery_tag;
+        let prefix = removed.iter().enumerate().take_while(|(at, place)| at == *place).count();
+        let tag = |place: usize| self.letters.get(place).map(|letter| letter.delivery_tag);
+        if let Some(tag) = prefix.checked_sub(1).and_then(tag) {
+            self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+        }
+        for tag in removed[prefix..].iter().copied().filter_map(tag) {
             self.channel.basic_ack(tag, BasicAckOptions::default()).await?;
+        }
+        if !removed.is_empty() {
+            settled(self.link, &self.channel, &self.queue).await?;
         }
         let asked = self.channel.close(200, "done".into());
         let closed = timeout(Duration::from_secs(2), asked).await;
         closed.map_err(|_| Fault::Late("closing a channel"))??;
         returned(self.link, self.queue, left).await
     }
+}
+
+/// Something after some of it was done already.
+fn after(moved: usize) -> impl Fn(Fault) -> Partly {
+    move |fault| Partly { fault, may_have_applied: moved > 0 }
 }
 
 impl Tools {
@@ -108,17 +119,17 @@ impl Tools {
     ) -> Result<u64, Partly> {
         let mut moved = 0;
         while moved < limit {
-            let window = Window::take(self).await.map_err(Partly::nothing)?;
+            let window = Window::take(self).await.map_err(after(moved))?;
             let count = window.letters.len().min(limit - moved);
             let now = clock::now_millis();
             let mut groups: BTreeMap<u32, (Vec<usize>, Vec<Parcel>)> = BTreeMap::new();
             for (place, letter) in window.letters[..count].iter().enumerate() {
                 let facts = Facts(&letter.properties);
-                let partition = partition_of(&facts);
                 let content = facts.content(Bytes::copy_from_slice(&letter.data));
+                let partition = self.partition_for(&facts, &content);
                 let properties = content
                     .properties("redrive", &[(PUBLISHED, number(now))])
-                    .map_err(|_| Partly::nothing(Fault::Refused))?;
+                    .map_err(|_| after(moved)(Fault::Refused))?;
                 let queue = self.names.partition(partition);
                 let (places, parcels) = groups.entry(partition).or_default();
                 places.push(place);
@@ -138,7 +149,7 @@ impl Tools {
                 }
             }
             moved += gone.len();
-            window.close_without(gone.into_iter()).await.map_err(Partly::nothing)?;
+            window.close_without(gone).await.map_err(after(moved))?;
             if let Some(mut partly) = failed {
                 partly.may_have_applied |= moved > 0;
                 return Err(partly);
@@ -151,18 +162,25 @@ impl Tools {
     }
 
     /// Removes up to `limit` of them.
-    pub(super) async fn purge(&self, limit: usize) -> Result<u64, Fault> {
+    pub(super) async fn purge(&self, limit: usize) -> Result<u64, Partly> {
         let mut removed = 0;
         while removed < limit {
-            let window = Window::take(self).await?;
+            let window = Window::take(self).await.map_err(after(removed))?;
             let count = window.letters.len().min(limit - removed);
-            window.close(count).await?;
             removed += count;
+            window.close(count).await.map_err(after(removed))?;
             if count == 0 {
                 break;
             }
         }
         Ok(removed as u64)
+    }
+
+    /// Where a dead letter goes: to the partition it was of, or to that of its key if it was of none.
+    fn partition_for(&self, facts: &Facts<'_>, content: &Content) -> u32 {
+        let told = facts.number(PARTITION).and_then(|number| u32::try_from(number).ok());
+        let of_key = || content.key.as_ref().map(|key| key.partition(self.partitions));
+        told.filter(|told| *told < self.partitions).or_else(of_key).unwrap_or_default()
     }
 }
 

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions};
@@ -20,8 +19,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::error::Fault;
-use super::falling::{Fallen, Falling};
-use super::names::{Kind, PREFETCH, delay_of, level_for};
+use super::falling::{Fallen, Falling, Place, queue_for};
+use super::names::{Kind, PREFETCH, delay_of};
 use super::owner::Tools;
 use super::publisher::Parcel;
 use super::wire::{Content, DUE, Facts, PARTITION, number};
@@ -162,10 +161,12 @@ impl Delays {
                     let delivery = delivery?;
                     let due = Facts(&delivery.properties).number(DUE).unwrap_or_default();
                     let left = due.saturating_sub(clock::now_millis());
-                    if level_for(left).is_some() {
-                        self.step_down(tools, &channel, &delivery, left).await?;
-                    } else {
-                        waiting.insert((due, delivery.delivery_tag), delivery);
+                    match Place::of(tools, &delivery, left) {
+                        place @ Place::Level(_) => {
+                            falling.add(place, delivery);
+                            falling.send(tools);
+                        }
+                        _ => drop(waiting.insert((due, delivery.delivery_tag), delivery)),
                     }
                 }
                 Some(fallen) = falling.sending.next(), if !falling.sending.is_empty() => {
@@ -175,7 +176,7 @@ impl Delays {
                     let now = clock::now_millis();
                     let later = waiting.split_off(&(now + 1, 0));
                     for delivery in std::mem::replace(&mut waiting, later).into_values() {
-                        falling.add(delivery);
+                        falling.add(Place::of(tools, &delivery, 0), delivery);
                     }
                     falling.send(tools);
                 }
@@ -183,25 +184,7 @@ impl Delays {
         }
     }
 
-    /// Sends a message to the next queue of the ladder.
-    async fn step_down(
-        &self,
-        tools: &Tools,
-        channel: &Channel,
-        delivery: &Delivery,
-        left: u64,
-    ) -> std::result::Result<(), Fault> {
-        let parcel = Parcel {
-            queue: queue_for(tools, left),
-            properties: delivery.properties.clone(),
-            body: Bytes::copy_from_slice(&delivery.data),
-        };
-        tools.publisher.send_one(parcel).await.map_err(|partly| partly.fault)?;
-        channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
-        Ok(())
-    }
-
-    /// Removes what is stored in its partition. What is not is sent again.
+    /// Removes what is stored where it goes. What is not is sent again; nothing else waits for that.
     async fn fallen(
         &self,
         tools: &Tools,
@@ -210,34 +193,31 @@ impl Delays {
         fallen: Fallen,
         published: &(impl Fn(&[u32], u64) + Send + Sync),
     ) -> std::result::Result<(), Fault> {
-        let Fallen { partition, deliveries, outcome } = fallen;
+        let Fallen { place, deliveries, outcome } = fallen;
         match outcome {
             Ok(at) => {
-                published(&vec![partition; deliveries.len()], at);
-                self.fallen.fetch_add(deliveries.len() as u64, Ordering::AcqRel);
-                falling.count -= deliveries.len();
+                if let Place::Partition(partition) = place {
+                    published(&vec![partition; deliveries.len()], at);
+                }
+                if place.is_last() {
+                    self.fallen.fetch_add(deliveries.len() as u64, Ordering::AcqRel);
+                    falling.count -= deliveries.len();
+                    deliveries.iter().for_each(|delivery| self.forget(&delivery.properties));
+                }
                 for delivery in deliveries {
-                    self.forget(&delivery.properties);
                     channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).await?;
                 }
-                falling.send_next(tools, partition);
+                falling.send_next(tools, place);
             }
             Err(fault) => {
+                // Whoever looks next makes a queue that is gone, if it is to be made.
                 tools.doubt_if_missing(&fault);
-                if matches!(fault, Fault::Unroutable(_)) {
-                    // The queue is made again where everything begins again.
-                    return Err(fault);
-                }
-                tracing::debug!(error = %fault, partition, "what fell due is sent again");
-                falling.send_again(tools, partition, deliveries);
+                tracing::debug!(error = %fault, ?place, "what left the queue of what falls due is sent again");
+                falling.send_again(tools, place, deliveries, &fault);
             }
         }
         Ok(())
     }
-}
-
-fn queue_for(tools: &Tools, left: u64) -> ShortString {
-    level_for(left).map_or_else(|| tools.names.due(), |level| tools.names.delay(level))
 }
 
 /// What a delay queue is declared with.

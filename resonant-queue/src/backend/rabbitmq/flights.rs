@@ -173,7 +173,7 @@ impl<'a> Landing<'a> {
             if ask.reply.is_closed() || state.turns_back(&ask) {
                 continue;
             }
-            let alone = ask.alone;
+            let alone = ask.alone();
             count += ask.range.len();
             weight += ask.parcels().iter().map(Parcel::weight).sum::<usize>();
             if !asks.is_empty() && (alone || count > FLIGHT || weight > FLIGHT_WEIGHT) {
@@ -290,4 +290,70 @@ async fn hear(
         if waiting.len() < before { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU8;
+
+    use bytes::Bytes;
+    use lapin::BasicProperties;
+    use tokio::sync::{Semaphore, oneshot};
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::backend::rabbitmq::link::{Link, Purpose, Settings};
+
+    fn publisher() -> Arc<Publisher> {
+        let settings = Settings {
+            addresses: Vec::new(),
+            ca: None,
+            credentials: None,
+            heartbeat: 1,
+            connect_timeout: PATIENCE,
+            answer_timeout: PATIENCE,
+            confirm_timeout: PATIENCE,
+            create_queues: false,
+            creation_wait: Duration::ZERO,
+        };
+        let link = Link::new(Arc::new(settings), Purpose::Publishing);
+        Arc::new(Publisher::new(link, TaskTracker::new()))
+    }
+
+    /// Who finds out about a queue that does not answer may hang with it, and nobody else is to.
+    #[test]
+    fn who_finds_out_about_a_silent_queue_flies_alone() {
+        let publisher = publisher();
+        let mut answers = Vec::new();
+        let asks = [("there", false), ("silent", true), ("there", false), ("there", false)];
+        for (queue, probe) in asks {
+            let parcel = Parcel {
+                queue: queue.into(),
+                properties: BasicProperties::default(),
+                body: Bytes::new(),
+            };
+            let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            let ask = Ask::new(
+                (Arc::new(vec![parcel]), 0..1),
+                Instant::now() + PATIENCE,
+                (probe, false),
+                (Arc::new(AtomicU8::new(0)), reply),
+                (permit(), permit()),
+            );
+            publisher.state().waiting.push_back(ask);
+        }
+        publisher.state().silence(&"silent".into());
+        publisher.state().flying = 1;
+        let mut landing = Landing { publisher: &publisher, landed: false };
+        let boarded: Vec<_> = std::iter::from_fn(|| landing.board())
+            .map(|asks| {
+                asks.iter().map(|ask| ask.parcels()[0].queue.to_string()).collect::<Vec<_>>()
+            })
+            .collect();
+        let expected: [Vec<String>; 3] =
+            [vec!["there".into()], vec!["silent".into()], vec!["there".into(), "there".into()]];
+        assert_eq!(boarded, expected);
+    }
 }

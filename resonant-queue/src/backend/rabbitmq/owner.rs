@@ -20,7 +20,7 @@ use super::log::Log;
 use super::names::{BURIAL, Kind, Names, PREFETCH};
 use super::opening::{Opening, Source};
 use super::publisher::Publisher;
-use super::receiving::{Events, Lost, returned};
+use super::receiving::{Events, Lost, returned, settled};
 use crate::error::{Error, Result, closed, fenced};
 use crate::key::Key;
 
@@ -31,6 +31,8 @@ const SETTLING: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
     pub(super) names: Names,
+    /// How many there are.
+    pub(super) partitions: u32,
     pub(super) link: Arc<Link>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) log: Arc<Log>,
@@ -231,11 +233,11 @@ impl Owner {
         self.ring();
         if let Some((channel, events)) = last {
             let (here, _) = self.state().here();
+            let queue = self.tools.names.partition(self.partition);
             // Should it not answer, what it has not applied comes again.
-            let _ = timeout(SETTLING, self.settled(&channel)).await;
+            let _ = timeout(SETTLING, settled(&self.tools.link, &channel, &queue)).await;
             let _ = timeout(Duration::from_secs(1), channel.close(200, "ended".into())).await;
             drop(events);
-            let queue = self.tools.names.partition(self.partition);
             // Counted again before it is said to be gone.
             let _ = returned(&self.tools.link, queue, here).await;
         }

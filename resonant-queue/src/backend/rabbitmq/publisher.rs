@@ -193,8 +193,7 @@ pub(super) struct Ask {
     pub(super) by: Instant,
     /// It finds out about a queue that is silent.
     probe: bool,
-    /// It shares its flight with none.
-    pub(super) alone: bool,
+    alone: bool,
     stage: Arc<AtomicU8>,
     pub(super) reply: oneshot::Sender<Result<(), Partly>>,
     _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
@@ -206,6 +205,21 @@ const WRITTEN: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
 impl Ask {
+    pub(super) fn new(
+        (parcels, range): (Arc<Vec<Parcel>>, Range<usize>),
+        by: Instant,
+        (probe, alone): (bool, bool),
+        (stage, reply): (Arc<AtomicU8>, oneshot::Sender<Result<(), Partly>>),
+        permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    ) -> Self {
+        Self { parcels, range, by, probe, alone, stage, reply, _permits: permits }
+    }
+
+    /// Whether it shares its flight with none. Who finds out about a queue may hang with it.
+    pub(super) fn alone(&self) -> bool {
+        self.alone || self.probe
+    }
+
     pub(super) fn parcels(&self) -> &[Parcel] {
         &self.parcels[self.range.clone()]
     }
@@ -253,9 +267,19 @@ impl Publisher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores a parcel.
+    /// Stores a parcel of the queue's own business.
     pub(super) async fn send_one(self: &Arc<Self>, parcel: Parcel) -> Result<(), Partly> {
-        self.send(&Arc::new(vec![parcel])).await
+        self.send_apart(&Arc::new(vec![parcel])).await
+    }
+
+    /// Stores parcels of the queue's own business: apart from what users publish as long as some queue does not answer, as
+    /// another one may be about to.
+    pub(super) async fn send_apart(
+        self: &Arc<Self>,
+        parcels: &Arc<Vec<Parcel>>,
+    ) -> Result<(), Partly> {
+        let apart = !self.state().silent.is_empty();
+        self.send_as(parcels, apart).await
     }
 
     /// Stores all parcels in order. Returns when the broker has confirmed each of them.
@@ -415,16 +439,8 @@ impl Publisher {
         let Ok(Some(permits)) = timeout_at(by, permits).await else { return Some(Err(late())) };
         let (reply, answer) = oneshot::channel();
         let stage = Arc::new(AtomicU8::new(WAITS));
-        let ask = Ask {
-            parcels: Arc::clone(parcels),
-            range,
-            by,
-            probe,
-            alone,
-            stage: Arc::clone(&stage),
-            reply,
-            _permits: permits,
-        };
+        let parcels = (Arc::clone(parcels), range);
+        let ask = Ask::new(parcels, by, (probe, alone), (Arc::clone(&stage), reply), permits);
         self.state().waiting.push_back(ask);
         self.depart();
         let in_doubt = || Partly { fault: Fault::Late("a publish"), may_have_applied: true };

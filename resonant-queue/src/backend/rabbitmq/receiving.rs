@@ -220,24 +220,6 @@ impl Owner {
         Ok(())
     }
 
-    /// Waits until the queue has applied the acknowledgements. The broker passes on some thirty of a channel at once, keeps
-    /// the others until it hears that those were applied, and forgets them when the channel is closed. A second consumer,
-    /// which has to wait, is asked of the queue itself, behind what was passed on: when it goes and comes again, nothing is
-    /// kept any more.
-    pub(super) async fn settled(&self, channel: &Channel) -> Result<(), Fault> {
-        let Tools { names, link, .. } = &self.tools;
-        let tag = || ShortString::from("settled");
-        for _ in 0..2 {
-            let queue = names.partition(self.partition);
-            let options = BasicConsumeOptions::default();
-            let asked = channel.basic_consume(queue, tag(), options, FieldTable::default());
-            let _consumer = link.answer("applying acknowledgements", asked).await?;
-            let cancel = channel.basic_cancel(tag(), BasicCancelOptions::default());
-            link.answer("applying acknowledgements", cancel).await?;
-        }
-        Ok(())
-    }
-
     /// How many of its messages the broker has not delivered. What is on its way counts as here.
     async fn ready(&self, channel: &Channel, events: &mut Events) -> Result<u64, Lost> {
         let Tools { names, link, log, .. } = &self.tools;
@@ -266,6 +248,26 @@ fn arrival(source: Source, delivery: Delivery) -> Arrival {
     };
     let published = facts.published();
     Arrival { source, identity, tag: delivery.delivery_tag, content, published }
+}
+
+/// Waits until a queue has applied the acknowledgements of a channel. The broker passes on some thirty of a channel at once, keeps
+/// the others until it hears that those were applied, and forgets them when the channel is closed. A second consumer,
+/// which has to wait, is asked of the queue itself, behind what was passed on: when it goes and comes again, nothing is
+/// kept any more.
+pub(super) async fn settled(
+    link: &Link,
+    channel: &Channel,
+    queue: &ShortString,
+) -> Result<(), Fault> {
+    let tag = || ShortString::from("settled");
+    for _ in 0..2 {
+        let options = BasicConsumeOptions::default();
+        let asked = channel.basic_consume(queue.clone(), tag(), options, FieldTable::default());
+        let _consumer = link.answer("applying acknowledgements", asked).await?;
+        let cancel = channel.basic_cancel(tag(), BasicCancelOptions::default());
+        link.answer("applying acknowledgements", cancel).await?;
+    }
+    Ok(())
 }
 
 /// Waits up to a second until a queue counts so many messages: what a closed channel held comes back a moment after it.

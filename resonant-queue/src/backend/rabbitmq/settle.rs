@@ -54,7 +54,7 @@ impl Owner {
             }
         }
         if !moves.parcels.is_empty() {
-            let sent = self.tools.publisher.send(&Arc::new(moves.parcels)).await;
+            let sent = self.tools.publisher.send_apart(&Arc::new(moves.parcels)).await;
             sent.map_err(|partly| {
                 self.tools.doubt_if_missing(&partly.fault);
                 partly.into_error("settle")

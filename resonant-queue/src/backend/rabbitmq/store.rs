@@ -99,7 +99,11 @@ impl Shared {
     async fn settle(&self, partition: u32, epoch: u64, batch: &[Settlement]) -> Result<()> {
         // Where dead letters and parked messages go may be gone.
         self.open("settle")?;
-        self.mend().await.map_err(|fault| fault.into_error("settle"))?;
+        match self.mend().await {
+            // That one is missing which nobody may make need not concern this partition.
+            Ok(()) | Err(Fault::Missing(_)) => {}
+            Err(fault) => return Err(fault.into_error("settle")),
+        }
         let owner = self.owners().get(&partition).cloned();
         let current = self.tools.log.look(|control| control.epoch(partition));
         let Some(owner) = owner.filter(|owner| owner.epoch == epoch) else {
@@ -331,7 +335,7 @@ impl QueueStore for RabbitStore {
         let shared = Arc::clone(&self.shared);
         let purging = async move {
             let purged = shared.tools.purge(limit).await;
-            purged.map_err(|fault| fault.into_error("purge_dead_letters"))
+            purged.map_err(|partly| partly.into_error("purge_dead_letters"))
         };
         to_its_end("purge_dead_letters", &self.shared.tasks, purging).await
     }

@@ -56,6 +56,8 @@ pub(super) struct Shared {
     preparing: tokio::sync::Mutex<()>,
     following: AtomicBool,
     following_ids: AtomicBool,
+    /// The clock of delayed messages runs.
+    keeping: AtomicBool,
     pub(super) tasks: TaskTracker,
     pub(super) end: CancellationToken,
 }
@@ -73,6 +75,7 @@ impl Shared {
             spec: spec.clone(),
             tools: Tools {
                 names,
+                partitions: spec.partitions,
                 link,
                 publisher,
                 log,
@@ -89,6 +92,7 @@ impl Shared {
             preparing: tokio::sync::Mutex::new(()),
             following: AtomicBool::new(false),
             following_ids: AtomicBool::new(false),
+            keeping: AtomicBool::new(false),
             tasks,
             end: CancellationToken::new(),
         }
@@ -147,14 +151,6 @@ impl Shared {
         if !self.following.swap(true, Ordering::AcqRel) {
             let (log, link) = (Arc::clone(&self.tools.log), Arc::clone(&self.tools.link));
             self.tasks.spawn(log.follow(link, self.end.clone()));
-            let (delays, tools, end) =
-                (Arc::clone(&self.delays), self.tools.clone(), self.end.clone());
-            let weak = Arc::downgrade(self);
-            self.tasks.spawn(delays.keep(tools, end, move |partitions, at| {
-                if let Some(shared) = weak.upgrade() {
-                    shared.published(partitions, at);
-                }
-            }));
         }
         let partitions = self.spec.partitions;
         let appended = self.tools.log.append(&Record::Queue { partitions }).await;
@@ -168,6 +164,16 @@ impl Shared {
             return Err(Error::new(ErrorKind::Incompatible, operation, message));
         }
         // Only now, that the number is known to be right.
+        if !self.keeping.swap(true, Ordering::AcqRel) {
+            let (delays, tools, end) =
+                (Arc::clone(&self.delays), self.tools.clone(), self.end.clone());
+            let weak = Arc::downgrade(self);
+            self.tasks.spawn(delays.keep(tools, end, move |partitions, at| {
+                if let Some(shared) = weak.upgrade() {
+                    shared.published(partitions, at);
+                }
+            }));
+        }
         made |= self.declare_partitions().await.map_err(|fault| fault.into_error(operation))?;
         if made {
             // The broker has promised more than it has written down.

@@ -10,6 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::message::{Headers, Message};
+use crate::version::VERSION;
 
 pub(super) const KEY: &str = "resonant-key";
 pub(super) const PUBLISHED: &str = "resonant-published";
@@ -108,13 +109,8 @@ impl Facts<'_> {
 
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         match self.value(name)? {
-            AMQPValue::LongLongInt(number) => u64::try_from(*number).ok(),
-            AMQPValue::LongInt(number) => u64::try_from(*number).ok(),
-            AMQPValue::LongUInt(number) => Some(u64::from(*number)),
-            AMQPValue::ShortInt(number) => u64::try_from(*number).ok(),
-            AMQPValue::ShortShortInt(number) => u64::try_from(*number).ok(),
             AMQPValue::Timestamp(seconds) => seconds.checked_mul(1000),
-            _ => None,
+            value => u64::try_from(integer(value)?).ok(),
         }
     }
 
@@ -128,9 +124,11 @@ impl Facts<'_> {
         let mut headers: Headers = BTreeMap::new();
         for (name, value) in self.0.headers().iter().flat_map(|table| table.inner()) {
             let name = name.as_str();
+            // A version that cannot be read is not none: none means the first one.
+            let unread = || (name == VERSION).then(|| "unreadable".to_owned());
             if !name.starts_with("resonant-")
                 && !BROKER.contains(&name)
-                && let Some(value) = as_text(value)
+                && let Some(value) = as_text(value).or_else(unread)
             {
                 headers.insert(name.to_owned(), value);
             }
@@ -144,11 +142,23 @@ fn as_text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
-        AMQPValue::LongLongInt(number) => Some(number.to_string()),
-        AMQPValue::LongInt(number) => Some(number.to_string()),
         AMQPValue::Boolean(truth) => Some(truth.to_string()),
-        _ => None,
+        value => integer(value).map(|number| number.to_string()),
     }
+}
+
+/// A number of any width: each client has a type of its own for a small one.
+fn integer(value: &AMQPValue) -> Option<i64> {
+    Some(match value {
+        AMQPValue::ShortShortInt(number) => i64::from(*number),
+        AMQPValue::ShortShortUInt(number) => i64::from(*number),
+        AMQPValue::ShortInt(number) => i64::from(*number),
+        AMQPValue::ShortUInt(number) => i64::from(*number),
+        AMQPValue::LongInt(number) => i64::from(*number),
+        AMQPValue::LongUInt(number) => i64::from(*number),
+        AMQPValue::LongLongInt(number) => *number,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -169,6 +179,38 @@ mod tests {
         assert_eq!(facts.published(), 1_700_000_000_123);
         assert_eq!(facts.content(content.body.clone()), content);
         assert_eq!(facts.number(SEQUENCE), None);
+    }
+
+    /// Clients of other languages send a number in the smallest type that holds it, or in the largest.
+    #[test]
+    fn a_number_is_read_in_whatever_type_it_comes() {
+        let values = [
+            AMQPValue::ShortShortInt(2),
+            AMQPValue::ShortShortUInt(2),
+            AMQPValue::ShortInt(2),
+            AMQPValue::ShortUInt(2),
+            AMQPValue::LongInt(2),
+            AMQPValue::LongUInt(2),
+            AMQPValue::LongLongInt(2),
+            text("2"),
+        ];
+        for value in values {
+            let mut table = FieldTable::default();
+            table.insert("schema-version".into(), value.clone());
+            table.insert(PARTITION.into(), value.clone());
+            let properties = BasicProperties::default().with_headers(table);
+            let facts = Facts(&properties);
+            let headers = facts.content(Bytes::new()).headers.unwrap_or_default();
+            assert_eq!(headers.get("schema-version").map(String::as_str), Some("2"), "{value:?}");
+            let expected = (value != text("2")).then_some(2);
+            assert_eq!(facts.number(PARTITION), expected, "{value:?}");
+        }
+        // A version that is no number is not none.
+        let mut table = FieldTable::default();
+        table.insert("schema-version".into(), AMQPValue::Double(2.5));
+        let properties = BasicProperties::default().with_headers(table);
+        let headers = Facts(&properties).content(Bytes::new()).headers.unwrap_or_default();
+        assert!(headers.get("schema-version").is_some_and(|told| told.parse::<u32>().is_err()));
     }
 
     #[test]

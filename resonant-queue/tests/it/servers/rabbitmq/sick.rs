@@ -103,13 +103,15 @@ async fn a_redrive_moves_what_queues_take_that_answer() {
     let queue = queue(rabbit(&vhost, Duration::from_secs(8)).await, PARTITIONS).await;
     let reject = async |_: Delivery<u64>| Err(HandlerError::reject("no"));
     let worker = queue.worker(reject).start().await.unwrap();
-    queue.publish_many(0..40).await.unwrap();
-    until("all are dead letters", async || queue.depth().await.is_ok_and(|it| it.dead == 40)).await;
+    // More than the broker takes acknowledgements at a time, and what is left is between them.
+    queue.publish_many(0..400).await.unwrap();
+    until("all are dead letters", async || queue.depth().await.is_ok_and(|it| it.dead == 400))
+        .await;
     worker.drain().await.unwrap();
     let process = process(&vhost, partition(0));
     node.eval(&format!("sys:suspend({process}).")).await.unwrap();
     let began = Instant::now();
-    let error = queue.redrive(100).await.unwrap_err();
+    let error = queue.redrive(10_000).await.unwrap_err();
     println!(
         "FIGURE a redrive beside a queue that does not answer took {:?}: {error:?}",
         began.elapsed()
@@ -118,19 +120,26 @@ async fn a_redrive_moves_what_queues_take_that_answer() {
     let sick = partition(0);
     let mut left = Vec::new();
     until("what is left is there again", async || {
-        left = queue.dead_letters(100).await.unwrap();
+        left = queue.dead_letters(10_000).await.unwrap();
         !left.is_empty()
     })
     .await;
     let places: Vec<_> = left.iter().map(|letter| letter.partition).collect();
     assert!(places.iter().all(|place| *place == sick), "{sick} of {places:?}");
+    let of_sick = (0..400).filter(|number| partition(*number) == sick).count();
+    assert_eq!(left.len(), of_sick, "all that was not moved, and nothing else");
     node.eval(&format!("sys:resume({process}).")).await.unwrap();
-    until("the others can be moved", async || queue.redrive(100).await.is_ok()).await;
+    until("the others can be moved", async || queue.redrive(10_000).await.is_ok()).await;
     let seen = Seen::default();
     let (worker, _) = work(&queue, &seen).await;
-    until("all are handled", async || seen.count() == 40).await;
+    until("all are handled", async || seen.count() == 400).await;
+    let empty = async || queue.depth().await.is_ok_and(|depth| depth.unfinished() == 0);
+    until("nothing is left", empty).await;
     worker.drain().await.unwrap();
     seen.assert_in_order();
+    // What is in doubt may come twice, but nothing else.
+    let moved = seen.all().into_iter().filter(|number| partition(*number) != sick).count();
+    assert_eq!(moved, 400 - of_sick, "moved once");
 }
 
 /// Where only a channel hangs, its queues are found to answer over another one, long before the first is given up.
@@ -153,4 +162,48 @@ async fn a_channel_that_hangs_holds_up_its_queues_for_moments_only() {
     assert!(took < CONFIRM * 3 / 4, "{took:?}");
     assert!(!first.is_finished(), "nobody answered the first one");
     first.abort();
+}
+
+/// Whoever publishes to queues that answer is never in the company of one that finds out about a queue that does not: none
+/// of them hangs with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_out_about_a_queue_takes_nobody_along() {
+    let (server, node) = node().await;
+    let vhost = server.vhost().await.unwrap();
+    let queue = queue(rabbit(&vhost, CONFIRM).await, PARTITIONS).await;
+    for number in 0..10 {
+        queue.publish(&number).await.unwrap();
+    }
+    let sick = partition(0);
+    let healthy: Vec<u64> = (0..10).filter(|number| partition(*number) != sick).collect();
+    let process = process(&vhost, sick);
+    node.eval(&format!("sys:suspend({process}).")).await.unwrap();
+    // The first that hang take along whoever flies with them: nobody does.
+    let hanging: Vec<_> = (1..=20)
+        .map(|turn| {
+            let queue = queue.clone();
+            tokio::spawn(async move { queue.publish(&(turn * 10)).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let (began, mut count, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    while began.elapsed() < CONFIRM {
+        let crowd = healthy.iter().flat_map(|of| (0..8).map(move |turn| turn * 10 + of));
+        let crowd = crowd.map(|number| {
+            let queue = queue.clone();
+            async move {
+                let began = Instant::now();
+                queue.publish(&number).await.unwrap();
+                began.elapsed()
+            }
+        });
+        for took in futures::future::join_all(crowd).await {
+            (count, longest) = (count + 1, longest.max(took));
+        }
+    }
+    println!("FIGURE {count} publishes beside one that finds out took {longest:?} at most");
+    for hang in hanging {
+        timeout(LIMIT, hang).await.unwrap().unwrap().unwrap_err();
+    }
+    node.eval(&format!("sys:resume({process}).")).await.unwrap();
 }
