@@ -45,6 +45,13 @@ pub(super) fn fault(operation: &'static str, error: resonant_db::Error) -> Error
     if applied { translated.with_may_have_applied() } else { translated }
 }
 
+/// Whether a lock was waited for all the time that is allowed.
+pub(super) fn is_lock(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<resonant_db::Error>());
+    source.is_some_and(|source| source.sqlstate() == Some("55P03"))
+}
+
 /// Makes a call that stands alone, again where the server undid it because of a concurrent one.
 pub(super) async fn calling<T, F>(operation: &'static str, call: impl Fn() -> F + Send) -> Result<T>
 where

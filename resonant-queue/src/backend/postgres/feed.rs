@@ -1,19 +1,20 @@
 //! Reads one partition by sequence.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use resonant_db::{Row, params};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::sharing::Load;
+use super::sharing::{Load, Wait};
 use super::store::{Open, Shared, get, one};
 use super::text::{numbers, signed, unsigned};
-use super::wakes::Kept;
+use super::wakes::{Bell, Kept};
 use crate::backend::{Feed, Fetch, Fetched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -24,6 +25,12 @@ const STALE: Duration = Duration::from_secs(1);
 
 /// From which age on it is looked up when there is nothing else to do, so that no message waits for that.
 const RIPE: Duration = Duration::from_millis(500);
+
+/// The pause after somebody held the partition, before it is asked again whether what fell due may have its place.
+const HELD: Duration = Duration::from_millis(50);
+
+/// The same after an error.
+const FAILED: Duration = Duration::from_millis(500);
 
 /// More messages than this are never asked for at once.
 const MOST: u64 = 1 << 30;
@@ -36,6 +43,14 @@ pub(super) struct PostgresFeed {
     /// The last resumption that was reported.
     resumed: AtomicI64,
     known: Mutex<Known>,
+    promoting: Promoting,
+}
+
+/// What fell due is on its way to its place: beside the reading, as it waits in line with those that publish.
+#[derive(Debug, Default)]
+struct Promoting {
+    under_way: Arc<AtomicBool>,
+    task: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// What was known at the last look besides messages.
@@ -69,6 +84,7 @@ impl PostgresFeed {
             kept: shared.wakes.keep(partition),
             resumed: AtomicI64::new(0),
             known: Mutex::default(),
+            promoting: Promoting::default(),
         }
     }
 
@@ -112,18 +128,55 @@ impl PostgresFeed {
         Ok(news)
     }
 
-    /// Moves what fell due to its place. Says whether anything did.
-    async fn promote(&self) -> Result<bool> {
-        let sql = "SELECT resonant_queue.promote($1)";
-        let rows = self.shared.rows("fetch", sql, params![self.partition]).await?;
-        let moved: i64 = get("fetch", &one("fetch", &rows)?, 0)?;
-        // When the next one does is to be looked up.
-        self.know(Known::default());
-        Ok(moved > 0)
+    /// Begins to move what fell due to its place, unless that is under way. The bell tells when it is over.
+    fn promote(&self) {
+        let Promoting { under_way, task } = &self.promoting;
+        if under_way.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let over = Over { under_way: Arc::clone(under_way), bell: Arc::clone(&self.kept.bell) };
+        let promoting = promote(Arc::clone(&self.shared), self.partition);
+        let promoting = tokio::spawn(async move {
+            let _over = over;
+            promoting.await;
+        });
+        let promoting = AbortOnDropHandle::new(promoting);
+        *task.lock().unwrap_or_else(PoisonError::into_inner) = Some(promoting);
     }
 
     async fn read(&self, fetch: Fetch) -> Result<Fetched> {
         self.shared.reading.carry(&self.shared, Read { partition: self.partition, fetch }).await
+    }
+}
+
+/// Says that a promotion is over, however it ended. What there is to know besides messages is looked up then.
+struct Over {
+    under_way: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.under_way.store(false, Ordering::Release);
+        self.bell.ring(true);
+    }
+}
+
+/// Moves what fell due of a partition to its place, if it gets there soon. Whoever looks next asks again otherwise.
+async fn promote(shared: Arc<Shared>, partition: i32) {
+    let asked = async {
+        let _permit = shared.promoting.acquire().await;
+        let sql = "SELECT resonant_queue.promote($1)";
+        let rows = shared.rows("fetch", sql, params![partition]).await?;
+        get::<i64>("fetch", &one("fetch", &rows)?, 0)
+    };
+    match asked.await {
+        Ok(moved) if moved >= 0 => {}
+        Ok(_) => sleep(HELD).await,
+        Err(error) => {
+            tracing::debug!(%error, partition, "what fell due is moved to its place later");
+            sleep(FAILED).await;
+        }
     }
 }
 
@@ -142,6 +195,8 @@ impl Load for Read {
 
     const OPERATION: &'static str = "fetch";
 
+    const REPEATABLE: bool = true;
+
     /// Each counts as one, whatever it finds.
     const MOST: (usize, usize) = (64, usize::MAX);
 
@@ -149,7 +204,15 @@ impl Load for Read {
         (1, 0)
     }
 
-    async fn carry(shared: &Shared, loads: &[&Self]) -> Result<Vec<Fetched>> {
+    fn is_about_one(error: &Error, _same: bool) -> bool {
+        error.kind() != ErrorKind::Closed
+    }
+
+    fn partition(&self) -> Option<i32> {
+        Some(self.partition)
+    }
+
+    async fn carry(shared: &Shared, loads: &[&Self], _wait: Wait) -> Result<Vec<Fetched>> {
         const FETCH: &str = "SELECT f.sequence, f.previous, f.failures, f.wait, f.published, f.key, f.headers, f.body, u.place
             FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
                 WITH ORDINALITY AS u (part, after, until, most, bytes, place)
@@ -179,10 +242,6 @@ impl Load for Read {
         }
         Ok(fetched)
     }
-
-    fn is_about_one(error: &Error) -> bool {
-        error.kind() != ErrorKind::Closed
-    }
 }
 
 #[async_trait]
@@ -205,7 +264,7 @@ impl Feed for PostgresFeed {
                 news = Some(self.look().await?);
             }
             if self.known().due.is_some_and(|due| due <= Instant::now()) {
-                self.promote().await?;
+                self.promote();
             }
             let mut fetched = self.read(fetch).await?;
             if fetched.messages.is_empty() && self.may_have_changed(RIPE) {
@@ -219,7 +278,9 @@ impl Feed for PostgresFeed {
                 return Ok(fetched);
             }
             let poll = Instant::now() + self.shared.wakes.poll();
-            let wake = self.known().due.map_or(poll, |due| due.min(poll));
+            let under_way = self.promoting.under_way.load(Ordering::Acquire);
+            let due = self.known().due.filter(|_| !under_way);
+            let wake = due.map_or(poll, |due| due.min(poll));
             tokio::select! {
                 () = rung => {}
                 () = closing => {}

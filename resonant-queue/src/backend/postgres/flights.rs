@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::error::is_lock;
 use super::publish::store;
-use super::sharing::{Ferry, Load};
+use super::sharing::{Ferry, Load, Wait};
 use super::store::{Queue, Shared};
 use crate::error::{Error, ErrorKind, Result, closed};
 use crate::message::{Outgoing, Receipt};
@@ -20,6 +21,8 @@ impl Load for Batch {
 
     const OPERATION: &'static str = "publish";
 
+    const REPEATABLE: bool = false;
+
     const MOST: (usize, usize) = (1000, 4 << 20);
 
     fn size(&self) -> (usize, usize) {
@@ -27,21 +30,28 @@ impl Load for Batch {
         (self.messages.len(), bytes)
     }
 
-    async fn carry(shared: &Shared, loads: &[&Self]) -> Result<Vec<Vec<Receipt>>> {
+    fn is_about_one(error: &Error, same: bool) -> bool {
+        matches!(error.kind(), ErrorKind::Full | ErrorKind::Encoding | ErrorKind::Key)
+            || (!same && is_lock(error))
+    }
+
+    fn partition(&self) -> Option<i32> {
+        let first = self.messages.first()?.partition;
+        let same = self.messages.iter().all(|message| message.partition == first);
+        same.then(|| self.queue.id_of(first))
+    }
+
+    async fn carry(shared: &Shared, loads: &[&Self], wait: Wait) -> Result<Vec<Vec<Receipt>>> {
         // A lane is that of one queue.
         let Some(first) = loads.first() else { return Ok(Vec::new()) };
         let batches: Vec<_> = loads.iter().map(|load| Arc::clone(&load.messages)).collect();
-        let mut receipts = store(shared, &first.queue, &batches).await?.into_iter();
+        let mut receipts = store(shared, &first.queue, &batches, wait).await?.into_iter();
         Ok(loads.iter().map(|load| receipts.by_ref().take(load.messages.len()).collect()).collect())
-    }
-
-    fn is_about_one(error: &Error) -> bool {
-        matches!(error.kind(), ErrorKind::Full | ErrorKind::Encoding | ErrorKind::Key)
     }
 }
 
-/// Lets plain batches of a queue share transactions: one at a time for each partition, and one for batches that touch
-/// several.
+/// Lets plain batches of a queue share transactions: one at a time for each partition, and two for batches that touch
+/// several, so that one that waits does not hold up all.
 #[derive(Debug)]
 pub(super) struct Publisher {
     lanes: Vec<Ferry<Batch>>,
@@ -49,7 +59,8 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(partitions: u32) -> Self {
-        Self { lanes: (0..=partitions).map(|_| Ferry::new(1)).collect() }
+        let boats = |lane| if lane < partitions { 1 } else { 2 };
+        Self { lanes: (0..=partitions).map(|lane| Ferry::new(boats(lane))).collect() }
     }
 
     pub(super) async fn publish(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use resonant_db::{Param, Row, Rows, params};
 
 use super::error::fault;
+use super::sharing::{Wait, briefly};
 use super::store::{Queue, Shared, get, one};
 use super::text::{numbers, signed, texts, unsigned};
 use crate::backend::QueueSpec;
@@ -72,29 +73,37 @@ impl Columns {
     }
 }
 
+const PUBLISH: &str = "SELECT depth, sequences FROM resonant_queue.publish($1, $2, $3, $4, $5, $6)";
+
+/// The function is called for the row that set the limit, so after it.
+const BRIEFLY: &str = concat!(
+    briefly!("$7"),
+    "SELECT p.depth, p.sequences FROM briefly CROSS JOIN LATERAL
+        resonant_queue.publish(CASE WHEN briefly.most IS NOT NULL THEN $1::int END, $2, $3, $4, $5, $6) p"
+);
+
 /// Stores plain batches in one transaction.
 pub(super) async fn store(
     shared: &Shared,
     queue: &Queue,
     batches: &[Arc<Vec<Outgoing>>],
+    wait: Wait,
 ) -> Result<Vec<Receipt>> {
     let messages = || batches.iter().flat_map(|batch| batch.iter());
     let columns = Columns::of(queue, messages());
     let _permit = permit(shared).await?;
-    let rows = shared
-        .rows(
-            "publish",
-            "SELECT depth, sequences FROM resonant_queue.publish($1, $2, $3, $4, $5, $6)",
-            params![
-                queue.id,
-                signed(queue.spec.max_depth),
-                columns.partitions,
-                columns.keys,
-                columns.headers,
-                columns.bodies
-            ],
-        )
-        .await?;
+    let Columns { partitions, keys, headers, bodies } = &columns;
+    let most = signed(queue.spec.max_depth);
+    let rows = match wait {
+        Wait::AsSet => {
+            let params = params![queue.id, most, partitions, keys, headers, bodies];
+            shared.rows("publish", PUBLISH, params).await?
+        }
+        Wait::AtMost(limit) => {
+            let params = params![queue.id, most, partitions, keys, headers, bodies, limit];
+            shared.rows("publish", BRIEFLY, params).await?
+        }
+    };
     let row = one("publish", &rows)?;
     let Some(sequences) = get::<Option<&str>>("publish", &row, 1)? else {
         return Err(full(queue, get("publish", &row, 0)?));

@@ -3,7 +3,7 @@
 use resonant_db::params;
 use serde_json::json;
 
-use super::sharing::Load;
+use super::sharing::{Load, Wait, briefly};
 use super::store::{Shared, foreign, get};
 use super::text::{numbers, signed, texts, unsigned};
 use crate::backend::Settlement;
@@ -38,16 +38,33 @@ impl Load for Settled {
 
     const OPERATION: &'static str = "settle";
 
+    const REPEATABLE: bool = true;
+
     const MOST: (usize, usize) = (5000, 1 << 20);
 
     fn size(&self) -> (usize, usize) {
         self.size
     }
 
-    async fn carry(shared: &Shared, loads: &[&Self]) -> Result<Vec<u64>> {
+    fn is_about_one(error: &Error, _same: bool) -> bool {
+        error.kind() != ErrorKind::Closed
+    }
+
+    fn partition(&self) -> Option<i32> {
+        Some(self.partition)
+    }
+
+    async fn carry(shared: &Shared, loads: &[&Self], wait: Wait) -> Result<Vec<u64>> {
         const SETTLE: &str =
             "SELECT u.place, resonant_queue.settle(u.part, u.epoch, u.done::bigint[], u.rest::json)
             FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::bigint[]) AS u (part, epoch, done, rest, place)";
+        // There is no row to settle before the limit is set.
+        const BRIEFLY: &str = concat!(
+            briefly!("$6"),
+            "SELECT u.place, resonant_queue.settle(u.part, u.epoch, u.done::bigint[], u.rest::json)
+            FROM briefly CROSS JOIN unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
+                AS u (part, epoch, done, rest, place) WHERE briefly.most IS NOT NULL"
+        );
         // All lock in the same order.
         let mut order: Vec<usize> = (0..loads.len()).collect();
         order.sort_by_key(|place| loads[*place].partition);
@@ -57,8 +74,15 @@ impl Load for Settled {
         let done = texts(sorted().map(|load| Some(load.done.as_str())));
         let rest = texts(sorted().map(|load| load.rest.as_deref()));
         let places = numbers(order.iter().map(|place| Some(signed(*place as u64))));
-        let rows =
-            shared.rows("settle", SETTLE, params![parts, epochs, done, rest, places]).await?;
+        let rows = match wait {
+            Wait::AsSet => {
+                shared.rows("settle", SETTLE, params![parts, epochs, done, rest, places]).await?
+            }
+            Wait::AtMost(most) => {
+                let params = params![parts, epochs, done, rest, places, most];
+                shared.rows("settle", BRIEFLY, params).await?
+            }
+        };
         let mut epochs = vec![None; loads.len()];
         for row in rows.iter() {
             let place = usize::try_from(get::<i64>("settle", &row, 0)?).ok();
@@ -68,10 +92,6 @@ impl Load for Settled {
         }
         shared.wakes.room.notify_waiters();
         epochs.into_iter().map(|epoch| epoch.ok_or_else(|| foreign("settle"))).collect()
-    }
-
-    fn is_about_one(error: &Error) -> bool {
-        error.kind() != ErrorKind::Closed
     }
 }
 

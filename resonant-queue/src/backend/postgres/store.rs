@@ -37,6 +37,9 @@ const MOVED: usize = 1000;
 const READING: usize = 2;
 const SETTLING: usize = 2;
 
+/// Partitions for which somebody waits for a place of what fell due, at once.
+const PROMOTING: usize = 2;
+
 /// How long somebody waits for a sign of room; others may make it.
 const ROOM: Duration = Duration::from_millis(100);
 
@@ -52,6 +55,8 @@ pub(super) struct Shared {
     settling: Ferry<Settled>,
     pub(super) stop: CancellationToken,
     _stop: DropGuard,
+    /// Promotions at once: each may wait for a moment with a connection in its hands.
+    pub(super) promoting: Semaphore,
     /// Publishing leaves half of the connections to who settles: a transaction that holds up publishers holds up nobody else.
     pub(super) publishing: Arc<Semaphore>,
 }
@@ -68,6 +73,7 @@ impl Shared {
             wakes: Arc::default(),
             reading: Ferry::new(READING),
             settling: Ferry::new(SETTLING),
+            promoting: Semaphore::new(PROMOTING),
             _stop: stop.clone().drop_guard(),
             stop,
             publishing: Arc::new(Semaphore::new((connections / 2).clamp(1, 32) as usize)),

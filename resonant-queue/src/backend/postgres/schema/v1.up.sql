@@ -356,14 +356,24 @@ BEGIN
         WHERE q.id = p_queue LIMIT 10000 FOR UPDATE OF l SKIP LOCKED);
 END $$;
 
--- Moves what fell due to the end of its partition. Returns how many.
+-- Moves what fell due to the end of its partition. Returns how many; -1 if somebody who publishes into the partition holds it
+-- for longer than a moment: then ask again.
 CREATE FUNCTION resonant_queue.promote(p_part int) RETURNS int LANGUAGE plpgsql
 SET search_path = resonant_queue, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
-DECLARE keys text[]; heads_ text[]; bodies text[]; n int;
+DECLARE keys text[]; heads_ text[]; bodies text[]; n int; locks text := bound(); most text := current_setting('lock_timeout');
 BEGIN
-    PERFORM bound();
-    PERFORM hold(ARRAY[p_part]);
+    -- In line with those that publish, as with SKIP LOCKED its turn might never come.
+    BEGIN
+        IF most::interval > '100 ms' THEN
+            PERFORM set_config('lock_timeout', '100ms', true);
+        END IF;
+        PERFORM hold(ARRAY[p_part]);
+    EXCEPTION WHEN lock_not_available THEN
+        PERFORM set_config('lock_timeout', locks, true);
+        RETURN -1;
+    END;
+    PERFORM set_config('lock_timeout', locks, true);
     WITH due AS (
         DELETE FROM delayed d WHERE d.id = ANY (ARRAY(
             SELECT e.id FROM delayed e WHERE e.partition = p_part AND e.due <= now_ms() ORDER BY e.due, e.id LIMIT 1000))
