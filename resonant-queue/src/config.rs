@@ -107,7 +107,8 @@ pub enum Poison {
     /// kept. Unkeyed messages, which hold up nobody, become dead letters.
     #[default]
     Park,
-    /// The message becomes a dead letter, its key goes on without it. `redrive` brings it back, behind what waits.
+    /// The message becomes a dead letter, its key goes on without it. `redrive` brings it back, behind what waits. One of a
+    /// version this program does not know parks its key all the same.
     DeadLetter,
 }
 

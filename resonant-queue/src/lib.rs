@@ -54,7 +54,8 @@
 //! - **One owner**: partitions are leased with an epoch that only rises. What a superseded owner settles is refused as
 //!   [`ErrorKind::Fenced`]; [`Delivery::epoch`] lets your own store do the same.
 //! - **Versions**: [`version`](QueueBuilder::version) says what messages look like, [`upcast`](QueueBuilder::upcast) brings
-//!   earlier ones up to date; one that a worker cannot know yet parks its key instead of failing.
+//!   earlier ones up to date; one that a worker cannot know yet parks its key instead of failing, also with
+//!   [`Poison::DeadLetter`]. Without a key nothing can wait for it: it becomes a dead letter.
 //! - **Bounds**: depth, payload, memory per partition, remembered ids, attempts and waits all have limits with stated
 //!   defaults, see [`QueueConfig`].
 //!

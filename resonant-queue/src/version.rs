@@ -36,6 +36,15 @@ impl fmt::Debug for Versions {
     }
 }
 
+/// Why a message cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// It is of a version this program cannot know; a later one may.
+    Later(String),
+    /// It is not what its version says.
+    Broken(String),
+}
+
 impl Versions {
     pub(crate) fn set(&mut self, current: u32) {
         self.current = current;
@@ -73,47 +82,50 @@ impl Versions {
     }
 
     /// The message in its current form, or why it cannot be read.
-    pub(crate) fn decode<T: DeserializeOwned>(&self, message: &Message) -> Result<T, String> {
+    pub(crate) fn decode<T: DeserializeOwned>(&self, message: &Message) -> Result<T, Unreadable> {
         let told = message.headers.as_ref().and_then(|headers| headers.get(VERSION));
         let Some(told) = told.filter(|told| told.parse() != Ok(self.current)) else {
             if told.is_none() && self.current > 1 {
                 return self.upcast(1, &message.body);
             }
-            return serde_json::from_slice(&message.body).map_err(|error| unreadable(&error));
+            return serde_json::from_slice(&message.body).map_err(|error| broken(&error));
         };
         match told.parse() {
             Ok(version) if (1..self.current).contains(&version) => {
                 self.upcast(version, &message.body)
             }
-            _ => Err(format!(
+            _ => Err(Unreadable::Later(format!(
                 "the message is of version {:.20?}, and this program knows versions up to {}",
                 told, self.current
-            )),
+            ))),
         }
     }
 
-    fn upcast<T: DeserializeOwned>(&self, version: u32, body: &[u8]) -> Result<T, String> {
+    fn upcast<T: DeserializeOwned>(&self, version: u32, body: &[u8]) -> Result<T, Unreadable> {
         let mut steps = self.steps.range(version..).peekable();
         if steps.peek().is_none() {
-            return serde_json::from_slice(body).map_err(|error| unreadable(&error));
+            return serde_json::from_slice(body).map_err(|error| broken(&error));
         }
-        let mut value = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+        let mut value = serde_json::from_slice(body).map_err(|error| broken(&error))?;
         for (from, step) in steps {
             value = step(value).map_err(|error| {
-                format!("a message of version {version} cannot become one of {}: {error}", from + 1)
+                let to = from + 1;
+                Unreadable::Broken(format!(
+                    "a message of version {version} cannot become one of {to}: {error}"
+                ))
             })?;
         }
-        serde_json::from_value(value).map_err(|error| unreadable(&error))
+        serde_json::from_value(value).map_err(|error| broken(&error))
     }
 }
 
 /// serde_json names the place, never the value of a text field it could not read into a number; still only the class and
 /// the place are kept.
-fn unreadable(error: &serde_json::Error) -> String {
-    format!(
+fn broken(error: &serde_json::Error) -> Unreadable {
+    Unreadable::Broken(format!(
         "the body is not the expected message: {:?} error at line {} column {}",
         error.classify(),
         error.line(),
         error.column()
-    )
+    ))
 }

@@ -37,6 +37,8 @@ pub(crate) enum Verdict {
     Reject,
     /// It cannot be read: as if all attempts were spent.
     Poison,
+    /// It cannot be read yet: its key waits for somebody who can, whatever becomes of poison.
+    Later,
 }
 
 /// What was decided about a failed message, for the counters.
@@ -80,14 +82,15 @@ impl Lanes {
                 self.give_back(lane, left, Some(clock::after(now, wait)), now);
                 Some(Fate::Retried)
             }
-            Verdict::Retry(_) | Verdict::Poison
-                if self.rules.poison == Poison::Park && lane.is_some() =>
+            Verdict::Retry(_) | Verdict::Poison | Verdict::Later
+                if lane.is_some()
+                    && (self.rules.poison == Poison::Park || failure.verdict == Verdict::Later) =>
             {
                 self.settle(Settlement::Park { sequence, failures, error });
                 self.park(lane, left);
                 Some(Fate::Parked)
             }
-            Verdict::Retry(_) | Verdict::Poison | Verdict::Reject => {
+            Verdict::Retry(_) | Verdict::Poison | Verdict::Later | Verdict::Reject => {
                 self.settle(Settlement::Dead { sequence, failures, error });
                 let dead = left.remove(0);
                 self.held.remove(dead.body.len());

@@ -265,6 +265,7 @@ fn run(world: &World) {
                         0 => Verdict::Reject,
                         1 => Verdict::Poison,
                         2 => Verdict::Retry(Some(Duration::from_millis(20))),
+                        3 => Verdict::Later,
                         _ => Verdict::Retry(None),
                     },
                     error: String::new(),

@@ -17,7 +17,7 @@ use crate::delivery::{Delivery, HandlerError, Progress, Run, line};
 use crate::lanes::{Failure, Outcome, Verdict};
 use crate::message::Message;
 use crate::trace;
-use crate::version::Versions;
+use crate::version::{Unreadable, Versions};
 
 /// Where a job comes from.
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +139,10 @@ fn decode<T: DeserializeOwned>(
 ) -> Result<Delivery<T>, Failure> {
     match versions.decode(message) {
         Ok(decoded) => Ok(Delivery::new(decoded, message, origin.partition, origin.epoch)),
-        Err(error) => Err(Failure { verdict: Verdict::Poison, error: line(&error) }),
+        Err(Unreadable::Broken(why)) => {
+            Err(Failure { verdict: Verdict::Poison, error: line(&why) })
+        }
+        Err(Unreadable::Later(why)) => Err(Failure { verdict: Verdict::Later, error: line(&why) }),
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use resonant_queue::backend::Backend;
 use resonant_queue::{
-    Delivery, ErrorKind, HandlerError, Key, Memory, PartitionedQueue, PublishOptions, Sqlite,
+    Delivery, ErrorKind, HandlerError, Key, Memory, PartitionedQueue, Poison, PublishOptions,
+    Sqlite,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -76,8 +77,9 @@ fn person(first: &str, last: &str, age: u32) -> Third {
     Third { first: first.into(), last: last.into(), age }
 }
 
-async fn both_versions(backend: impl Backend + Clone) {
-    let (old, new) = (first(backend.clone()).await, third(backend).await);
+/// Programs of both versions beside each other.
+pub(crate) async fn both_versions(backend: impl Backend + Clone) {
+    let (old, new) = (first(backend.clone()).await, third(backend.clone()).await);
     old.publish(&First { name: "Ada Lovelace".into() }).await.unwrap();
     // Another program says what its message is.
     let second = PublishOptions::new().header("schema-version", "2");
@@ -103,6 +105,25 @@ async fn both_versions(backend: impl Backend + Clone) {
         handle(&new).await,
         [person("Edsger", "Dijkstra", 72), person("Donald", "Knuth", 40)]
     );
+
+    // Nor is that lost to a policy that gives up what fails; without a key nothing can wait for it.
+    let builder = PartitionedQueue::<First>::builder("people").partitions(2).key(|_: &First| "all");
+    let builder = builder.poison(Poison::DeadLetter);
+    let hasty = builder.backend(backend.clone()).build().await.unwrap();
+    new.publish(&person("Barbara", "Liskov", 85)).await.unwrap();
+    let loose = PublishOptions::new().unkeyed();
+    new.publish_with(&person("Tony", "Hoare", 90), loose).await.unwrap();
+    assert!(handle(&hasty).await.is_empty());
+    let parked = new.parked(10).await.unwrap();
+    assert_eq!(
+        parked.iter().map(|it| (it.key.as_str(), it.messages)).collect::<Vec<_>>(),
+        [("all", 1)]
+    );
+    assert_eq!(new.redrive(10).await.unwrap(), 1);
+    new.resume_key("all").await.unwrap();
+    let mut read = handle(&new).await;
+    read.sort_by_key(|person| person.age);
+    assert_eq!(read, [person("Barbara", "Liskov", 85), person("Tony", "Hoare", 90)]);
 
     // What an upcast refuses cannot be read.
     old.publish(&First { name: "Plato".into() }).await.unwrap();
