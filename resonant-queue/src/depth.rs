@@ -8,6 +8,11 @@ use crate::clock;
 use crate::key::Key;
 
 /// What a queue holds.
+///
+/// The engine counts, so every process is told the same, also one without a worker. Except on RabbitMQ: the broker counts what
+/// it has not handed out, and each process adds what its own workers hold. What those of other processes hold, up to 512
+/// messages of each partition they own, is missing. Of what several processes export take the
+/// maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Depth {

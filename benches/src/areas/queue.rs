@@ -101,7 +101,7 @@ fn run(report: &mut Report) -> Outcome {
         .run("PartitionedQueue", || bench.through(By::Message))
         .measure(report)?;
     let about = "the same, consumed in runs of up to 100 of a key";
-    Case::new("queue.memory.runs", about, "messages")
+    Case::new("queue.memory.msgs_per_s", about, "messages")
         .goal(1_000_000.0)
         .turns(5)
         .run("PartitionedQueue", || bench.through(By::Run))

@@ -1,5 +1,6 @@
 //! Against real servers.
 
+mod both;
 mod million;
 mod postgres;
 mod rabbitmq;
