@@ -9,10 +9,9 @@ use crate::key::Key;
 
 /// What a queue holds.
 ///
-/// The engine counts, so every process is told the same, also one without a worker. Except on RabbitMQ: the broker counts what
-/// it has not handed out, and each process adds what its own workers hold. What those of other processes hold, up to 512
-/// messages of each partition they own, is missing. Of what several processes export take the
-/// maximum.
+/// The engine counts, so every process is told the same, also one without a worker. On RabbitMQ the broker knows only what it has not
+/// handed out; what workers of other processes hold these tell each other twice a second. For up to three seconds after a
+/// process was killed what it held may count twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Depth {

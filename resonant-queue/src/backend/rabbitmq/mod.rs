@@ -33,6 +33,7 @@
 //! | `NAME.dead` | dead letters |
 //! | `NAME.delay.L`, `NAME.due` | delayed messages |
 //! | `NAME.log`, `NAME.ids` | what all agree on |
+//! | `NAME.held` | how many messages owners hold, so that every process counts all |
 //!
 //! # What it promises, and what not
 //!
@@ -68,6 +69,7 @@ mod falling;
 mod feed;
 mod flights;
 mod heard;
+mod holdings;
 mod link;
 mod log;
 mod names;

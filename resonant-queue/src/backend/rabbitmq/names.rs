@@ -60,6 +60,11 @@ impl Names {
         self.name("log")
     }
 
+    /// What owners hold.
+    pub(super) fn held(&self) -> ShortString {
+        self.name("held")
+    }
+
     /// Unique ids.
     pub(super) fn ids(&self) -> ShortString {
         self.name("ids")

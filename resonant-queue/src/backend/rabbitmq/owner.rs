@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::control::Record;
 use super::error::Fault;
+use super::holdings::Holding;
 use super::link::Link;
 use super::log::Log;
 use super::names::{BURIAL, Kind, Names, PREFETCH};
@@ -291,6 +292,13 @@ impl Owner {
     pub(super) async fn flush(&self, channel: &Channel) -> Result<(), Fault> {
         let asked = channel.channel_flow(ChannelFlowOptions { active: true });
         self.tools.link.answer("an acknowledgement", asked).await.map(drop)
+    }
+
+    /// What it holds, if it does.
+    pub(super) fn holding(&self) -> Option<Holding> {
+        let (messages, oldest) = self.state().here();
+        let holding = Holding { partition: self.partition, epoch: self.epoch, messages, oldest };
+        Some(holding).filter(|holding| holding.messages > 0)
     }
 
     /// How many messages of the partition there are, and when the oldest was published, as far as is known here.

@@ -202,9 +202,16 @@ impl Shared {
                         .declare(channel, names.parked(partition, key), &Kind::Messages)
                         .await?;
                 }
-                // Between two channels, what it holds is there, too.
-                let here = owner.map_or(0, |owner| owner.state().here().0);
-                (count.max(here), None)
+                match owner {
+                    // Between two channels, what it holds is there, too.
+                    Some(owner) => (count.max(owner.state().here().0), None),
+                    None => {
+                        let epoch = self.tools.log.look(|control| control.epoch(partition));
+                        let (held, oldest) =
+                            self.holdings.elsewhere(partition, epoch, Instant::now());
+                        (count + held, oldest)
+                    }
+                }
             }
         };
         if count == 0 {

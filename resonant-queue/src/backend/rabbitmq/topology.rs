@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::control::Record;
 use super::delays::{self, Delays};
 use super::error::Fault;
+use super::holdings::{Holding, Holdings};
 use super::link::{Link, Purpose, Settings};
 use super::log::Log;
 use super::names::{BURIAL, DELAYS, Kind, Names};
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) tools: Tools,
     pub(super) ids: Arc<Log>,
     pub(super) delays: Arc<Delays>,
+    /// What other processes hold.
+    pub(super) holdings: Arc<Holdings>,
     pub(super) owners: Mutex<HashMap<u32, Arc<Owner>>>,
     /// When the oldest unfinished message of each partition was published, as far as known; 0 for none.
     pub(super) oldest: Vec<AtomicU64>,
@@ -84,6 +87,7 @@ impl Shared {
             },
             ids,
             delays: Arc::default(),
+            holdings: Arc::default(),
             owners: Mutex::default(),
             oldest: (0..spec.partitions).map(|_| AtomicU64::new(0)).collect(),
             total: Mutex::default(),
@@ -100,6 +104,13 @@ impl Shared {
 
     pub(super) fn owners(&self) -> MutexGuard<'_, HashMap<u32, Arc<Owner>>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this process holds.
+    fn held(&self) -> Vec<Holding> {
+        let owners: Vec<_> = self.owners().values().cloned().collect();
+        let serving = owners.iter().filter(|owner| !owner.gone.is_cancelled());
+        serving.filter_map(|owner| owner.holding()).collect()
     }
 
     pub(super) fn open(&self, operation: &'static str) -> Result<()> {
@@ -172,6 +183,12 @@ impl Shared {
                 if let Some(shared) = weak.upgrade() {
                     shared.published(partitions, at);
                 }
+            }));
+            let (holdings, tools, end) =
+                (Arc::clone(&self.holdings), self.tools.clone(), self.end.clone());
+            let weak = Arc::downgrade(self);
+            self.tasks.spawn(holdings.keep(tools, end, move || {
+                weak.upgrade().map(|shared| shared.held()).unwrap_or_default()
             }));
         }
         made |= self.declare_partitions().await.map_err(|fault| fault.into_error(operation))?;

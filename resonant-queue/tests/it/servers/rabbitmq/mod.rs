@@ -3,6 +3,7 @@
 mod access;
 mod confirms;
 mod conformance;
+mod counting;
 mod due;
 mod faults;
 mod fleet;
