@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use resonant_queue::backend::Backend;
 use resonant_queue::{
-    Delivery, ErrorKind, HandlerError, Key, Memory, PartitionedQueue, Poison, PublishOptions,
-    Sqlite,
+    Delivery, ErrorKind, HandlerError, Key, Memory, ParkedKey, PartitionedQueue, Poison,
+    PublishOptions, Sqlite,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,21 @@ where
     std::mem::take(&mut seen.lock().unwrap())
 }
 
+/// The key that is parked with so many messages. Another process may have parked it, and this one hears of it a moment
+/// later.
+async fn parked<T>(queue: &PartitionedQueue<T>, messages: u64) -> ParkedKey {
+    let seen = async {
+        loop {
+            let parked = queue.parked(10).await.unwrap();
+            match &parked[..] {
+                [one] if one.messages == messages => return one.clone(),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), seen).await.expect("it is parked")
+}
+
 fn person(first: &str, last: &str, age: u32) -> Third {
     Third { first: first.into(), last: last.into(), age }
 }
@@ -97,10 +112,9 @@ pub(crate) async fn both_versions(backend: impl Backend + Clone) {
     new.publish(&person("Edsger", "Dijkstra", 72)).await.unwrap();
     old.publish(&First { name: "Donald Knuth".into() }).await.unwrap();
     assert!(handle(&old).await.is_empty());
-    let parked = new.parked(10).await.unwrap();
-    assert_eq!(parked.len(), 1);
-    assert_eq!((parked[0].messages, parked[0].error.contains("knows versions up to 1")), (2, true));
-    new.resume_key(parked[0].key.as_str()).await.unwrap();
+    let parked = parked(&new, 2).await;
+    assert!(parked.error.contains("knows versions up to 1"), "{parked:?}");
+    new.resume_key(parked.key.as_str()).await.unwrap();
     assert_eq!(
         handle(&new).await,
         [person("Edsger", "Dijkstra", 72), person("Donald", "Knuth", 40)]
@@ -114,11 +128,7 @@ pub(crate) async fn both_versions(backend: impl Backend + Clone) {
     let loose = PublishOptions::new().unkeyed();
     new.publish_with(&person("Tony", "Hoare", 90), loose).await.unwrap();
     assert!(handle(&hasty).await.is_empty());
-    let parked = new.parked(10).await.unwrap();
-    assert_eq!(
-        parked.iter().map(|it| (it.key.as_str(), it.messages)).collect::<Vec<_>>(),
-        [("all", 1)]
-    );
+    assert_eq!(self::parked(&new, 1).await.key.as_str(), "all");
     assert_eq!(new.redrive(10).await.unwrap(), 1);
     new.resume_key("all").await.unwrap();
     let mut read = handle(&new).await;

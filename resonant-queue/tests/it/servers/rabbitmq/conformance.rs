@@ -13,27 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::broker;
 
-/// A virtual host of its own, and leases that outlive the engine.
-#[derive(Debug, Default)]
-struct InRabbit {
-    vhost: OnceCell<Vhost>,
-    leases: Arc<MemoryLeaseStore>,
-}
-
-#[async_trait]
-impl Place for InRabbit {
-    async fn open(&self) -> Arc<dyn Backend> {
-        let vhost = self.vhost.get_or_init(async || broker().await.vhost().await.unwrap()).await;
-        let leases = Arc::clone(&self.leases);
-        // Nobody kills this broker.
-        let rabbit = RabbitMq::connect([vhost.url()]).creation_wait(Duration::ZERO);
-        Arc::new(rabbit.leases(leases).await.unwrap())
-    }
-}
-
-resonant_queue::conformance!(rabbitmq, InRabbit::default());
-
-/// A cluster for all cases, so that they have only the messages of their own in common.
+/// A cluster for all cases; each has a virtual host of its own.
 async fn cluster() -> &'static resonant_testkit::RabbitMq {
     static CLUSTER: OnceCell<resonant_testkit::RabbitMq> = OnceCell::const_new();
     let start = async || resonant_testkit::RabbitMq::builder().nodes(3).start().await.unwrap();
@@ -41,19 +21,44 @@ async fn cluster() -> &'static resonant_testkit::RabbitMq {
 }
 
 #[derive(Debug, Default)]
-struct InCluster {
+enum Server {
+    #[default]
+    Alone,
+    Cluster,
+}
+
+/// A virtual host of its own, and leases that outlive the engine.
+#[derive(Debug, Default)]
+struct InRabbit {
+    server: Server,
     vhost: OnceCell<Vhost>,
     leases: Arc<MemoryLeaseStore>,
 }
 
+impl InRabbit {
+    fn cluster() -> Self {
+        Self { server: Server::Cluster, ..Self::default() }
+    }
+
+    async fn vhost(&self) -> Vhost {
+        let server = match self.server {
+            Server::Alone => broker().await,
+            Server::Cluster => cluster().await,
+        };
+        server.vhost().await.unwrap()
+    }
+}
+
 #[async_trait]
-impl Place for InCluster {
+impl Place for InRabbit {
     async fn open(&self) -> Arc<dyn Backend> {
-        let vhost = self.vhost.get_or_init(async || cluster().await.vhost().await.unwrap()).await;
+        let vhost = self.vhost.get_or_init(|| self.vhost()).await;
         let leases = Arc::clone(&self.leases);
+        // Nobody kills these brokers.
         let rabbit = RabbitMq::connect(vhost.urls()).creation_wait(Duration::ZERO);
         Arc::new(rabbit.leases(leases).await.unwrap())
     }
 }
 
-resonant_queue::conformance!(cluster_of_three, InCluster::default());
+resonant_queue::conformance!(rabbitmq, InRabbit::default());
+resonant_queue::conformance!(cluster_of_three, InRabbit::cluster());
