@@ -65,6 +65,36 @@ async fn what_is_ready_is_read_beside_an_open_outbox_transaction() {
     assert_eq!(seen.all().last(), Some(&5001));
 }
 
+/// Whoever moves what fell due is told when a publisher holds the partition, and can go on in its transaction, with its own
+/// limits.
+#[tokio::test]
+async fn what_fell_due_waits_for_a_publisher_for_a_moment_only() {
+    let cluster = PostgresCluster::builder().start().await.unwrap();
+    let node = cluster.primary();
+    let queue = queue(&Postgres::connect(node.url()).create_tables(true).await.unwrap(), 1).await;
+    let soon = PublishOptions::new().delay(Duration::from_millis(1));
+    queue.publish_with(&1, soon).await.unwrap();
+    let part = "(SELECT base FROM resonant_queue.queues WHERE name = 'numbers')";
+    // What a publisher locks, without the limit on how long it may be idle.
+    let mut publisher = node.session().await.unwrap();
+    let lock =
+        format!("BEGIN; SELECT * FROM resonant_queue.heads WHERE partition = {part} FOR UPDATE");
+    publisher.sql(&lock).await.unwrap();
+    let mut session = node.session().await.unwrap();
+    for (limit, held) in [("0", true), ("77ms", true), ("1min", true), ("1min", false)] {
+        if !held {
+            publisher.sql("COMMIT").await.unwrap();
+        }
+        session.sql(&format!("SET lock_timeout = '{limit}'; BEGIN")).await.unwrap();
+        let promote = format!("SELECT resonant_queue.promote({part})");
+        let moved = session.value(&promote).await.unwrap();
+        assert_eq!(moved, if held { "-1" } else { "1" }, "{limit}");
+        assert_eq!(session.value("SHOW lock_timeout").await.unwrap(), limit);
+        session.sql("COMMIT").await.unwrap();
+    }
+    assert_eq!(queue.depth().await.unwrap().ready, 1);
+}
+
 /// A batch for several partitions that cannot get a lock is refused alone: another one that was on its way with it, and
 /// touches none of its partitions, is stored.
 #[tokio::test]
