@@ -26,12 +26,17 @@ use crate::depth::DeadLetter;
 /// How long another who holds the dead letters is waited for.
 const TURN: Duration = Duration::from_secs(10);
 
+/// How long what is left is waited for, once it was given back. Somebody else may have removed it.
+const BACK: Duration = Duration::from_secs(5);
+
 /// The first dead letters, held until it is closed.
 struct Window<'a> {
     link: &'a Link,
     queue: ShortString,
     channel: Channel,
     letters: Vec<Delivery>,
+    /// How many there are, those that did not fit included.
+    total: u64,
     /// Kept until the channel is closed: dropped before, it would let the next one begin behind these.
     consumer: Option<Consumer>,
 }
@@ -43,7 +48,8 @@ impl<'a> Window<'a> {
         let channel = link.consuming(PREFETCH).await?;
         let count = link.count(&channel, queue.clone()).await?;
         let expected = count.min(u64::from(PREFETCH));
-        let mut window = Self { link, queue, channel, letters: Vec::new(), consumer: None };
+        let (letters, consumer, total) = (Vec::new(), None, count);
+        let mut window = Self { link, queue, channel, letters, total, consumer };
         if expected == 0 {
             return Ok(window);
         }
@@ -61,7 +67,10 @@ impl<'a> Window<'a> {
                 Ok(Some(letter)) => window.letters.push(letter?),
                 Ok(None) => return Err(Fault::Late("the dead letters")),
                 // Somebody else holds them, or has removed some.
-                Err(_) => break,
+                Err(_) => {
+                    window.total = window.letters.len() as u64;
+                    break;
+                }
             }
         }
         Ok(window)
@@ -77,7 +86,8 @@ impl<'a> Window<'a> {
     /// the queue has applied it before the channel is closed.
     async fn close_without(self, mut removed: Vec<usize>) -> Result<(), Fault> {
         removed.sort_unstable();
-        let left = self.letters.len().saturating_sub(removed.len()) as u64;
+        // Once some are removed others are delivered, and they come back with the channel, too.
+        let left = self.total.saturating_sub(removed.len() as u64);
         let prefix = removed.iter().enumerate().take_while(|(at, place)| at == *place).count();
         let tag = |place: usize| self.letters.get(place).map(|letter| letter.delivery_tag);
         if let Some(tag) = prefix.checked_sub(1).and_then(tag) {
@@ -92,7 +102,7 @@ impl<'a> Window<'a> {
         let asked = self.channel.close(200, "done".into());
         let closed = timeout(Duration::from_secs(2), asked).await;
         closed.map_err(|_| Fault::Late("closing a channel"))??;
-        returned(self.link, self.queue, left).await
+        returned(self.link, self.queue, left, BACK).await
     }
 }
 

@@ -240,7 +240,7 @@ impl Owner {
             let _ = timeout(Duration::from_secs(1), channel.close(200, "ended".into())).await;
             drop(events);
             // Counted again before it is said to be gone.
-            let _ = returned(&self.tools.link, queue, here).await;
+            let _ = returned(&self.tools.link, queue, here, Duration::from_secs(1)).await;
         }
         self.gone.cancel();
     }

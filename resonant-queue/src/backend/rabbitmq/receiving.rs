@@ -270,13 +270,18 @@ pub(super) async fn settled(
     Ok(())
 }
 
-/// Waits up to a second until a queue counts so many messages: what a closed channel held comes back a moment after it.
-pub(super) async fn returned(link: &Link, queue: ShortString, count: u64) -> Result<(), Fault> {
+/// Waits for a while until a queue counts so many messages: what a closed channel held comes back a moment after it.
+pub(super) async fn returned(
+    link: &Link,
+    queue: ShortString,
+    count: u64,
+    within: Duration,
+) -> Result<(), Fault> {
     if count == 0 {
         return Ok(());
     }
     let channel = link.channel().await?;
-    let until = Instant::now() + Duration::from_secs(1);
+    let until = Instant::now() + within;
     while link.count(&channel, queue.clone()).await? < count && Instant::now() < until {
         sleep(Duration::from_millis(5)).await;
     }
