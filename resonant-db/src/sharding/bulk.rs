@@ -1,9 +1,11 @@
 //! Many rows at once: each shard gets its own, in one transaction.
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 
 use super::database::{ShardedDatabase, summed};
-use super::live::{TURNS, gone, is_gone, restless};
+use super::live::{TURNS, gone, is_gone, pause, restless};
 use super::router::{RouteKind, program};
 use crate::{Param, Result, Transaction};
 
@@ -24,7 +26,8 @@ impl ShardedDatabase {
         const OPERATION: &str = "execute_many";
         let mut groups = self.grouped(sql, rows)?;
         let mut ended: Vec<(u32, Result<u64>)> = Vec::new();
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
+            pause(turn).await;
             let work = groups.iter().map(|(shard, rows)| {
                 self.inner.meters.routed(RouteKind::Single, rows.len() as u64);
                 self.one_shard(sql, *shard, rows)
@@ -64,15 +67,19 @@ impl ShardedDatabase {
         let before = live.enter(shard, at).await?;
         let compiled = self.inner.router.compiled(sql);
         let program = program(&compiled, OPERATION)?;
+        let mut touched = BTreeSet::new();
         for row in all() {
             // What was learned just now may have changed who owns what.
             if self.inner.write_shard(OPERATION, program, row)? != at {
                 return Err(gone(OPERATION));
             }
+            self.inner.router.touched(program, row, &mut touched);
         }
+        let touched = &touched;
         let work = async |transaction: &mut Transaction<'_>| {
+            live.hold(transaction, at, touched).await?;
             let affected = transaction.execute_many(sql, all()).await?;
-            live.before_commit(transaction, at, before).await?;
+            live.before_commit(transaction, at, before, Some(touched)).await?;
             Ok(affected)
         };
         let result = shard.run(OPERATION, shard.database.transaction(work)).await;

@@ -1,5 +1,6 @@
 //! [`ShardedDatabase`]: one handle over all shards.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -201,7 +202,8 @@ impl ShardedDatabase {
         let Ask { operation, sql, params, .. } = ask;
         let compiled = self.inner.router.compiled(sql);
         let program = self.counted(program(&compiled, operation))?;
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
+            live::pause(turn).await;
             let shard = self.counted(self.inner.write_shard(operation, program, params))?;
             self.inner.meters.routed(RouteKind::Single, 1);
             // Where its keys turn out to be none it is not bound to a shard.
@@ -298,7 +300,8 @@ impl ShardedDatabase {
     {
         const OPERATION: &str = "transaction";
         let inner = &*self.inner;
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
+            live::pause(turn).await;
             let shard = inner.router.place(OPERATION, key)?;
             let here = self.at(shard);
             let stamp = match &inner.live {
@@ -310,10 +313,13 @@ impl ShardedDatabase {
             }
             let guarded = async |transaction: &mut Transaction<'_>| {
                 let stamped = stamp.map(|(_, stamp)| stamp);
-                let mut guarded = ShardTransaction { transaction, inner, shard, stamp: stamped };
+                let touched = BTreeSet::new();
+                let mut guarded =
+                    ShardTransaction { transaction, inner, shard, stamp: stamped, touched };
                 let value = (work.clone())(&mut guarded).await?;
                 if let Some((live, stamp)) = stamp {
-                    live.before_commit(guarded.transaction, shard, stamp).await?;
+                    let touched = Some(&guarded.touched);
+                    live.before_commit(guarded.transaction, shard, stamp, touched).await?;
                 }
                 Ok(value)
             };

@@ -142,6 +142,7 @@ impl ShardedDatabase {
         for turn in 0..TURNS {
             match self.counted(self.inner.router.target(program, params, operation))? {
                 Target::One(shard) => {
+                    live::pause(turn).await;
                     self.inner.meters.routed(RouteKind::Single, 1);
                     if let Some(answer) = self.settled(ask, program, shard, Want::Rows).await? {
                         return Ok(answer.rows());

@@ -6,8 +6,9 @@
 //! at the earliest. So an answer that came within the lease is right without asking again. Any other is believed once the
 //! shard has said afterwards that nothing has gone since the statement was sent.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
@@ -29,6 +30,11 @@ pub(super) const GONE: &str = "RS001";
 pub(super) const TURNS: u32 = 64;
 /// How long rows that are on two shards are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a shard is asked once more because its word is in doubt before it has come.
+const DOUBTED: u32 = 8;
+
+/// Writers of a bucket that leaves share the advisory lock of this number and its own.
+pub(super) const WRITERS: i32 = 5_927_194;
 
 /// Buckets are about to go.
 pub(super) const SWITCHING: i64 = 2;
@@ -49,16 +55,18 @@ CREATE TABLE IF NOT EXISTS resonant.place (
 INSERT INTO resonant.place VALUES (1, 1, 0, 0, 0, NULL, NULL) ON CONFLICT DO NOTHING;
 CREATE TABLE IF NOT EXISTS resonant.bucket (
     bucket integer PRIMARY KEY,
-    state text NOT NULL CHECK (state IN ('leaving', 'away', 'here')),
+    state text NOT NULL CHECK (state IN ('leaving', 'away')),
     owner text NOT NULL,
     epoch bigint NOT NULL
 );
+CREATE TABLE IF NOT EXISTS resonant.fence (id integer PRIMARY KEY CHECK (id = 1), turn bigint NOT NULL);
+INSERT INTO resonant.fence VALUES (1, 0) ON CONFLICT DO NOTHING;
 GRANT USAGE ON SCHEMA resonant TO PUBLIC;
 GRANT SELECT ON resonant.place, resonant.bucket TO PUBLIC;";
 const PLACE: &str = "SELECT version, phase, departed, arrived, landing IS NOT NULL AS landing, floor \
      FROM resonant.place WHERE id = 1";
 const ROWS: &str = "SELECT bucket::bigint AS bucket, state, owner, epoch FROM resonant.bucket";
-const DEPARTED: &str = "SELECT departed FROM resonant.place WHERE id = 1";
+const MOVED: &str = "SELECT departed, arrived FROM resonant.place WHERE id = 1";
 
 #[derive(serde::Deserialize)]
 struct Place {
@@ -91,15 +99,49 @@ pub(super) struct Live {
 /// What a shard has said last.
 #[derive(Debug, Default)]
 struct Known {
-    /// When it was asked that, in nanoseconds since the beginning. 0: never.
+    /// When it was asked that, in nanoseconds since the beginning. 0: never, or its word is in doubt. Written under `doubts`.
     asked: AtomicU64,
+    /// How often its word was called into doubt.
+    doubts: Mutex<u64>,
     phase: AtomicI64,
     departed: AtomicI64,
     arrived: AtomicI64,
     landing: AtomicBool,
-    /// One asks at a time; with the version of what it said.
-    turn: tokio::sync::Mutex<i64>,
+    /// One asks at a time.
+    turn: tokio::sync::Mutex<Heard>,
     floor: Mutex<Option<Session>>,
+    /// How often that has changed.
+    floors: AtomicU64,
+}
+
+/// Which of its words was heard last.
+#[derive(Debug, Default)]
+struct Heard {
+    version: i64,
+    floor: Option<String>,
+}
+
+impl Known {
+    fn doubts(&self) -> MutexGuard<'_, u64> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it has said, or is saying just now, does not hold.
+    fn doubt(&self) {
+        let mut doubts = self.doubts();
+        *doubts += 1;
+        self.asked.store(0, Ordering::Release);
+    }
+
+    /// What it was asked at `sent` holds, unless it has been doubted since there were so many doubts.
+    fn believe(&self, sent: u64, doubts: u64) -> bool {
+        let now = self.doubts();
+        let believed = *now == doubts;
+        if believed {
+            self.asked.store(sent, Ordering::Release);
+        }
+        believed
+    }
 }
 
 /// What has come and gone on a shard when a statement was sent.
@@ -107,6 +149,8 @@ struct Known {
 pub(super) struct Stamp {
     departed: i64,
     arrived: i64,
+    /// Which replicas may be read changes after that: some have rows that have gone.
+    floors: u64,
 }
 
 impl Live {
@@ -154,6 +198,7 @@ impl Live {
         Stamp {
             departed: known.departed.load(Ordering::Acquire),
             arrived: known.arrived.load(Ordering::Acquire),
+            floors: known.floors.load(Ordering::Acquire),
         }
     }
 
@@ -179,33 +224,49 @@ impl Live {
     /// Asks a shard, after this was called. Of many who do one asks for all.
     pub(super) async fn ask(&self, shard: &Shard, at: u32) -> Result<()> {
         let (known, since) = (self.of(at), self.now());
-        let mut version = known.turn.lock().await;
+        let mut heard = known.turn.lock().await;
         if known.asked.load(Ordering::Acquire) > since {
             return Ok(());
         }
-        let sent = self.now();
+        for _ in 0..DOUBTED {
+            let doubts = *known.doubts();
+            let sent = self.now();
+            self.hear(shard, at, &mut heard).await?;
+            if known.believe(sent, doubts) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a shard once and takes in what it says.
+    async fn hear(&self, shard: &Shard, at: u32, heard: &mut Heard) -> Result<()> {
+        let known = self.of(at);
         let place = shard.run("shard_map", recall(&shard.database)).await?;
-        if place.version != *version {
+        if place.version != heard.version {
             let rows = shard.database.write().query_as::<Line>(ROWS, params![]);
             let lines = shard.run("shard_map", rows).await?;
-            let said: Vec<Said> = lines.iter().map(|line| self.said(line)).collect();
+            let said: Vec<Said> = lines.iter().filter_map(|line| self.said(line)).collect();
             for gained in self.buckets.map().learn(at, &said) {
                 // What it said before it had them says nothing of replicas that do not have their rows yet.
-                self.of(gained).asked.store(0, Ordering::Release);
+                self.of(gained).doubt();
             }
-            let floor = place.floor.as_deref().map(|token| shard.database.session_from(token));
-            *known.floor.lock().unwrap_or_else(PoisonError::into_inner) = floor.transpose()?;
-            *version = place.version;
+            if place.floor != heard.floor {
+                let floor = place.floor.as_deref().map(|token| shard.database.session_from(token));
+                *known.floor.lock().unwrap_or_else(PoisonError::into_inner) = floor.transpose()?;
+                known.floors.fetch_add(1, Ordering::AcqRel);
+                heard.floor = place.floor;
+            }
+            heard.version = place.version;
         }
         known.phase.store(place.phase, Ordering::Release);
         known.departed.store(place.departed, Ordering::Release);
         known.arrived.store(place.arrived, Ordering::Release);
         known.landing.store(place.landing, Ordering::Release);
-        known.asked.store(sent, Ordering::Release);
         Ok(())
     }
 
-    fn said(&self, line: &Line) -> Said {
+    fn said(&self, line: &Line) -> Option<Said> {
         let state = match line.state.as_str() {
             "leaving" => Whereabouts::Leaving,
             "away" => {
@@ -215,10 +276,10 @@ impl Live {
                 }
                 Whereabouts::Away(owner.and_then(|owner| u32::try_from(owner).ok()))
             }
-            _ => Whereabouts::Here,
+            _ => return None,
         };
-        let bucket = u32::try_from(line.bucket).unwrap_or(u32::MAX);
-        Said { bucket, state, epoch: line.epoch.cast_unsigned() }
+        let bucket = u32::try_from(line.bucket).ok()?;
+        Some(Said { bucket, state, epoch: line.epoch.cast_unsigned() })
     }
 
     /// Before a statement is sent to several shards: what they have said holds, and no rows are on two of them.
@@ -272,19 +333,60 @@ impl Live {
         join_all(shards.iter().zip(0_u32..).map(|(shard, at)| self.ask(shard, at))).await
     }
 
-    /// Before a transaction commits: fails with [`GONE`] if anything has gone from the shard since it began.
+    /// Before a transaction commits: fails with [`GONE`] if buckets it has touched may have gone from the shard since it began.
+    /// Without `touched`: if any has.
     pub(super) async fn before_commit(
         &self,
         transaction: &mut Transaction<'_>,
         at: u32,
         stamp: Stamp,
+        touched: Option<&BTreeSet<u32>>,
     ) -> Result<()> {
         // In this order: what is read second may only be newer.
-        let departed = match self.holds_now(at) && !self.is_switching(at) {
-            true => self.stamp(at).departed,
-            false => transaction.query_one_as(DEPARTED, params![]).await?,
+        let (departed, arrived) = match self.holds_now(at) && !self.is_switching(at) {
+            true => {
+                let now = self.stamp(at);
+                (now.departed, now.arrived)
+            }
+            false => transaction.query_one_as::<(i64, i64)>(MOVED, params![]).await?,
         };
-        if departed == stamp.departed { Ok(()) } else { Err(gone("transaction")) }
+        if departed == stamp.departed {
+            return Ok(());
+        }
+        // Others may have gone. What has gone may have come back, but not where nothing has come.
+        if let Some(touched) = touched
+            && arrived == stamp.arrived
+        {
+            let sql = format!(
+                "SELECT count(*) FROM resonant.bucket WHERE state = 'away' AND bucket = ANY ({})",
+                array(touched)
+            );
+            if transaction.query_one_as::<i64>(&sql, params![]).await? == 0 {
+                return Ok(());
+            }
+        }
+        Err(gone("transaction"))
+    }
+
+    /// Before a transaction writes to buckets: waits for those that change their owner just now. A writer that waited in the
+    /// trigger would hold the row that whoever switches the owner needs.
+    pub(super) async fn hold(
+        &self,
+        transaction: &mut Transaction<'_>,
+        at: u32,
+        touched: &BTreeSet<u32>,
+    ) -> Result<()> {
+        let map = self.buckets.map();
+        let leaving: BTreeSet<u32> =
+            touched.iter().copied().filter(|bucket| map.is_leaving(*bucket)).collect();
+        if leaving.is_empty() || !self.is_switching(at) {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT pg_catalog.pg_advisory_xact_lock_shared({WRITERS}, b) FROM unnest({}) b",
+            array(&leaving)
+        );
+        transaction.query(&sql, params![]).await.map(drop)
     }
 
     /// Whether something has gone from a shard since, as far as is known here.
@@ -312,6 +414,20 @@ pub(super) fn gone(operation: &'static str) -> Error {
 
 pub(super) fn is_gone(error: &Error) -> bool {
     error.sqlstate() == Some(GONE)
+}
+
+/// Buckets as SQL has them, in ascending order.
+fn array(buckets: &BTreeSet<u32>) -> String {
+    let numbers: Vec<String> = buckets.iter().map(u32::to_string).collect();
+    format!("'{{{}}}'::integer[]", numbers.join(","))
+}
+
+/// Before a statement is routed for the `turn`th time, counted from 0. A bucket that comes back is refused by its new owner
+/// for a moment after the old one has let it go; and where a move stopped in that moment, until it is resumed.
+pub(super) async fn pause(turn: u32) {
+    if let Some(more) = turn.checked_sub(2) {
+        sleep(Duration::from_millis(1 << more.min(8))).await;
+    }
 }
 
 /// It was routed again and again.

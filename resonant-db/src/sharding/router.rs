@@ -1,11 +1,12 @@
 //! The router: declared tables, a shard function and a cache of compiled routes. It needs no database.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use resonant_common::telemetry::Counter;
 
-use super::function::{Bucketed, Leaving, ShardBy};
+use super::function::{BUCKETS, Bucketed, Leaving, Numbered, ShardBy};
 use super::key::{KeyType, ShardKey};
 use super::refusal::{Checked, Refusal, refuse};
 use super::route::{
@@ -173,6 +174,23 @@ impl ShardRouter {
         let Some(leaving) = &self.moving else { return false };
         let target = program.target(leaving, 2, params);
         !matches!(target, Ok(Target::Any | Target::One(0)))
+    }
+
+    /// Adds the buckets that a statement touches, where buckets may change their owners.
+    pub(super) fn touched(
+        &self,
+        program: &Program,
+        params: &[Param<'_>],
+        buckets: &mut BTreeSet<u32>,
+    ) {
+        let Some(Leaving(bucketed)) = &self.moving else { return };
+        let numbers = Numbered(Arc::clone(bucketed));
+        for key in &program.keys {
+            // Keys that are none have been refused by whoever routed it.
+            let _ = key.each(&numbers, BUCKETS, params, &mut |bucket, _| {
+                buckets.insert(bucket);
+            });
+        }
     }
 
     fn compile(&self, sql: &str, goal: Goal) -> Arc<Compiled> {

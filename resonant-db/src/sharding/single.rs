@@ -1,5 +1,7 @@
 //! A statement of one shard: sent there, and believed if its buckets were there when it ran.
 
+use std::collections::BTreeSet;
+
 use super::builder::reads;
 use super::database::ShardedDatabase;
 use super::gather::Ask;
@@ -25,6 +27,15 @@ impl Answer {
         match self {
             Answer::Rows(rows) => rows,
             Answer::Count(_) => crate::backend::RowsBuilder::new(Vec::new()).finish(),
+        }
+    }
+
+    /// Whether a write has changed anything, where that can be told: one that answers no columns was asked for rows and has none
+    /// to give.
+    fn wrote(&self) -> Option<bool> {
+        match self {
+            Answer::Rows(rows) if rows.columns().is_empty() => None,
+            _ => Some(self.count() > 0),
         }
     }
 
@@ -58,7 +69,7 @@ impl ShardedDatabase {
         }
         let reads = reads(program.access);
         let answer = match leaving && !reads {
-            true => self.enclosed(live, ask, at, want, stamp).await,
+            true => self.enclosed(live, ask, program, at, want, stamp).await,
             false => self.send(ask, program, at, want).await,
         };
         let answer = match answer {
@@ -75,10 +86,10 @@ impl ShardedDatabase {
         }
         // The shard refuses to write rows of buckets that have gone. So what has written them did so before, and what found
         // none may have come too late.
-        match (reads, program.names_one(), answer.count()) {
-            (true, ..) | (false, true, 0) => Ok(None),
-            (false, true, _) => Ok(Some(answer)),
-            (false, false, _) => {
+        match (reads, program.names_one(), answer.wrote()) {
+            (true, ..) | (false, true, Some(false)) => Ok(None),
+            (false, true, Some(true)) => Ok(Some(answer)),
+            _ => {
                 let message =
                     "buckets it touches moved while it ran: it may have missed the rows of some";
                 let error = Error::new(ErrorKind::Conflict, ask.operation, message);
@@ -136,16 +147,21 @@ impl ShardedDatabase {
         &self,
         live: &Live,
         ask: Ask<'_>,
+        program: &Program,
         at: u32,
         want: Want,
         stamp: Stamp,
     ) -> Result<Answer> {
+        let mut touched = BTreeSet::new();
+        self.inner.router.touched(program, ask.params, &mut touched);
+        let touched = &touched;
         let work = async |transaction: &mut Transaction<'_>| {
+            live.hold(transaction, at, touched).await?;
             let answer = match want {
                 Want::Rows => Answer::Rows(transaction.query(ask.sql, ask.params).await?),
                 Want::Count => Answer::Count(transaction.execute(ask.sql, ask.params).await?),
             };
-            live.before_commit(transaction, at, stamp).await?;
+            live.before_commit(transaction, at, stamp, Some(touched)).await?;
             Ok(answer)
         };
         let session = ask.sessions.and_then(|sessions| sessions.get(at as usize));

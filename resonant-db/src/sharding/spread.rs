@@ -70,7 +70,7 @@ impl ShardedDatabase {
         };
         let work = async |transaction: &mut Transaction<'_>| {
             let affected = transaction.execute(sql, params).await?;
-            live.before_commit(transaction, at, stamp).await?;
+            live.before_commit(transaction, at, stamp, None).await?;
             Ok(affected)
         };
         let result = shard.run(OPERATION, shard.database.transaction(work)).await;

@@ -1,9 +1,11 @@
 //! A transaction that cannot leave its shard.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 
+use super::builder::reads;
 use super::database::Inner;
 use super::live::{Stamp, gone};
 use super::route::Target;
@@ -17,6 +19,8 @@ pub struct ShardTransaction<'t, 'c> {
     pub(super) shard: u32,
     /// What had come and gone when it began.
     pub(super) stamp: Option<Stamp>,
+    /// The buckets of its statements so far.
+    pub(super) touched: BTreeSet<u32>,
 }
 
 impl ShardTransaction<'_, '_> {
@@ -27,7 +31,7 @@ impl ShardTransaction<'_, '_> {
     /// [`ErrorKind::Refused`] when the statement is not proven to stay on the shard; nothing has been sent then, and the
     /// transaction goes on. Else as [`Transaction::query`].
     pub async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
-        self.guard("query", sql, params)?;
+        self.guard("query", sql, params).await?;
         let rows = self.transaction.query(sql, params).await?;
         self.confirm("query", sql, params).await?;
         Ok(rows)
@@ -52,7 +56,7 @@ impl ShardTransaction<'_, '_> {
     ///
     /// As [`query`](ShardTransaction::query).
     pub async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        self.guard("execute", sql, params)?;
+        self.guard("execute", sql, params).await?;
         let affected = self.transaction.execute(sql, params).await?;
         self.confirm("execute", sql, params).await?;
         Ok(affected)
@@ -73,18 +77,32 @@ impl ShardTransaction<'_, '_> {
         let leaving =
             live.is_switching(self.shard) && self.inner.router.touches_leaving(program, params);
         if !holds || leaving || live.has_departed(self.shard, stamp) {
-            live.before_commit(self.transaction, self.shard, stamp).await?;
+            live.before_commit(self.transaction, self.shard, stamp, Some(&self.touched)).await?;
         }
         Ok(())
     }
 
-    fn guard(&self, operation: &'static str, sql: &str, params: &[Param<'_>]) -> Result<()> {
+    async fn guard(
+        &mut self,
+        operation: &'static str,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<()> {
         let router = &self.inner.router;
         let compiled = router.compiled(sql);
         let program = program(&compiled, operation)?;
         let refused = match router.target(program, params, operation)? {
-            Target::One(shard) if shard == self.shard => return Ok(()),
-            Target::Any if super::builder::reads(program.access) || program.names_keys() => {
+            Target::One(shard) if shard == self.shard => {
+                let Some(live) = &self.inner.live else { return Ok(()) };
+                let mut touched = BTreeSet::new();
+                router.touched(program, params, &mut touched);
+                if !reads(program.access) {
+                    live.hold(self.transaction, shard, &touched).await?;
+                }
+                self.touched.append(&mut touched);
+                return Ok(());
+            }
+            Target::Any if reads(program.access) || program.names_keys() => {
                 return Ok(());
             }
             Target::One(shard) => format!("the statement belongs to {}", router.name(shard)),

@@ -52,6 +52,20 @@ impl ShardBy for Leaving {
     }
 }
 
+/// Answers the bucket of a key.
+#[derive(Debug)]
+pub(crate) struct Numbered(pub(crate) Arc<Bucketed>);
+
+impl ShardBy for Numbered {
+    fn shard(&self, key: &ShardKey<'_>) -> Option<u32> {
+        Some(self.0.bucket(key))
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
 impl ShardBy for Bucketed {
     fn shard(&self, key: &ShardKey<'_>) -> Option<u32> {
         self.map.shard((self.bucket)(key))

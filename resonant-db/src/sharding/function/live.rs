@@ -39,8 +39,6 @@ pub(crate) enum Whereabouts {
     Leaving,
     /// It has gone to this shard; `None` for one that is not declared here.
     Away(Option<u32>),
-    /// It has come back.
-    Here,
 }
 
 impl LiveMap {
@@ -69,16 +67,20 @@ impl LiveMap {
     pub(crate) fn learn(&self, shard: u32, said: &[Said]) -> Vec<u32> {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gained = Vec::new();
+        let mut leaving: Vec<u64> =
+            self.leaving.iter().map(|word| word.load(Ordering::Acquire)).collect();
+        // What it says of its own replaces what it said before.
         for bucket in (0..BUCKETS).filter(|bucket| self.shard(*bucket) == Some(shard)) {
-            self.mark(bucket, false);
+            mark(&mut leaving, bucket, false);
         }
         for Said { bucket, state, epoch } in said {
             let Some(known) = epochs.buckets.get_mut(*bucket as usize) else { continue };
+            let is_its_own = self.shard(*bucket) == Some(shard);
             match state {
-                Whereabouts::Leaving if self.shard(*bucket) == Some(shard) => {
-                    self.mark(*bucket, true);
-                }
-                Whereabouts::Away(owner) if *epoch > *known => {
+                Whereabouts::Leaving if is_its_own => mark(&mut leaving, *bucket, true),
+                // A map that was taken while buckets moved has the epoch of that move for all of them, and those that went later
+                // have the same: what their owner says then is newer.
+                Whereabouts::Away(owner) if *epoch > *known || (*epoch == *known && is_its_own) => {
                     *known = *epoch;
                     epochs.highest = epochs.highest.max(*epoch);
                     let index = owner.and_then(|owner| u16::try_from(owner).ok());
@@ -90,15 +92,11 @@ impl LiveMap {
                 _ => {}
             }
         }
+        // After the owners, and each bit at once: whoever does not see that a bucket leaves sees where it has gone.
+        for (word, bits) in self.leaving.iter().zip(leaving) {
+            word.store(bits, Ordering::Release);
+        }
         gained
-    }
-
-    fn mark(&self, bucket: u32, leaving: bool) {
-        let Some(word) = self.leaving.get(bucket as usize / 64) else { return };
-        match leaving {
-            true => word.fetch_or(bit(bucket), Ordering::AcqRel),
-            false => word.fetch_and(!bit(bucket), Ordering::AcqRel),
-        };
     }
 
     /// The map as it is now. A bucket whose owner is not declared here has the owner 65535.
@@ -113,6 +111,14 @@ fn bit(bucket: u32) -> u64 {
     1 << (bucket % 64)
 }
 
+fn mark(words: &mut [u64], bucket: u32, leaving: bool) {
+    let Some(word) = words.get_mut(bucket as usize / 64) else { return };
+    match leaving {
+        true => *word |= bit(bucket),
+        false => *word &= !bit(bucket),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,15 +129,14 @@ mod tests {
 
     #[test]
     fn the_newest_word_counts_whoever_says_it_first() {
-        use Whereabouts::{Away, Here};
-        // Bucket 6 went from shard 0 to 1, on to 2, and back to 0.
+        use Whereabouts::Away;
+        // Bucket 6 went from shard 0 to 1, on to 2, and back to 0, which has not heard of its end yet.
         let words = [
-            (0, said(6, Here, 3)),
             (0, said(6, Away(Some(1)), 1)),
             (1, said(6, Away(Some(2)), 2)),
             (2, said(6, Away(Some(0)), 3)),
         ];
-        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1], [1, 3, 2, 0]] {
+        for order in [[0, 1, 2, 0], [2, 1, 0, 2], [1, 2, 0, 1], [0, 2, 1, 0]] {
             let map = LiveMap::new(&BucketMap::dealt(3).expect("a map"));
             for at in order {
                 let (shard, word) = words[at];
@@ -144,15 +149,49 @@ mod tests {
 
     #[test]
     fn what_a_given_map_knows_already_is_not_undone() {
-        let mut map = BucketMap::dealt(2).expect("a map");
-        let plan = map.plan(&[0, 1, 2]).expect("a plan");
-        map = map.apply(&plan).expect("applied");
-        let first = plan.moves[0];
+        let two = BucketMap::dealt(2).expect("a map");
+        let there = two.plan(&[0, 1, 2]).expect("a plan");
+        let three = two.apply(&there).expect("applied");
+        let back = three.plan(&[0, 1]).expect("a plan");
+        let map = three.apply(&back).expect("applied");
         let live = LiveMap::new(&map);
-        let old = said(first.bucket, Whereabouts::Away(Some(first.from)), 1);
-        assert!(live.learn(first.to, &[old]).is_empty());
-        assert_eq!(live.shard(first.bucket), Some(first.to));
+        // Each has an older word about buckets that have come back, and that of who has had them meanwhile is not news.
+        for step in &there.moves {
+            let old = said(step.bucket, Whereabouts::Away(Some(step.to)), 1);
+            assert!(live.learn(step.from, &[old]).is_empty());
+        }
+        for step in &back.moves {
+            let known = said(step.bucket, Whereabouts::Away(Some(step.to)), 2);
+            assert!(live.learn(step.from, &[known]).is_empty());
+        }
         assert_eq!(live.snapshot(), map);
+    }
+
+    #[test]
+    fn a_map_taken_during_a_move_learns_the_rest_of_it() {
+        let first = LiveMap::new(&BucketMap::dealt(2).expect("a map"));
+        let gone = |bucket| said(bucket, Whereabouts::Away(Some(2)), 1);
+        first.learn(0, &[gone(0), said(2, Whereabouts::Leaving, 1)]);
+        let taken = first.snapshot();
+        assert_eq!((taken.epoch(), taken.shard(0), taken.shard(2)), (1, Some(2), Some(0)));
+        let live = LiveMap::new(&taken);
+        assert_eq!(live.learn(0, &[gone(0), gone(2)]), [2]);
+        assert_eq!((live.shard(0), live.shard(2)), (Some(2), Some(2)));
+        assert!(live.learn(0, &[gone(0), gone(2)]).is_empty());
+    }
+
+    #[test]
+    fn what_leaves_is_seen_to_leave_while_the_same_is_said_again() {
+        let live = LiveMap::new(&BucketMap::dealt(2).expect("a map"));
+        let leaving: Vec<Said> =
+            (0..BUCKETS).map(|bucket| said(bucket, Whereabouts::Leaving, 1)).collect();
+        live.learn(0, &leaving);
+        std::thread::scope(|scope| {
+            let speaking = scope.spawn(|| (0..300).for_each(|_| drop(live.learn(0, &leaving))));
+            while !speaking.is_finished() {
+                assert!(live.is_leaving(0) && live.is_leaving(64));
+            }
+        });
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use self::buckets::{BUCKETS, BucketMap, BucketMove, BucketPlan};
 pub use self::directory::Directory;
 pub(crate) use self::directory::Pinned;
 use self::hashed::ByShardCount;
-pub(crate) use self::hashed::{Bucketed, Leaving};
+pub(crate) use self::hashed::{Bucketed, Leaving, Numbered};
 pub(crate) use self::live::{Said, Whereabouts};
 pub use self::postgres::postgres_hash;
 pub(crate) use self::postgres::postgres_value_hash;

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use super::link::Link;
 use super::report::MoveReport;
 use super::steps::{MoveState, Pair, pairs};
-use super::tables::Table;
+use super::tables::{Table, text};
 use super::work::Work;
 use super::{Mover, OPERATION, hash, inspect};
+use crate::backend::ErrorExt as _;
 use crate::sharding::{BucketMap, BucketPlan, live};
 use crate::{Error, ErrorKind, Result, params};
 
@@ -26,6 +27,9 @@ struct Record {
 const RECORD: &str = "SELECT target, epoch, state, array_to_string(buckets, ',') AS buckets, tables FROM resonant_move.record";
 const HAS_RECORD: &str = "SELECT pg_catalog.to_regclass('resonant_move.record') IS NOT NULL";
 const HAS_ORIGIN: &str = "SELECT pg_catalog.to_regclass('resonant_move.origin') IS NOT NULL";
+const HAS_PART: &str = "SELECT pg_catalog.to_regclass('resonant_move.record') IS NOT NULL \
+     OR pg_catalog.to_regclass('resonant_move.origin') IS NOT NULL \
+     OR EXISTS (SELECT 1 FROM resonant.place WHERE landing IS NOT NULL)";
 
 impl<'d> Mover<'d> {
     /// The moves that are unfinished.
@@ -40,9 +44,14 @@ impl<'d> Mover<'d> {
             if !there {
                 continue;
             }
-            let record: Option<Record> =
-                shard.database.write().query_opt_as(RECORD, params![]).await?;
-            let Some(record) = record else { continue };
+            let record = shard.database.write().query_opt_as::<Record>(RECORD, params![]).await;
+            let record = match record {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                // It has ended just now.
+                Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000")) => continue,
+                Err(error) => return Err(error),
+            };
             let buckets = numbers(&record.buckets);
             let sql = "SELECT count(*) FROM resonant.bucket b, resonant_move.record r WHERE b.state = 'leaving' AND b.bucket = ANY (r.buckets)";
             let left: i64 = shard.database.write().query_one_as(sql, params![]).await?;
@@ -99,6 +108,22 @@ impl<'d> Mover<'d> {
         let tables = inspect::tables(&mut source, &mut target, &schema, self.buckets()?).await?;
         let (epoch, buckets) = (record.epoch, numbers(&record.buckets));
         let mut work = Work { mover: self, source, target, tables, buckets, epoch, state };
+        if state == MoveState::Preparing {
+            // What it has on the target is made anew; what others have there is not.
+            let other: bool = match work.target.value(HAS_ORIGIN).await? {
+                true => {
+                    let own = text(&work.source.name);
+                    let sql = format!(
+                        "SELECT EXISTS (SELECT 1 FROM resonant_move.origin WHERE source <> {own})"
+                    );
+                    work.target.value(&sql).await?
+                }
+                false => work.target.value(HAS_RECORD).await?,
+            };
+            if other {
+                return Err(engaged(&work.target.name));
+            }
+        }
         if work.names() != record.tables {
             let message = format!(
                 "the move is one of the tables {} and {} are declared",
@@ -177,6 +202,17 @@ impl<'d> Mover<'d> {
         }
     }
 
+    /// Under the locks of both shards: neither has a part in a move that is unfinished, of which the preparations would leave nothing.
+    pub(super) async fn vacant(&self, source: &mut Link, target: &mut Link) -> Result<()> {
+        self.at_rest().await?;
+        for link in [source, target] {
+            if link.value(HAS_PART).await? {
+                return Err(engaged(&link.name));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn map(&self) -> Result<BucketMap> {
         let missing =
             || Error::new(ErrorKind::Config, OPERATION, "the shard function has no buckets");
@@ -241,6 +277,12 @@ impl<'d> Mover<'d> {
             pauses: Vec::new(),
         }
     }
+}
+
+fn engaged(shard: &str) -> Error {
+    let message =
+        format!("{shard} has a part in a move that is unfinished: resume it or roll it back");
+    Error::new(ErrorKind::Refused, OPERATION, message)
 }
 
 fn numbers(list: &str) -> Vec<u32> {

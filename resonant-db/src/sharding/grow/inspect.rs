@@ -1,6 +1,6 @@
 //! The look at both shards before anything is touched: what cannot be moved soundly is refused by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -124,7 +124,14 @@ pub(super) async fn tables(
                 declared.key_type
             )));
         }
-        tables.push(columns(source, name, declared).await?);
+        let mut table = columns(source, name, declared).await?;
+        // It is the target's sequences that have to get past what comes.
+        let there = columns(target, name, declared).await?.columns;
+        for column in &mut table.columns {
+            let twin = there.iter().find(|other| other.name == column.name);
+            column.sequence = twin.and_then(|other| other.sequence.clone());
+        }
+        tables.push(table);
         if !one.indexed {
             return Err(refused(format!(
                 "{name} has no index that begins with {}, so its rows could not be taken away quickly: create one",
@@ -204,6 +211,12 @@ async fn columns(
             declared.key
         )));
     }
+    if let Some(line) = lines.iter().find(|line| line.generated && line.place >= 0) {
+        return Err(refused(format!(
+            "the primary key of {name} holds {}, which is generated",
+            line.name
+        )));
+    }
     let columns = lines.into_iter().filter(|line| !line.generated);
     let columns = columns.map(|line| Column { name: line.name, sequence: line.sequence });
     Ok(Table {
@@ -245,6 +258,27 @@ async fn references(link: &mut Link, tables: &mut [Table]) -> Result<()> {
         let to = to.name.clone();
         if let Some(from) = tables.get_mut(*one) {
             from.refers_to.push(to);
+        }
+    }
+    Ok(())
+}
+
+/// Whether tables have the columns still that they had when the move began: it would leave out what a new one holds.
+pub(super) fn unchanged(tables: &[Table], now: &[(i64, String)], shard: &str) -> Result<()> {
+    for (at, table) in (0_i64..).zip(tables) {
+        let then: BTreeSet<&str> =
+            table.columns.iter().map(|column| column.name.as_str()).collect();
+        let now: BTreeSet<&str> =
+            now.iter().filter(|(place, _)| *place == at).map(|(_, name)| name.as_str()).collect();
+        if now != then {
+            let differ: Vec<&str> = now.symmetric_difference(&then).copied().collect();
+            let message = format!(
+                "the columns of {} on {shard} have changed since the move began ({}): nothing more was switched; roll it back \
+                 and move again",
+                table.name,
+                differ.join(", ")
+            );
+            return Err(Error::new(ErrorKind::Refused, OPERATION, message));
         }
     }
     Ok(())

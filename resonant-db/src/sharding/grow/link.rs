@@ -3,8 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::OPERATION;
 use crate::backend::postgres::Postgres;
@@ -13,15 +15,24 @@ use crate::backend::{
 };
 use crate::{Error, ErrorKind, Param, Result};
 
-/// Rows are written alike on both servers; a session that is gone stops what it runs; triggers know it.
+/// Rows are written alike on both servers; a session that is gone stops what it runs, also when its host has vanished; triggers
+/// know it.
 const SETTINGS: &str = "SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; \
      SET bytea_output = 'hex'; SET timezone = 'UTC'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+     SET tcp_keepalives_idle = 4; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 10000; \
      SET resonant.mover = 'on'";
+/// One shard's commit stands for rows that the other deletes: it must not be acknowledged before it is safe.
+const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
+     WHERE pg_catalog.current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')";
 /// Servers before 14 do not have it.
 const WATCH: &str = "SELECT set_config('client_connection_check_interval', '1s', false) \
      FROM pg_catalog.pg_settings WHERE name = 'client_connection_check_interval'";
 /// How long another mover, perhaps one that has just died, is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15);
+/// In a transaction for which others wait: a mover that says nothing for as long loses it.
+pub(super) const SILENT: &str = "SET LOCAL idle_in_transaction_session_timeout = '5s';";
+/// How often it says something, then.
+const BEAT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -37,6 +48,7 @@ impl Link {
         let mut link = Self { name: name.to_owned(), connection: Mutex::new(connection) };
         link.run(SETTINGS).await?;
         link.rows::<String>(WATCH).await?;
+        link.rows::<String>(DURABLE).await?;
         Ok(link)
     }
 
@@ -106,6 +118,16 @@ impl Link {
         Ok(position.map_or_else(|| "primary".to_owned(), |position| position.to_string()))
     }
 
+    /// Says something from time to time until `done` is told: the transaction is not idle. One that has failed is kept all the same.
+    pub(super) async fn beat(&mut self, done: &Notify) -> Result<()> {
+        let mut beaten = Ok(());
+        while timeout(BEAT, done.notified()).await.is_err() {
+            let beat = self.run("SELECT 1").await;
+            beaten = beaten.and(beat);
+        }
+        beaten
+    }
+
     fn streaming(&mut self) -> Result<&mut dyn Streaming> {
         self.connection()
             .streaming()
@@ -119,6 +141,22 @@ impl Link {
             Error::new(error.kind(), OPERATION, message).with_source(error)
         })
     }
+}
+
+/// Awaits `work` while a transaction of `link` waits for it.
+pub(super) async fn meanwhile<T>(
+    link: &mut Link,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let done = Notify::new();
+    let work = async {
+        let value = work.await;
+        done.notify_one();
+        value
+    };
+    let (value, beaten) = join(work, link.beat(&done)).await;
+    let value = value?;
+    beaten.map(|()| value)
 }
 
 /// Hands what one shard sends to another. Answers the number of rows.

@@ -55,7 +55,8 @@ type Listener = Arc<dyn Fn(MoveEvent) + Send + Sync>;
 ///
 /// A move whose future is dropped, whose process dies or that meets an error stays where it is: all buckets are served by
 /// whoever owns them, changes are written down, and reads of several shards are refused as
-/// [`Unavailable`](ErrorKind::Unavailable) if it was stopped in the moment when a group's rows are on both shards.
+/// [`Unavailable`](ErrorKind::Unavailable) if it was stopped in the moment when a group's rows are on both shards. Writes to a group
+/// that comes back to a shard which had it before are refused as [`Conflict`](ErrorKind::Conflict) if it was stopped just after that.
 /// [`resume`](Mover::resume) goes on from there and [`rollback`](Mover::rollback) ends it.
 #[must_use = "a mover does nothing until it is told to"]
 pub struct Mover<'d> {
@@ -166,6 +167,8 @@ impl<'d> Mover<'d> {
                 let message = "another mover has moved some of these buckets meanwhile: plan again";
                 return Err(Error::new(ErrorKind::Conflict, OPERATION, message));
             }
+            // After the map: whoever has begun elsewhere at the same time has the same epoch, or is seen here.
+            self.vacant(&mut source, &mut target).await?;
             let epoch = map.epoch().cast_signed() + 1;
             let (state, mut report) = (MoveState::Preparing, self.report(&pair, None));
             let buckets = pair.buckets;

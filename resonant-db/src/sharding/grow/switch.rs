@@ -7,7 +7,8 @@
 //! | digests the rows, deletes them | makes the rows its own, digests them |
 //! | | **commits**: the rows are on both, and it says so |
 //! | **commits**: the buckets are the target's | |
-//! | writers that waited are refused with `RS001` and go to the target | says that the rows are its own alone |
+//! | writers that waited are refused with `RS001` and go to the target | takes writes to them, where it had given them away before |
+//! | | says that the rows are its own alone |
 //!
 //! The second commit decides. Stopped before it, the rows on the target are lifted out again and the source never knew;
 //! stopped after it, the rest is done again.
@@ -16,13 +17,16 @@ use std::collections::BTreeMap;
 
 use futures::future::join;
 use serde::Deserialize;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::OPERATION;
+use super::link::{Link, SILENT, meanwhile};
 use super::report::{MoveEvent, MoveReport};
 use super::steps::{MoveState, groups};
-use super::tables::{array, text};
+use super::tables::{Table, array, columns_now, text};
 use super::work::Work;
+use super::{OPERATION, inspect};
+use crate::sharding::live::WRITERS;
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -92,21 +96,24 @@ impl Work<'_, '_> {
                 return Err(error);
             }
         };
-        self.target.commit().await?;
         let buckets = group.to_vec();
-        self.mover.tell(MoveEvent::Landed { buckets: buckets.clone(), rows }).await;
-        // Its replicas are not to be read before they have come this far.
-        let token = text(&self.target.token().await?);
-        self.target
-            .run(&format!("UPDATE resonant.place SET floor = {token}, version = version + 1"))
-            .await?;
+        let Work { mover, source, target, .. } = self;
+        let commits = async {
+            target.commit().await?;
+            mover.tell(MoveEvent::Landed { buckets: buckets.clone(), rows }).await;
+            // Its replicas are not to be read before they have come this far.
+            let token = text(&target.token().await?);
+            let sql = format!("UPDATE resonant.place SET floor = {token}, version = version + 1");
+            target.run(&sql).await
+        };
+        meanwhile(source, commits).await?;
         self.source.commit().await?;
         let pause = began.elapsed();
         report.rows += rows;
         report.moved += group.len();
         report.left = report.left.saturating_sub(group.len());
         report.pauses.push(pause);
-        self.settle().await?;
+        self.settle(&array(group)).await?;
         self.mover.tell(MoveEvent::Switched { buckets, rows, pause }).await;
         Ok(())
     }
@@ -120,9 +127,10 @@ impl Work<'_, '_> {
         let began = Instant::now();
         self.source
             .run(&format!(
-                "SET LOCAL lock_timeout = {limit}; SET LOCAL statement_timeout = {longer};
-                 SELECT pg_catalog.pg_advisory_xact_lock(5927194, b) FROM unnest({buckets}) b;
+                "{SILENT} SET LOCAL lock_timeout = {limit}; SET LOCAL statement_timeout = {longer};
+                 SELECT pg_catalog.pg_advisory_xact_lock({WRITERS}, b) FROM unnest({buckets}) b;
                  SET LOCAL statement_timeout = 0;
+                 UPDATE resonant.fence SET turn = turn + 1;
                  UPDATE resonant.place SET departed = departed + 1, version = version + 1;"
             ))
             .await?;
@@ -137,31 +145,37 @@ impl Work<'_, '_> {
             delete.insert_str(0, &table.depart(at, &buckets));
         }
         insert.push_str(&format!(
-            "UPDATE resonant.bucket SET state = 'here' WHERE bucket = ANY ({buckets}) AND state = 'away';
-             UPDATE resonant.place SET landing = {}, arrived = arrived + 1, version = version + 1;",
+            "UPDATE resonant.place SET landing = {}, arrived = arrived + 1, version = version + 1;",
             text(&buckets)
         ));
         delete.push_str(&format!(
             "UPDATE resonant.bucket SET state = 'away' WHERE bucket = ANY ({buckets});"
         ));
         let Work { source, target, tables, .. } = self;
+        let tables = tables.as_slice();
+        let keys = |at: usize, _: &Table| format!("resonant_move.keys_{at}");
+        let waiting = |at: usize, table: &Table| table.waiting_keys(at);
+        let landed = Notify::new();
         let leaving = async {
-            let mut digests = Vec::new();
-            for (at, table) in tables.iter().enumerate() {
-                let sql = table.digest(&format!("resonant_move.keys_{at}"), &buckets);
-                digests.push(source.rows::<Digest>(&sql).await?);
-            }
-            source.run(&delete).await?;
-            Ok::<_, Error>(digests)
+            let left = async {
+                let digests = digested(source, tables, &buckets, keys).await?;
+                source.run(&delete).await?;
+                Ok::<_, Error>(digests)
+            };
+            let left = left.await;
+            // The target may need longer.
+            let beaten = source.beat(&landed).await;
+            let digests = left?;
+            beaten.map(|()| digests)
         };
         let coming = async {
-            target.run(&insert).await?;
-            let mut digests = Vec::new();
-            for (at, table) in tables.iter().enumerate() {
-                let sql = table.digest(&table.waiting_keys(at), &buckets);
-                digests.push(target.rows::<Digest>(&sql).await?);
-            }
-            Ok(digests)
+            let came = async {
+                target.run(&insert).await?;
+                digested(target, tables, &buckets, waiting).await
+            };
+            let came = came.await;
+            landed.notify_one();
+            came
         };
         // Both to their end, so that neither session is left in the middle of a statement.
         let (here, there) = join(leaving, coming).await;
@@ -196,21 +210,23 @@ impl Work<'_, '_> {
     }
 
     /// After a switch: the rows are the target's alone.
-    async fn settle(&mut self) -> Result<()> {
-        let landing: Option<String> =
-            self.target.value("SELECT landing FROM resonant.place WHERE id = 1").await?;
-        let Some(buckets) = landing else { return Ok(()) };
+    async fn settle(&mut self, buckets: &str) -> Result<()> {
+        // What it had given away has come back. Not before the source has let it go: both would take writes.
+        let sql = format!(
+            "DELETE FROM resonant.bucket WHERE bucket = ANY ({buckets}) AND state = 'away';
+             UPDATE resonant.place SET version = version + 1;"
+        );
+        self.target.run(&sql).await?;
         // Its replicas still have what is deleted here: who reads several shards must not read it there.
         let token = text(&self.source.token().await?);
         self.source
             .run(&format!("UPDATE resonant.place SET floor = {token}, version = version + 1"))
             .await?;
         let rooms: String =
-            self.tables.iter().enumerate().map(|(at, table)| table.settle(at, &buckets)).collect();
+            self.tables.iter().enumerate().map(|(at, table)| table.settle(at, buckets)).collect();
         self.target
             .run(&format!(
-                "{rooms} DELETE FROM resonant.bucket WHERE bucket = ANY ({buckets}) AND state = 'here';
-                 UPDATE resonant.place SET landing = NULL, version = version + 1;"
+                "{rooms} UPDATE resonant.place SET landing = NULL, version = version + 1;"
             ))
             .await
     }
@@ -227,7 +243,7 @@ impl Work<'_, '_> {
             "SELECT count(*) FROM resonant.bucket WHERE state = 'leaving' AND bucket = ANY ({buckets})"
         );
         if self.source.value::<i64>(&sql).await? == 0 {
-            return self.settle().await;
+            return self.settle(&buckets).await;
         }
         let lifted: String = self
             .tables
@@ -236,10 +252,12 @@ impl Work<'_, '_> {
             .rev()
             .map(|(at, table)| table.lift(at, &buckets))
             .collect();
+        self.target.run(&lifted).await?;
+        // Its replicas still have them.
+        let token = text(&self.target.token().await?);
         self.target
             .run(&format!(
-                "{lifted} UPDATE resonant.bucket SET state = 'away' WHERE bucket = ANY ({buckets}) AND state = 'here';
-                 UPDATE resonant.place SET landing = NULL, arrived = arrived + 1, version = version + 1;"
+                "UPDATE resonant.place SET floor = {token}, landing = NULL, arrived = arrived + 1, version = version + 1"
             ))
             .await
     }
@@ -252,9 +270,13 @@ impl Work<'_, '_> {
         let sql = format!(
             "{} DELETE FROM resonant.bucket WHERE state = 'leaving' AND bucket = ANY ({});
              {guards}
-             UPDATE resonant.place SET phase = 0, version = version + 1;",
+             UPDATE resonant.place SET phase = 0, version = version + 1;
+             UPDATE resonant_move.record SET state = {}, buckets = ARRAY(
+                 SELECT b.bucket FROM resonant.bucket b WHERE b.bucket = ANY (buckets) AND b.state = 'away' AND b.owner = target
+                 ORDER BY 1);",
             super::work::lock(&names),
             array(&self.buckets),
+            text(&MoveState::Clearing.to_string()),
         );
         self.undisturbed(&sql).await?;
         self.target
@@ -299,6 +321,25 @@ impl Work<'_, '_> {
             self.tables.iter().enumerate().map(|(at, table)| table.inbox(at)).collect();
         if inboxes.is_empty() { Ok(()) } else { self.target.run(&inboxes).await }
     }
+}
+
+/// The digests of a group on one shard. From then on until the end of the transaction nobody changes the tables themselves: that
+/// they are still those which the move began with is looked at here.
+async fn digested(
+    link: &mut Link,
+    tables: &[Table],
+    buckets: &str,
+    keys: impl Fn(usize, &Table) -> String,
+) -> Result<Vec<Vec<Digest>>> {
+    let mut digests = Vec::with_capacity(tables.len());
+    for (at, table) in tables.iter().enumerate() {
+        digests.push(link.rows(&table.digest(&keys(at, table), buckets)).await?);
+    }
+    if !tables.is_empty() {
+        let now: Vec<(i64, String)> = link.rows(&columns_now(tables)).await?;
+        inspect::unchanged(tables, &now, &link.name)?;
+    }
+    Ok(digests)
 }
 
 /// Whether somebody was in the way.

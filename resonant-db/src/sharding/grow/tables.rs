@@ -44,6 +44,18 @@ pub(super) fn array(buckets: &[u32]) -> String {
     format!("'{{{}}}'::integer[]", numbers.join(","))
 }
 
+/// The columns that tables have now, generated ones aside, with the place of the table.
+pub(super) fn columns_now(tables: &[Table]) -> String {
+    let each = tables.iter().enumerate().map(|(at, table)| {
+        format!(
+            "SELECT {at}::bigint AS place, attname::text AS name FROM pg_catalog.pg_attribute WHERE \
+             attrelid = pg_catalog.to_regclass({}) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+            text(&table.quoted())
+        )
+    });
+    each.collect::<Vec<_>>().join(" UNION ALL ")
+}
+
 /// The function of a table's trigger, with a name of its own for each table.
 fn guard(table: &str) -> String {
     // The name itself may be too long for one more word.
@@ -133,22 +145,26 @@ impl Table {
             }
         };
         format!(
-            "CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $guard$
+            "CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $guard$
              DECLARE b integer;
              BEGIN
                  IF pg_catalog.current_setting('resonant.mover', true) = 'on' THEN
-                     IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
-                     RETURN NEW;
+                     -- Of those alone who might as well take the trigger away.
+                     IF pg_catalog.pg_has_role(session_user, current_user, 'MEMBER') THEN
+                         IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
+                         RETURN NEW;
+                     END IF;
                  END IF;
                  PERFORM resonant.current();
                  IF TG_OP <> 'INSERT' THEN {} END IF;
                  IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
                  {}
                  RETURN NEW;
-             END $guard$;\n",
-            guard(&self.name),
+             END $guard$;
+             REVOKE ALL ON FUNCTION {guard}() FROM PUBLIC;\n",
             admit("OLD"),
-            admit("NEW")
+            admit("NEW"),
+            guard = guard(&self.name),
         )
     }
 
@@ -240,7 +256,8 @@ impl Table {
             let (sequence, column) = (column.sequence.as_deref()?, plain(&column.name));
             Some(format!(
                 "SELECT pg_catalog.setval({}::regclass, m.v) FROM (SELECT max({column})::bigint AS v FROM \
-                 resonant_move.rows_{at} WHERE \"resonant bucket\" = ANY ({buckets})) m, {sequence} s WHERE m.v > s.last_value;\n",
+                 resonant_move.rows_{at} WHERE \"resonant bucket\" = ANY ({buckets})) m, {sequence} s \
+                 WHERE m.v > s.last_value OR (m.v = s.last_value AND NOT s.is_called);\n",
                 text(sequence)
             ))
         });
@@ -293,20 +310,21 @@ impl Table {
     }
 }
 
-/// What a shard that gives buckets away needs besides its tables' own triggers.
+/// What a shard that gives buckets away needs besides its tables' own triggers. Whoever calls these first in a session must
+/// not decide what their names mean.
 pub(super) const GUARDS: &str = "
-CREATE OR REPLACE FUNCTION resonant.current() RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION resonant.current() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- A snapshot may be older than what is said of buckets here. Locking the row that changes with it tells.
     IF pg_catalog.current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
-        PERFORM 1 FROM resonant.place WHERE id = 1 FOR SHARE;
+        PERFORM 1 FROM resonant.fence WHERE id = 1 FOR SHARE;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'buckets are being moved; run the transaction again' USING ERRCODE = '40001';
         END IF;
     END IF;
 END $$;
-CREATE OR REPLACE FUNCTION resonant.admit(b integer) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE found_state text; found_owner text;
+CREATE OR REPLACE FUNCTION resonant.admit(b integer) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE found_state pg_catalog.text; found_owner pg_catalog.text;
 BEGIN
     SELECT state, owner INTO found_state, found_owner FROM resonant.bucket WHERE bucket = b;
     IF found_state = 'leaving' THEN

@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::link::{Link, pour};
+use super::link::{Link, SILENT, meanwhile, pour};
 use super::report::MoveEvent;
 use super::steps::MoveState;
 use super::tables::{GUARDS, Table, array, text};
@@ -104,6 +104,7 @@ impl Work<'_, '_> {
             "{} {} {triggers}
              INSERT INTO resonant.bucket SELECT b, 'leaving', {}, {} FROM unnest({}) b
              ON CONFLICT (bucket) DO UPDATE SET state = 'leaving', owner = excluded.owner, epoch = excluded.epoch;
+             UPDATE resonant.fence SET turn = turn + 1;
              UPDATE resonant.place SET phase = 1, version = version + 1;
              UPDATE resonant_move.record SET state = {};",
             lock(&names),
@@ -119,10 +120,12 @@ impl Work<'_, '_> {
     /// Runs statements that need locks of whole tables in one transaction, again and again until nobody is in the way for too
     /// long.
     pub(super) async fn undisturbed(&mut self, sql: &str) -> Result<()> {
-        let limit = self.mover.lock_timeout.as_millis().max(1);
-        let sql = format!("SET LOCAL lock_timeout = {limit}; {sql}");
+        let usual = self.mover.lock_timeout.as_millis().max(1);
         let mut attempt = 1;
         loop {
+            // A vacuum that nobody asked for gives way to who has waited for `deadlock_timeout`, a second.
+            let limit = if attempt % 5 == 0 { usual.max(1_500) } else { usual };
+            let sql = format!("{SILENT} SET LOCAL lock_timeout = {limit}; {sql}");
             self.source.begin().await?;
             match self.source.run(&sql).await {
                 Ok(()) => return self.source.commit().await,
@@ -194,7 +197,7 @@ impl Work<'_, '_> {
             }
             let (out, into) = (table.changes_out(at), table.changes_in(at));
             changes += pour(&mut self.source, &out, &mut self.target, &into).await?;
-            self.target.run(&table.apply(at)).await?;
+            meanwhile(&mut self.source, self.target.run(&table.apply(at))).await?;
         }
         Ok(changes)
     }

@@ -1,12 +1,17 @@
 //! Buckets that move between PostgreSQL shards while two processes read and write them.
 
 mod crowd;
+mod meddling;
 mod refusals;
+mod returns;
 mod stops;
 
-use resonant_db::sharding::{BucketMap, BucketPlan, ShardedDatabaseBuilder};
+use std::sync::Arc;
+
+use resonant_db::sharding::{BucketMap, BucketPlan, MoveEvent, Mover, ShardedDatabaseBuilder};
 use resonant_db::{KeyType, PoolConfig, ShardedDatabase, params};
 use resonant_testkit::postgres::TempDatabase;
+use tokio::sync::Notify;
 
 use super::sharding::databases;
 
@@ -23,6 +28,13 @@ pub(super) async fn process(held: &[TempDatabase], owners: u32) -> ShardedDataba
 }
 
 pub(super) fn builder(held: &[TempDatabase], owners: u32) -> ShardedDatabaseBuilder {
+    builder_at(held.iter().map(TempDatabase::url), owners)
+}
+
+pub(super) fn builder_at(
+    urls: impl IntoIterator<Item = String>,
+    owners: u32,
+) -> ShardedDatabaseBuilder {
     let mut builder = ShardedDatabase::builder()
         .table("agents", "org_id", KeyType::Text)
         .table("tasks", "org_id", KeyType::Text)
@@ -31,8 +43,8 @@ pub(super) fn builder(held: &[TempDatabase], owners: u32) -> ShardedDatabaseBuil
         .live_map(true)
         .guard(true)
         .pool(PoolConfig::default().min_size(0).max_size(8));
-    for (shard, database) in held.iter().enumerate() {
-        builder = builder.shard(format!("shard_{shard}"), database.url());
+    for (shard, url) in urls.into_iter().enumerate() {
+        builder = builder.shard(format!("shard_{shard}"), url);
     }
     builder
 }
@@ -58,6 +70,43 @@ pub(super) async fn fill(db: &ShardedDatabase, orgs: i64, each: i64) {
 pub(super) async fn grown(db: &ShardedDatabase) -> BucketPlan {
     let map = db.bucket_map().await.expect("asked").expect("buckets");
     map.plan(&[0, 1, 2]).expect("a plan")
+}
+
+/// Of a plan for the third shard what the first one gives, and of that only the buckets of organisations there are.
+pub(super) async fn few(db: &ShardedDatabase, orgs: i64) -> BucketPlan {
+    let buckets: Vec<u32> = (0..orgs)
+        .map(|org| resonant_common::hash::slot(format!("org_{org}").as_bytes(), 4096))
+        .collect();
+    let mut plan = grown(db).await;
+    plan.moves.retain(|step| step.from == 0 && buckets.contains(&step.bucket));
+    assert!(plan.moves.len() > 1, "{plan:?}");
+    plan
+}
+
+/// The organisations a shard has.
+pub(super) fn orgs_of(db: &ShardedDatabase, orgs: i64, shard: &str) -> Vec<String> {
+    let orgs = (0..orgs).map(|org| format!("org_{org}"));
+    orgs.filter(|org| db.shard_for(org).expect("a shard") == shard).collect()
+}
+
+/// Runs a plan until something happens, and not a step further.
+pub(super) async fn run_until(
+    mover: Mover<'_>,
+    plan: &BucketPlan,
+    at: impl Fn(&MoveEvent) -> bool + Send + Sync + 'static,
+) {
+    let reached = Arc::new(Notify::new());
+    let seen = Arc::clone(&reached);
+    let mover = mover.on_event(move |event| {
+        if at(&event) {
+            seen.notify_one();
+        }
+    });
+    tokio::select! {
+        biased;
+        () = reached.notified() => {}
+        ended = mover.run(plan) => panic!("it was not reached: {ended:?}"),
+    }
 }
 
 /// What each shard holds, and that every row of it is at home.

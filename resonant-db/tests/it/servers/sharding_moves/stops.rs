@@ -6,13 +6,18 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use resonant_db::sharding::{MoveEvent, MoveState};
 use resonant_db::{ErrorKind, KeyType, PoolConfig, ShardedDatabase, params};
-use resonant_testkit::PostgresCluster;
 use resonant_testkit::postgres::TempDatabase;
+use resonant_testkit::{FaultProxy, PostgresCluster};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::super::LIMIT;
 use super::crowd::Writer;
-use super::{SCHEMA, at_home, builder, fill, grown, nothing_left, three};
+use super::meddling::at_once;
+use super::{
+    SCHEMA, at_home, builder, builder_at, few, fill, grown, nothing_left, orgs_of, process,
+    run_until, three,
+};
 
 /// The step an event stands for.
 fn step(event: &MoveEvent) -> &'static str {
@@ -78,18 +83,7 @@ async fn stopped_at(at: &'static str, resumes: bool) {
             }
         }
     });
-    let reached = Arc::new(Notify::new());
-    let seen = Arc::clone(&reached);
-    let mover = db.mover().group_rows(60).on_event(move |event| {
-        if step(&event) == at {
-            seen.notify_one();
-        }
-    });
-    tokio::select! {
-        biased;
-        () = reached.notified() => {}
-        ended = mover.run(&plan) => panic!("{at} was not reached: {ended:?}"),
-    }
+    run_until(db.mover().group_rows(60), &plan, move |event| step(event) == at).await;
     sleep(Duration::from_millis(50)).await;
     let successor = lean(&held).await;
     if at == "landed" {
@@ -204,5 +198,65 @@ async fn replicas_that_lag_are_not_read_for_what_has_just_moved() {
     assert_eq!(own, [99]);
     for cluster in &clusters {
         cluster.replica(0).resume_replay().await.expect("resumed");
+        cluster.caught_up().await.expect("caught up");
     }
+    // What has landed and was lifted out again is not read there either.
+    let map = db.bucket_map().await.expect("asked").expect("buckets");
+    let back = map.plan(&[0]).expect("a plan");
+    let landed = |event: &MoveEvent| matches!(event, MoveEvent::Landed { rows, .. } if *rows > 0);
+    run_until(db.mover(), &back, landed).await;
+    clusters[0].caught_up().await.expect("caught up");
+    clusters[0].replica(0).pause_replay().await.expect("paused");
+    connect().await.mover().rollback().await.expect("rolled back");
+    for process in [&db, &connect().await] {
+        for _ in 0..4 {
+            let sql = "SELECT count(*) FROM agents";
+            let rows = process.query_all(sql, params![]).await.expect("counted");
+            assert_eq!(rows.decode::<i64>().expect("one"), [100]);
+        }
+    }
+    clusters[0].replica(0).resume_replay().await.expect("resumed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_do_not_wait_for_a_mover_whose_host_has_vanished() {
+    let held = three().await;
+    let db = process(&held, 2).await;
+    fill(&db, 20, 2).await;
+    let plan = few(&db, 20).await;
+    let url = held[0].url();
+    let (before, rest) = url.rsplit_once(':').expect("a port");
+    let (port, database) = rest.split_once('/').expect("a database");
+    let address = format!("127.0.0.1:{port}").parse().expect("an address");
+    let proxy = Arc::new(FaultProxy::start(address).await.expect("a proxy"));
+    let through = format!("{before}:{}/{database}", proxy.port());
+    let urls = [through, held[1].url(), held[2].url()];
+    let far = builder_at(urls, 2).connect().await.expect("shards");
+    let (fenced, lost) = (Arc::new(Notify::new()), Arc::clone(&proxy));
+    let moving = tokio::spawn({
+        let (plan, seen) = (plan.clone(), Arc::clone(&fenced));
+        async move {
+            let mover = far.mover().on_event(move |event| {
+                if matches!(event, MoveEvent::Fenced { .. }) {
+                    at_once(lost.black_hole()).expect("lost");
+                    seen.notify_one();
+                }
+            });
+            mover.run(&plan).await.map(drop)
+        }
+    });
+    tokio::time::timeout(LIMIT, fenced.notified()).await.expect("fenced");
+    for org in orgs_of(&db, 20, "shard_0") {
+        let sql = "UPDATE agents SET score = 7 WHERE org_id = $1 AND id = 1";
+        let written = tokio::time::timeout(LIMIT, db.execute(sql, params![&org])).await;
+        assert_eq!(written.expect("in time").expect("written"), 1, "{org}");
+    }
+    moving.abort();
+    // Its session with the target may be there a little longer than its process.
+    db.mover().resume().await.expect("resumed");
+    nothing_left(&db).await;
+    assert_eq!(at_home(&db).await.iter().sum::<i64>(), 60);
+    let sql = "SELECT count(*) FROM agents WHERE id = 1 AND score = 7";
+    let written = db.query_all(sql, params![]).await.expect("counted").decode::<i64>();
+    assert!(written.expect("one")[0] > 1);
 }
