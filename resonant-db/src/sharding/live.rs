@@ -66,6 +66,10 @@ GRANT SELECT ON resonant.place, resonant.bucket TO PUBLIC;";
 const PLACE: &str = "SELECT version, phase, departed, arrived, landing IS NOT NULL AS landing, floor \
      FROM resonant.place WHERE id = 1";
 const ROWS: &str = "SELECT bucket::bigint AS bucket, state, owner, epoch FROM resonant.bucket";
+const AWAY: &str =
+    "SELECT count(*) FROM resonant.bucket WHERE state = 'away' AND bucket = ANY ($1::integer[])";
+const HOLD: &str =
+    "SELECT pg_catalog.pg_advisory_xact_lock_shared($1::integer, b) FROM unnest($2::integer[]) b";
 const MOVED: &str = "SELECT departed, arrived FROM resonant.place WHERE id = 1";
 
 #[derive(serde::Deserialize)]
@@ -259,10 +263,11 @@ impl Live {
             }
             heard.version = place.version;
         }
-        known.phase.store(place.phase, Ordering::Release);
         known.departed.store(place.departed, Ordering::Release);
         known.arrived.store(place.arrived, Ordering::Release);
         known.landing.store(place.landing, Ordering::Release);
+        // The last: whoever sees that the move is over sees what has gone.
+        known.phase.store(place.phase, Ordering::Release);
         Ok(())
     }
 
@@ -356,14 +361,9 @@ impl Live {
         // Others may have gone. What has gone may have come back, but not where nothing has come.
         if let Some(touched) = touched
             && arrived == stamp.arrived
+            && transaction.query_one_as::<i64>(AWAY, params![array(touched)]).await? == 0
         {
-            let sql = format!(
-                "SELECT count(*) FROM resonant.bucket WHERE state = 'away' AND bucket = ANY ({})",
-                array(touched)
-            );
-            if transaction.query_one_as::<i64>(&sql, params![]).await? == 0 {
-                return Ok(());
-            }
+            return Ok(());
         }
         Err(gone("transaction"))
     }
@@ -382,11 +382,7 @@ impl Live {
         if leaving.is_empty() || !self.is_switching(at) {
             return Ok(());
         }
-        let sql = format!(
-            "SELECT pg_catalog.pg_advisory_xact_lock_shared({WRITERS}, b) FROM unnest({}) b",
-            array(&leaving)
-        );
-        transaction.query(&sql, params![]).await.map(drop)
+        transaction.query(HOLD, params![i64::from(WRITERS), array(&leaving)]).await.map(drop)
     }
 
     /// Whether something has gone from a shard since, as far as is known here.
@@ -416,10 +412,10 @@ pub(super) fn is_gone(error: &Error) -> bool {
     error.sqlstate() == Some(GONE)
 }
 
-/// Buckets as SQL has them, in ascending order.
+/// Buckets as the text of an array, in ascending order.
 fn array(buckets: &BTreeSet<u32>) -> String {
     let numbers: Vec<String> = buckets.iter().map(u32::to_string).collect();
-    format!("'{{{}}}'::integer[]", numbers.join(","))
+    format!("{{{}}}", numbers.join(","))
 }
 
 /// Before a statement is routed for the `turn`th time, counted from 0. A bucket that comes back is refused by its new owner
@@ -434,4 +430,42 @@ pub(super) async fn pause(turn: u32) {
 pub(super) fn restless(operation: &'static str) -> Error {
     let message = "the buckets it touches moved each time before it got there; run it again";
     Error::new(ErrorKind::Conflict, operation, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_doubted_before_it_has_come_does_not_hold() {
+        let known = Known::default();
+        let asked = || known.asked.load(Ordering::Acquire);
+        let before = *known.doubts();
+        assert!(known.believe(7, before));
+        assert_eq!(asked(), 7);
+        // On its way when somebody else says that buckets have come.
+        let before = *known.doubts();
+        known.doubt();
+        assert!(!known.believe(9, before));
+        assert_eq!(asked(), 0);
+        let before = *known.doubts();
+        known.doubt();
+        assert!(!known.believe(11, before), "also where it was in doubt already");
+        let before = *known.doubts();
+        assert!(known.believe(12, before));
+        assert_eq!(asked(), 12);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_two_turns_come_at_once_and_all_of_them_end() {
+        let begun = Instant::now();
+        pause(0).await;
+        pause(1).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        for turn in 0..TURNS {
+            pause(turn).await;
+        }
+        let all = begun.elapsed();
+        assert!(all > Duration::from_secs(10) && all < Duration::from_secs(15), "{all:?}");
+    }
 }

@@ -172,3 +172,18 @@ impl ShardedDatabase {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Column, RowsBuilder};
+
+    #[test]
+    fn a_write_that_answers_no_columns_does_not_tell_whether_it_wrote() {
+        let rows = |columns| Answer::Rows(RowsBuilder::new(columns).finish());
+        assert_eq!(Answer::Count(0).wrote(), Some(false));
+        assert_eq!(Answer::Count(2).wrote(), Some(true));
+        assert_eq!(rows(vec![Column::new("id")]).wrote(), Some(false));
+        assert_eq!(rows(Vec::new()).wrote(), None);
+    }
+}

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::builder::reads;
 use super::database::Inner;
 use super::live::{Stamp, gone};
-use super::route::Target;
+use super::route::{Program, Target};
 use super::router::program;
 use crate::{Error, ErrorKind, Param, Result, Rows, Transaction};
 
@@ -31,9 +31,9 @@ impl ShardTransaction<'_, '_> {
     /// [`ErrorKind::Refused`] when the statement is not proven to stay on the shard; nothing has been sent then, and the
     /// transaction goes on. Else as [`Transaction::query`].
     pub async fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows> {
-        self.guard("query", sql, params).await?;
+        let leaving = self.guard("query", sql, params).await?;
         let rows = self.transaction.query(sql, params).await?;
-        self.confirm("query", sql, params).await?;
+        self.confirm("query", leaving, sql, params).await?;
         Ok(rows)
     }
 
@@ -56,16 +56,18 @@ impl ShardTransaction<'_, '_> {
     ///
     /// As [`query`](ShardTransaction::query).
     pub async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64> {
-        self.guard("execute", sql, params).await?;
+        let leaving = self.guard("execute", sql, params).await?;
         let affected = self.transaction.execute(sql, params).await?;
-        self.confirm("execute", sql, params).await?;
+        self.confirm("execute", leaving, sql, params).await?;
         Ok(affected)
     }
 
-    /// What a statement has found must not mislead whoever decides by it: its buckets were there when it ran.
+    /// What a statement has found must not mislead whoever decides by it: its buckets were there when it ran. `leaving`: they
+    /// were about to go when it was sent.
     async fn confirm(
         &mut self,
         operation: &'static str,
+        leaving: bool,
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<()> {
@@ -74,45 +76,57 @@ impl ShardTransaction<'_, '_> {
         let holds = live.holds(self.shard);
         let compiled = self.inner.router.compiled(sql);
         let program = program(&compiled, operation)?;
-        let leaving =
-            live.is_switching(self.shard) && self.inner.router.touches_leaving(program, params);
+        let leaving = leaving || self.is_leaving(program, params);
         if !holds || leaving || live.has_departed(self.shard, stamp) {
             live.before_commit(self.transaction, self.shard, stamp, Some(&self.touched)).await?;
         }
         Ok(())
     }
 
+    fn is_leaving(&self, program: &Program, params: &[Param<'_>]) -> bool {
+        let live = self.inner.live.as_ref();
+        live.is_some_and(|live| live.is_switching(self.shard))
+            && self.inner.router.touches_leaving(program, params)
+    }
+
+    /// Refuses what belongs elsewhere. Answers whether its buckets are about to go.
     async fn guard(
         &mut self,
         operation: &'static str,
         sql: &str,
         params: &[Param<'_>],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let router = &self.inner.router;
         let compiled = router.compiled(sql);
         let program = program(&compiled, operation)?;
+        // In this order: what has ceased to leave is seen to be elsewhere.
+        let leaving = self.is_leaving(program, params);
         let refused = match router.target(program, params, operation)? {
             Target::One(shard) if shard == self.shard => {
-                let Some(live) = &self.inner.live else { return Ok(()) };
+                let Some(live) = &self.inner.live else { return Ok(false) };
                 let mut touched = BTreeSet::new();
                 router.touched(program, params, &mut touched);
                 if !reads(program.access) {
                     live.hold(self.transaction, shard, &touched).await?;
                 }
                 self.touched.append(&mut touched);
-                return Ok(());
+                return Ok(leaving);
             }
             Target::Any if reads(program.access) || program.names_keys() => {
-                return Ok(());
+                return Ok(false);
             }
             Target::One(shard) => format!("the statement belongs to {}", router.name(shard)),
             _ => "the statement belongs to no single shard".to_owned(),
         };
         // It may have been there when this began: then all of it is run again where it is now.
-        if let (Some(live), Some(stamp)) = (&self.inner.live, self.stamp)
-            && live.has_departed(self.shard, stamp)
-        {
-            return Err(gone(operation));
+        if let (Some(live), Some(stamp)) = (&self.inner.live, self.stamp) {
+            if live.has_departed(self.shard, stamp) {
+                return Err(gone(operation));
+            }
+            // Where it has gone may be known a moment earlier than that it has.
+            if live.is_switching(self.shard) {
+                live.before_commit(self.transaction, self.shard, stamp, None).await?;
+            }
         }
         self.inner.meters.refused();
         let message = format!(

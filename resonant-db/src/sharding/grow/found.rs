@@ -27,9 +27,7 @@ struct Record {
 const RECORD: &str = "SELECT target, epoch, state, array_to_string(buckets, ',') AS buckets, tables FROM resonant_move.record";
 const HAS_RECORD: &str = "SELECT pg_catalog.to_regclass('resonant_move.record') IS NOT NULL";
 const HAS_ORIGIN: &str = "SELECT pg_catalog.to_regclass('resonant_move.origin') IS NOT NULL";
-const HAS_PART: &str = "SELECT pg_catalog.to_regclass('resonant_move.record') IS NOT NULL \
-     OR pg_catalog.to_regclass('resonant_move.origin') IS NOT NULL \
-     OR EXISTS (SELECT 1 FROM resonant.place WHERE landing IS NOT NULL)";
+const IS_LANDING: &str = "SELECT EXISTS (SELECT 1 FROM resonant.place WHERE landing IS NOT NULL)";
 
 impl<'d> Mover<'d> {
     /// The moves that are unfinished.
@@ -206,11 +204,18 @@ impl<'d> Mover<'d> {
     pub(super) async fn vacant(&self, source: &mut Link, target: &mut Link) -> Result<()> {
         self.at_rest().await?;
         for link in [source, target] {
-            if link.value(HAS_PART).await? {
+            self.untouched(link).await?;
+            if link.value(IS_LANDING).await? {
                 return Err(engaged(&link.name));
             }
         }
         Ok(())
+    }
+
+    /// Under the lock of a shard: it has no part in a move that is unfinished.
+    pub(super) async fn untouched(&self, link: &mut Link) -> Result<()> {
+        let busy = link.value::<bool>(HAS_RECORD).await? || link.value::<bool>(HAS_ORIGIN).await?;
+        if busy { Err(engaged(&link.name)) } else { Ok(()) }
     }
 
     pub(super) async fn map(&self) -> Result<BucketMap> {

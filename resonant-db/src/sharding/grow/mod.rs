@@ -100,7 +100,8 @@ impl<'d> Mover<'d> {
         self
     }
 
-    /// How long a statement in progress is waited for: whoever comes behind it waits as long.
+    /// How long a statement in progress is waited for: whoever comes behind it waits as long. Where whole tables are locked for a
+    /// moment, when a move begins and when it ends, every fifth attempt waits for 1.5 s at least: then an autovacuum gives way.
     pub fn lock_timeout(mut self, limit: Duration) -> Self {
         self.lock_timeout = limit;
         self
@@ -229,6 +230,8 @@ impl<'d> Mover<'d> {
         for at in 0..self.database.inner.router.count() {
             let mut link = self.link(at).await?;
             link.lock().await?;
+            // One may have begun, and stopped, since: its triggers write down what changes.
+            self.untouched(&mut link).await?;
             let schema = Arc::clone(self.database.inner.router.schema());
             let relations = inspect::relations(&mut link, &schema).await?;
             let there = relations.into_iter().filter(|(_, relation)| relation.is_some());

@@ -254,11 +254,13 @@ impl Table {
     pub(super) fn advance(&self, at: usize, buckets: &str) -> String {
         let numbered = self.columns.iter().filter_map(|column| {
             let (sequence, column) = (column.sequence.as_deref()?, plain(&column.name));
+            let name = text(sequence);
+            // A few numbers are taken one by one: to set it could set it back behind those that others take meanwhile.
             Some(format!(
-                "SELECT pg_catalog.setval({}::regclass, m.v) FROM (SELECT max({column})::bigint AS v FROM \
-                 resonant_move.rows_{at} WHERE \"resonant bucket\" = ANY ({buckets})) m, {sequence} s \
-                 WHERE m.v > s.last_value OR (m.v = s.last_value AND NOT s.is_called);\n",
-                text(sequence)
+                "SELECT CASE WHEN m.v - s.last_value < 1000 THEN (SELECT max(pg_catalog.nextval({name}::regclass)) FROM \
+                 generate_series(s.last_value + s.is_called::integer, m.v)) ELSE pg_catalog.setval({name}::regclass, m.v) END \
+                 FROM (SELECT max({column})::bigint AS v FROM resonant_move.rows_{at} WHERE \"resonant bucket\" = ANY ({buckets})) m, \
+                 {sequence} s WHERE m.v > s.last_value OR (m.v = s.last_value AND NOT s.is_called);\n"
             ))
         });
         numbered.collect()

@@ -66,16 +66,16 @@ async fn a_mover_that_was_let_in_late_leaves_an_unfinished_move_alone() {
         }
     };
     rename("resonant_move", "hidden").await;
-    let (rename, late) = (&rename, other.mover());
-    let (late, ()) = tokio::join!(late.run(&plan), async {
+    let (rename, late, ends) = (&rename, other.mover(), other.mover());
+    let (late, released, ()) = tokio::join!(late.run(&plan), ends.release(), async {
         let shard = db.shard("shard_0").expect("a shard");
         let kept_out = shard.transaction(async |tx| {
             tx.query("SELECT pg_advisory_xact_lock(5927193, 2)", params![]).await?;
-            until("it waits", async || {
+            until("both wait", async || {
                 let sql =
                     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND
                      pid <> pg_backend_pid() AND query LIKE '%pg_try_advisory_lock(5927193, 2)%'";
-                held[0].value(sql).await.expect("counted") != "0"
+                held[0].value(sql).await.expect("counted") == "2"
             })
             .await;
             rename("hidden", "resonant_move").await;
@@ -86,6 +86,8 @@ async fn a_mover_that_was_let_in_late_leaves_an_unfinished_move_alone() {
     let error = late.expect_err("a move is unfinished");
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.message().contains("unfinished"), "{error}");
+    let error = released.expect_err("its triggers are needed");
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     let resumed = db.mover().resume().await.expect("resumed");
     assert_eq!(resumed[0].moved, plan.moves.len());
     nothing_left(&db).await;

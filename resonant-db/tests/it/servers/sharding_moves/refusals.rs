@@ -23,6 +23,11 @@ async fn what_cannot_be_moved_is_refused_by_name_before_anything_is_touched() {
             "",
             "no index that begins with org_id",
         ),
+        (
+            "CREATE TABLE agents (org_id text NOT NULL, id bigint, n bigint GENERATED ALWAYS AS (id + 1) STORED, PRIMARY KEY (org_id, n))",
+            "",
+            "holds n, which is generated",
+        ),
         (GOOD, "ALTER TABLE agents ADD COLUMN more text", "other columns"),
         (GOOD, "ALTER TABLE agents ADD CHECK (id > 0)", "other constraints"),
         (GOOD, "DROP TABLE agents", "has no table agents"),

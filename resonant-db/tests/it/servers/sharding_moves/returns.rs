@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use resonant_db::params;
+use resonant_db::backend::Isolation;
 use resonant_db::sharding::{BucketMove, BucketPlan, MoveEvent};
+use resonant_db::{TransactionOptions, params};
+use tokio::time::timeout;
 
+use super::super::LIMIT;
 use super::{at_home, few, fill, nothing_left, orgs_of, process, run_until, three};
 
 /// The same buckets, the other way.
@@ -21,9 +24,14 @@ async fn a_bucket_that_comes_back_is_written_where_it_is_until_it_has_come() {
     let db = process(&held, 2).await;
     fill(&db, 40, 4).await;
     let there = few(&db, 40).await;
+    // What numbers rows there may have another name.
+    held[2].sql("ALTER SEQUENCE tasks_n_seq RENAME TO numbers").await.expect("renamed");
     db.mover().run(&there).await.expect("moved");
     let moved = orgs_of(&db, 40, "shard_2");
     assert!(!moved.is_empty());
+    let highest = held[2].value("SELECT max(n) FROM tasks").await.expect("the highest");
+    let last = held[2].value("SELECT last_value FROM numbers WHERE is_called").await;
+    assert_eq!(last.expect("in use"), highest);
     let landed = |event: &MoveEvent| matches!(event, MoveEvent::Landed { .. });
     run_until(db.mover(), &back(&there), landed).await;
     // It was given the map from before the first move, and asks the first owner first.
@@ -97,6 +105,31 @@ async fn a_transaction_is_run_again_when_its_own_bucket_moves_and_for_no_other()
         assert_eq!(db.shard_for(org).expect("a shard"), "shard_0");
     }
     nothing_left(&db).await;
+}
+
+#[tokio::test]
+async fn a_transaction_with_an_old_snapshot_holds_up_no_move_to_its_shard() {
+    let held = three().await;
+    let db = process(&held, 2).await;
+    fill(&db, 20, 2).await;
+    let there = few(&db, 20).await;
+    db.mover().run(&there).await.expect("moved");
+    let (org, shard) = (orgs_of(&db, 20, "shard_0").remove(0), db.shard("shard_0"));
+    let options = TransactionOptions::default().isolation(Isolation::RepeatableRead);
+    let (db, org, there) = (&db, &org, &back(&there));
+    let written = shard.expect("a shard").transaction_with(options, async |tx| {
+        let sql = "UPDATE agents SET score = 9 WHERE org_id = $1 AND id = 1";
+        tx.execute(sql, params![org]).await?;
+        let moved = timeout(LIMIT, Box::pin(db.mover().run(there))).await;
+        moved.expect("it waits for nobody").expect("moved back");
+        Ok(())
+    });
+    written.await.expect("committed");
+    // It was in the way of those who take the triggers away when all has come back.
+    db.mover().release().await.expect("released");
+    nothing_left(db).await;
+    let homes = at_home(db).await;
+    assert_eq!((homes.iter().sum::<i64>(), homes[2]), (60, 0), "{homes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use resonant_db::sharding::{MoveEvent, MoveState};
-use resonant_db::{ErrorKind, KeyType, PoolConfig, ShardedDatabase, params};
+use resonant_db::sharding::{BucketMap, BucketMove, BucketPlan, MoveEvent, MoveState};
+use resonant_db::{ErrorKind, KeyType, PoolConfig, ShardedDatabase, params, row};
 use resonant_testkit::postgres::TempDatabase;
 use resonant_testkit::{FaultProxy, PostgresCluster};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::super::LIMIT;
+use super::super::sharding::databases;
 use super::crowd::Writer;
 use super::meddling::at_once;
 use super::{
@@ -148,7 +149,7 @@ async fn replicas_that_lag_are_not_read_for_what_has_just_moved() {
         let mut builder = ShardedDatabase::builder()
             .table("agents", "org_id", KeyType::Text)
             .table("tasks", "org_id", KeyType::Text)
-            .bucket_map(resonant_db::sharding::BucketMap::dealt(1).expect("a map"))
+            .bucket_map(BucketMap::dealt(1).expect("a map"))
             .live_map(true)
             .pool(PoolConfig::default().min_size(0).max_size(4));
         for (shard, cluster) in clusters.iter().enumerate() {
@@ -259,4 +260,34 @@ async fn writers_do_not_wait_for_a_mover_whose_host_has_vanished() {
     let sql = "SELECT count(*) FROM agents WHERE id = 1 AND score = 7";
     let written = db.query_all(sql, params![]).await.expect("counted").decode::<i64>();
     assert!(written.expect("one")[0] > 1);
+}
+
+#[tokio::test]
+async fn a_target_that_takes_its_time_does_not_lose_the_source() {
+    let schema = "CREATE FUNCTION fits() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+        CREATE TABLE agents (org_id text NOT NULL, id bigint, CHECK (fits()), PRIMARY KEY (org_id, id))";
+    let held = databases(2, schema).await;
+    let mut builder = ShardedDatabase::builder()
+        .table("agents", "org_id", KeyType::Text)
+        .bucket_map(BucketMap::dealt(1).expect("a map"))
+        .live_map(true);
+    for (shard, database) in held.iter().enumerate() {
+        builder = builder.shard(format!("shard_{shard}"), database.url());
+    }
+    let db = builder.connect().await.expect("shards");
+    let rows: Vec<_> = (0..4_i64).map(|id| row!["org_1", id]).collect();
+    let sql = "INSERT INTO agents (org_id, id) VALUES ($1, $2)";
+    db.execute_many(sql, rows.iter()).await.expect("filled");
+    // Longer than a mover may be silent: 5 s.
+    let slow = "CREATE OR REPLACE FUNCTION fits() RETURNS boolean LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(1.6); RETURN true; END'";
+    held[1].sql(slow).await.expect("slow");
+    let bucket = resonant_common::hash::slot(b"org_1", 4096);
+    let moves = vec![BucketMove { bucket, from: 0, to: 1 }];
+    let reports = db.mover().run(&BucketPlan { epoch: 0, moves }).await.expect("moved");
+    assert!(reports[0].longest_pause() > Duration::from_secs(5), "{reports:?}");
+    let sql = "SELECT count(*) FROM agents";
+    assert_eq!(held[1].value(sql).await.expect("counted"), "4");
+    assert_eq!(held[0].value(sql).await.expect("counted"), "0");
+    nothing_left(&db).await;
 }
