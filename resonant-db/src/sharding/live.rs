@@ -6,14 +6,17 @@
 //! at the earliest. So an answer that came within the lease is right without asking again. Any other is believed once the
 //! shard has said afterwards that nothing has gone since the statement was sent.
 
+mod known;
+
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep};
 
+use self::known::{Heard, Known};
 use super::function::{Bucketed, Said, Whereabouts};
 use super::shard::Shard;
 use crate::backend::{ErrorExt, SqlState};
@@ -98,54 +101,6 @@ pub(super) struct Live {
     names: Box<[(String, bool)]>,
     known: Box<[Known]>,
     begun: Instant,
-}
-
-/// What a shard has said last.
-#[derive(Debug, Default)]
-struct Known {
-    /// When it was asked that, in nanoseconds since the beginning. 0: never, or its word is in doubt. Written under `doubts`.
-    asked: AtomicU64,
-    /// How often its word was called into doubt.
-    doubts: Mutex<u64>,
-    phase: AtomicI64,
-    departed: AtomicI64,
-    arrived: AtomicI64,
-    landing: AtomicBool,
-    /// One asks at a time.
-    turn: tokio::sync::Mutex<Heard>,
-    floor: Mutex<Option<Session>>,
-    /// How often that has changed.
-    floors: AtomicU64,
-}
-
-/// Which of its words was heard last.
-#[derive(Debug, Default)]
-struct Heard {
-    version: i64,
-    floor: Option<String>,
-}
-
-impl Known {
-    fn doubts(&self) -> MutexGuard<'_, u64> {
-        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What it has said, or is saying just now, does not hold.
-    fn doubt(&self) {
-        let mut doubts = self.doubts();
-        *doubts += 1;
-        self.asked.store(0, Ordering::Release);
-    }
-
-    /// What it was asked at `sent` holds, unless it has been doubted since there were so many doubts.
-    fn believe(&self, sent: u64, doubts: u64) -> bool {
-        let now = self.doubts();
-        let believed = *now == doubts;
-        if believed {
-            self.asked.store(sent, Ordering::Release);
-        }
-        believed
-    }
 }
 
 /// What has come and gone on a shard when a statement was sent.
@@ -435,26 +390,6 @@ pub(super) fn restless(operation: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_word_that_is_doubted_before_it_has_come_does_not_hold() {
-        let known = Known::default();
-        let asked = || known.asked.load(Ordering::Acquire);
-        let before = *known.doubts();
-        assert!(known.believe(7, before));
-        assert_eq!(asked(), 7);
-        // On its way when somebody else says that buckets have come.
-        let before = *known.doubts();
-        known.doubt();
-        assert!(!known.believe(9, before));
-        assert_eq!(asked(), 0);
-        let before = *known.doubts();
-        known.doubt();
-        assert!(!known.believe(11, before), "also where it was in doubt already");
-        let before = *known.doubts();
-        assert!(known.believe(12, before));
-        assert_eq!(asked(), 12);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_two_turns_come_at_once_and_all_of_them_end() {
