@@ -66,16 +66,14 @@ impl Work<'_, '_> {
             self.follow().await?;
             let mut attempt = 1;
             loop {
-                match self.switch(&group, report).await {
-                    Ok(()) => break,
-                    Err(error) if gives_way(&error) && attempt < self.mover.attempts => {
-                        attempt += 1;
-                        self.mover.tell(MoveEvent::GaveWay).await;
-                        sleep(self.mover.rest).await;
-                        self.follow().await?;
-                    }
-                    Err(error) => return Err(error),
+                match self.switch(&group, report).await? {
+                    None => break,
+                    Some(_) if attempt < self.mover.attempts => attempt += 1,
+                    Some(error) => return Err(error),
                 }
+                self.mover.tell(MoveEvent::GaveWay).await;
+                sleep(self.mover.rest).await;
+                self.follow().await?;
             }
             // For those who read several shards at once.
             sleep(self.mover.rest).await;
@@ -83,8 +81,9 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    /// One group. On an error both shards are as they were, or [`undo`](Work::undo) knows what to do.
-    async fn switch(&mut self, group: &[u32], report: &mut MoveReport) -> Result<()> {
+    /// One group. `Some`: somebody was in the way, and both shards are as they were. After an error they are, too, or
+    /// [`undo`](Work::undo) knows what to do.
+    async fn switch(&mut self, group: &[u32], report: &mut MoveReport) -> Result<Option<Error>> {
         self.source.begin().await?;
         self.target.begin().await?;
         let landed = self.land(group).await;
@@ -93,7 +92,7 @@ impl Work<'_, '_> {
             Err(error) => {
                 self.source.rollback().await?;
                 self.target.rollback().await?;
-                return Err(error);
+                return if gives_way(&error) { Ok(Some(error)) } else { Err(error) };
             }
         };
         let buckets = group.to_vec();
@@ -115,7 +114,7 @@ impl Work<'_, '_> {
         report.pauses.push(pause);
         self.settle(&array(group)).await?;
         self.mover.tell(MoveEvent::Switched { buckets, rows, pause }).await;
-        Ok(())
+        Ok(None)
     }
 
     /// Everything of a switch but the commits, in transactions that are open. Answers the rows, and since when writers wait.
