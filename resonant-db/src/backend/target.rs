@@ -75,9 +75,10 @@ pub(crate) fn scheme_of(url: &str) -> &str {
 
 /// What may be shown of a URL: neither scheme nor user, password or options.
 ///
-/// Passwords in which `@`, `/`, `?` or `#` were not escaped are common, so the rule is not that of the RFC: what may
-/// belong to a password is not shown, at worst less than could be.
+/// Passwords in which `@`, `/`, `?` or `#` were not escaped are common, and so are URLs that lost their `@`, so the rule is not that
+/// of the RFC: what may belong to a password is not shown, at worst less than could be.
 pub(crate) fn name_of(url: &str) -> &str {
+    let url = url.trim();
     let scheme = scheme_of(url);
     let rest = url.strip_prefix(scheme).unwrap_or(url);
     let rest = rest.strip_prefix(':').unwrap_or(rest);
@@ -90,7 +91,11 @@ pub(crate) fn name_of(url: &str) -> &str {
     let name = match head.rsplit_once('@') {
         Some((_, host)) => host,
         None if is_host(head.trim_start_matches('/')) => head,
-        None => rest.rsplit_once('@').map_or(head, |(_, host)| host),
+        None => match rest.rsplit_once('@') {
+            Some((_, host)) => host,
+            // A login without its host: behind the colon stands the password.
+            None => head.split(':').next().unwrap_or(head),
+        },
     };
     let name = name.split(['?', '#']).next().unwrap_or(name);
     name.strip_prefix("//").unwrap_or(name)
@@ -111,7 +116,8 @@ fn is_host(text: &str) -> bool {
     let hosts = text.split(['/', '?', '#']).next().unwrap_or(text);
     hosts.split(',').all(|host| {
         let port = host.rsplit_once(']').map_or(host, |(_, port)| port);
-        port.split_once(':').is_none_or(|(_, port)| port.chars().all(|c| c.is_ascii_digit()))
+        port.split_once(':')
+            .is_none_or(|(_, port)| !port.is_empty() && port.chars().all(|c| c.is_ascii_digit()))
     })
 }
 
@@ -134,6 +140,11 @@ mod tests {
             (" postgresql://user:s3cr3t@db-1/app", "db-1/app"),
             ("//user:s3cr3t@db-1/app", "db-1/app"),
             ("user:s3cr3t@db-1/app", "db-1/app"),
+            ("postgresql://user:s3cr3t/app", "user"),
+            ("postgresql://user:s3cr3t?sslmode=require", "user"),
+            ("postgresql://user:s3cr3t%40db-1/app", "user"),
+            (" postgresql://user:s3cr3t/app", "user"),
+            ("post_gres://user:s3cr3t/app", "post_gres"),
             ("sqlite:/home/me@work/app.db", "/home/me@work/app.db"),
             ("sqlite:/var/lib/app.db?synchronous=normal", "/var/lib/app.db"),
             ("sqlite://data/app.db", "data/app.db"),

@@ -86,15 +86,15 @@ const REFUSED: [&str; 12] = [
     "sslpassword",
 ];
 
+const UNREADABLE: &str = "the URL cannot be read: postgresql://user:password@host:5432/database, with %-escapes for special characters";
+
 impl Settings {
     /// Reads a URL, and where it is silent the environment (`PGUSER`, `PGSSLMODE`, …), as libpq does.
     pub(super) fn parse(url: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let name = name_of(url);
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
         let mut settings = Self {
-            config: address.parse().map_err(|_| {
-                bad(name, "the URL cannot be read: postgresql://user:password@host:5432/database, with %-escapes for special characters")
-            })?,
+            config: address.parse().map_err(|_| bad(name, UNREADABLE))?,
             ports: None,
             ssl_mode: SslMode::Prefer,
             ssl_direct: false,
@@ -115,7 +115,12 @@ impl Settings {
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            pairs.push((decode(name, key)?, decode(name, value)?));
+            let key = decode(name, key)?;
+            // What is no key may be the end of a password.
+            if !key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
+                return Err(bad(name, UNREADABLE));
+            }
+            pairs.push((key, decode(name, value)?));
         }
         let mut given: Vec<&str> = Vec::new();
         for (key, value) in &pairs {
@@ -177,7 +182,7 @@ impl Settings {
     }
 
     fn apply(&mut self, name: &str, key: &str, value: &str) -> Result<()> {
-        let wrong = || bad(name, &format!("{key}={value:?} is not a value it can have"));
+        let wrong = || bad_value(name, key);
         let path = || PathBuf::from(value);
         match key {
             "sslmode" => {
@@ -279,9 +284,7 @@ impl Settings {
         }
         // The driver reads a single parameter in libpq's other notation.
         let quoted = value.replace('\\', "\\\\").replace('\'', "\\'");
-        let one: Config = format!("{key}='{quoted}'")
-            .parse()
-            .map_err(|_| bad(name, &format!("{key}={value:?} is not a value it can have")))?;
+        let one: Config = format!("{key}='{quoted}'").parse().map_err(|_| bad_value(name, key))?;
         let config = &mut self.config;
         match key {
             "application_name" => {
@@ -419,6 +422,11 @@ fn bad(name: &str, message: &str) -> Error {
     Error::new(ErrorKind::Config, "connect", format!("{name}: {message}"))
 }
 
+/// Not the value itself: of a password with a question mark the rest is read as a parameter.
+fn bad_value(name: &str, key: &str) -> Error {
+    bad(name, &format!("{key} has a value it cannot have"))
+}
+
 fn decode(name: &str, text: &str) -> Result<String> {
     let broken = || bad(name, "a %-escape in the URL is broken");
     let mut bytes = Vec::with_capacity(text.len());
@@ -511,6 +519,17 @@ mod tests {
         assert!(!format!("{error:?}").contains("s3cr3t"), "{error:?}");
         let error = parse("postgresql://ada:s3%zzcr3t@db:notaport/app").expect_err("a bad port");
         assert!(!format!("{error:?}").contains("s3%zz"), "{error:?}");
+        for url in [
+            "postgresql://ada:s3cr3t/app",
+            "postgresql://ada:s3cr3t",
+            "postgresql://ada:12?port=s3cr3t@db/app",
+            "postgresql://ada:12?connect_timeout=s3cr3t@db/app",
+            "postgresql://ada:12?statements=s3cr3t@db/app",
+            "postgresql://ada:12?s3cr3t@db/app",
+        ] {
+            let error = parse(url).expect_err(url);
+            assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{error:?}");
+        }
     }
 
     #[cfg(not(feature = "tls"))]
