@@ -35,6 +35,11 @@ where
     }
 }
 
+/// What a processor's health check is called.
+pub(super) fn check_name(batch: &str) -> String {
+    format!("batch.{batch}")
+}
+
 pub(super) type Batches = Mutex<BTreeMap<String, Arc<dyn OpenBatch>>>;
 
 impl Resonant {
@@ -93,8 +98,7 @@ impl Resonant {
             batches.insert(name.to_owned(), Arc::new(batch.clone()));
         }
         let found = batch.clone();
-        let check = format!("batch.{name}");
-        self.add_check(Check::findings(&check, move || found.findings()).degrading());
+        self.add_check(Check::findings(&check_name(name), move || found.findings()).degrading());
         Ok(batch)
     }
 }

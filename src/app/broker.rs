@@ -1,6 +1,8 @@
 //! `[broker]`: the engine the queues live in.
 
 use std::fmt;
+#[cfg(feature = "rabbitmq")]
+use std::future::IntoFuture as _;
 use std::sync::Arc;
 
 #[cfg(feature = "rabbitmq")]
@@ -8,6 +10,8 @@ use resonant_common::join::{LeaseStore, MemoryLeaseStore};
 use resonant_queue::backend::Backend;
 use resonant_queue::{Error, ErrorKind, Memory};
 use serde::{Deserialize, Serialize};
+
+use super::rehearsal::Rehearsal;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -26,9 +30,10 @@ pub struct BrokerConfig {
     /// broker as `amqp://` URLs.
     pub urls: Vec<String>,
     /// Where RabbitMQ's partitions are leased: `database`, a `postgresql://` URL, `sqlite:path` for processes of one machine, or
-    /// `memory:` for one process. Required with RabbitMQ, and of no use without.
+    /// `memory:` for one process. Required with RabbitMQ, and refused without.
     pub leases: Option<String>,
-    /// Whether PostgreSQL's tables are made where they are missing. Default no: then a migration must have made them.
+    /// Whether PostgreSQL's tables are made where they are missing, those of the queues or of the leases. Default no: then a
+    /// migration must have made them. Refused where neither is in PostgreSQL.
     pub create_tables: bool,
 }
 
@@ -104,7 +109,11 @@ impl BrokerConfig {
             return Err(format!("urls says database, {no_database}"));
         }
         if !matches!(engine, Engine::RabbitMq) {
-            return Ok(());
+            // Whoever says where leases are has a broker in mind, whose URLs did not get here.
+            if self.leases.is_some() {
+                return Err("leases is for RabbitMQ, and urls names no amqp:// URL".into());
+            }
+            return self.has_tables(engine);
         }
         let leases = self.leases.as_deref().and_then(Engine::of).ok_or(LEASES)?;
         if let Some(feature) = leases.lacks() {
@@ -113,8 +122,41 @@ impl BrokerConfig {
         match leases {
             Engine::RabbitMq => Err(LEASES.into()),
             Engine::Database if !postgres => Err(format!("leases says database, {no_database}")),
+            _ => self.has_tables(leases),
+        }
+    }
+
+    /// Whether there are tables to create, where that is asked for.
+    fn has_tables(&self, engine: Engine) -> Result<(), String> {
+        match engine {
+            Engine::Memory | Engine::Sqlite if self.create_tables => {
+                Err("create_tables is for PostgreSQL, and nothing is in tables of it here".into())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the URLs can be read, as far as that is known without connecting. For those that [hold together](Self::validate).
+    #[allow(unused_variables, reason = "an engine that is compiled in uses them")]
+    pub(super) fn readable(&self, rehearsal: &Rehearsal) -> Result<(), String> {
+        #[cfg(feature = "postgres")]
+        for (setting, url) in [("urls", self.urls.first()), ("leases", self.leases.as_ref())] {
+            let Some(url) = url.filter(|url| matches!(Engine::of(url), Some(Engine::Postgres)))
+            else {
+                continue;
+            };
+            rehearsal
+                .of(|| resonant_db::Database::builder().primary(url).connect_lazy())
+                .map_err(|message| format!("{setting}: {message}"))?;
+        }
+        #[cfg(feature = "rabbitmq")]
+        if matches!(self.engine()?, Engine::RabbitMq) {
+            let leases = Arc::new(MemoryLeaseStore::new());
+            let broker = resonant_queue::RabbitMq::connect(&self.urls).leases(leases);
+            let built = broker.into_future().into_inner();
+            built.map_err(|error| format!("urls: {}", error.message()))?;
+        }
+        Ok(())
     }
 
     /// Opens it. A server that is down does not stop it.
@@ -211,11 +253,18 @@ mod tests {
         assert_eq!(refused(&["memory:"], None), "");
         assert!(refused(&["kafka://u:s3cr3t@h"], None).starts_with("urls must be"));
         assert!(refused(&["memory:", "sqlite:x"], None).contains("several nodes"));
+        assert!(refused(&[], Some("database")).starts_with("leases is for RabbitMQ"));
+        let mut tables = broker(&[], None);
+        tables.create_tables = true;
+        assert!(tables.validate(false).is_err_and(|it| it.starts_with("create_tables")));
         let amqp = "amqp://u:s3cr3t@h";
         if cfg!(feature = "rabbitmq") {
             assert_eq!(refused(&[amqp], None), LEASES);
             assert_eq!(refused(&[amqp, amqp], Some("memory:")), "");
             assert_eq!(refused(&[amqp], Some("amqp://h")), LEASES);
+            let mut tables = broker(&[amqp], Some("memory:"));
+            tables.create_tables = true;
+            assert!(tables.validate(false).is_err_and(|it| it.starts_with("create_tables")));
         } else {
             assert!(refused(&[amqp], None).contains("feature `rabbitmq`"));
         }

@@ -2,7 +2,8 @@
 //!
 //! `RESONANT__DATABASE__POOL__MAX_SIZE=20` sets `max_size` in `[database.pool]`: two underscores stand where a table is
 //! entered, capitals for small letters, and `_` also for the `-`, `.` or `:` of a name the file has. The value is read as its
-//! setting wants it; a list is given with commas or, like a table, as TOML (`["a", "b"]`), nothing as `none`.
+//! setting wants it; a list is given with commas or, like a table, as TOML (`["a", "b"]`), nothing as `none`. A variable that is
+//! empty is a mistake: where a secret is missing it must not turn a broker into a queue in memory.
 
 use super::error::{Mistake, Place};
 use super::tree::{self, Node, Value};
@@ -12,6 +13,7 @@ const PREFIX: &str = "RESONANT__";
 
 /// The variable the scaling guide gives its containers.
 const DATABASE_URL: &str = "DATABASE_URL";
+const PRIMARY: &str = "RESONANT__DATABASE__PRIMARY";
 
 /// Puts the variables over the file's settings.
 pub(super) fn apply(
@@ -22,13 +24,14 @@ pub(super) fn apply(
     // In the order of their names, so that which mistake is named first is no matter of chance.
     let mut vars: Vec<_> = vars.into_iter().collect();
     vars.sort_unstable();
-    let url = vars.iter().find(|(name, value)| name == DATABASE_URL && !value.is_empty());
+    let url = vars.iter().find(|(name, _)| name == DATABASE_URL);
     let primary = ["database".to_owned(), "primary".to_owned()];
-    // Many a machine has one: it is meant for this service only where the service has a database.
+    // Many a machine has one: it is meant for this service only where the service has a database, and says no other.
     if let Some((name, value)) = url
         && root.get(&primary[..1]).is_some()
+        && !vars.iter().any(|(name, _)| name == PRIMARY)
     {
-        root.put(&primary, given(value, Place::Variable(name.clone())));
+        put(root, &primary, value, Place::Variable(name.clone()), mistakes);
     }
     for (name, value) in vars {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
@@ -40,7 +43,18 @@ pub(super) fn apply(
             continue;
         }
         let path = resolve(root, &segments);
-        root.put(&path, given(&value, place));
+        put(root, &path, &value, place, mistakes);
+    }
+}
+
+fn put(root: &mut Node, path: &[String], value: &str, place: Place, mistakes: &mut Vec<Mistake>) {
+    if value.trim().is_empty() {
+        let expected =
+            "this variable is empty: unset it, or write [] for an empty list, none for nothing"
+                .into();
+        mistakes.push(Mistake { place, key: path.join("."), expected });
+    } else {
+        root.put(path, given(value, place));
     }
 }
 
@@ -120,6 +134,25 @@ mod tests {
         assert_eq!(primary("", &[url]), None);
         let own = ("RESONANT__DATABASE__PRIMARY", "sqlite:own.db");
         assert_eq!(primary("[database]", &[own, url]).as_deref(), Some(own.1));
+    }
+
+    #[test]
+    fn an_empty_variable_is_a_mistake_and_changes_nothing() {
+        let vars = [
+            ("RESONANT__BROKER__URLS", ""),
+            ("DATABASE_URL", " "),
+            ("RESONANT__CACHE__NODES", "[]"),
+        ];
+        let file = "[broker]\nurls = \"amqp://h\"\n[database]\nprimary = \"a\"";
+        let (root, mistakes) = over(file, &vars);
+        let said: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("DATABASE_URL: database.primary: this variable is empty"));
+        assert!(said[1].starts_with("RESONANT__BROKER__URLS: broker.urls: this variable is empty"));
+        assert_eq!(text(&root, &["broker", "urls"]).as_deref(), Some("amqp://h"));
+        assert_eq!(text(&root, &["database", "primary"]).as_deref(), Some("a"));
+        assert_eq!(text(&root, &["cache", "nodes"]).as_deref(), Some("a list"));
+        assert!(over("", &[("DATABASE_URL", "")]).1.is_empty());
     }
 
     #[test]

@@ -22,7 +22,10 @@ pub(super) struct Life {
     /// Held while the parts are set going, and says whether they were.
     pub(super) started: tokio::sync::Mutex<bool>,
     pub(super) scalers: Mutex<Vec<Autoscaler>>,
-    pub(super) server: Mutex<Option<Server>>,
+    /// Held while it is opened or ended.
+    pub(super) server: tokio::sync::Mutex<Option<Server>>,
+    /// Held by who ends the service: one at a time.
+    pub(super) ending: tokio::sync::Mutex<()>,
     pub(super) traffic: Arc<Traffic>,
     stopping: watch::Sender<bool>,
 }
@@ -32,7 +35,8 @@ impl Life {
         Self {
             started: tokio::sync::Mutex::new(false),
             scalers: Mutex::default(),
-            server: Mutex::default(),
+            server: tokio::sync::Mutex::default(),
+            ending: tokio::sync::Mutex::default(),
             traffic: Arc::default(),
             stopping: watch::Sender::new(false),
         }

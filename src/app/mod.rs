@@ -123,10 +123,12 @@ println!("{report}");                                    // ended in 5.2 s, noth
 
 #[cfg(feature = "batch")]
 mod batches;
+mod between;
 #[cfg(feature = "queue")]
 mod broker;
 mod collect;
 mod config;
+mod connections;
 mod environment;
 mod error;
 mod life;
@@ -136,8 +138,11 @@ mod queues;
 mod read;
 mod rehearsal;
 mod resonant;
+mod sections;
 mod serve;
 mod settings;
+#[cfg(feature = "sharding")]
+mod shards;
 mod shutdown;
 mod signal;
 mod tables;
@@ -150,3 +155,4 @@ pub use self::error::{Error, ErrorKind, Mistake, Mistakes, Place, Result};
 pub use self::resonant::Resonant;
 pub use self::settings::{Reader, Settings};
 pub use self::shutdown::{ShutdownReport, Step};
+pub use self::signal::Signals;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
@@ -38,6 +39,45 @@ impl<T: Send + Sync + 'static> OpenQueue for PartitionedQueue<T> {
 
 type Opened = Arc<dyn OpenQueue>;
 
+/// What a queue's health check is called: check names have no colon.
+pub(super) fn check_name(queue: &str) -> String {
+    format!("queue.{}", queue.replace(':', "_"))
+}
+
+/// The workers of a queue.
+#[derive(Clone)]
+pub(super) struct Crew {
+    pub(super) pool: WorkerPool<Worker>,
+    /// The partitions whose handlers were stopped because they took too long to end.
+    abandoned: Arc<AtomicU64>,
+}
+
+impl Crew {
+    fn new<S, Fut>(start: S) -> Self
+    where
+        S: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = resonant_queue::Result<Worker>> + Send + 'static,
+    {
+        let abandoned = Arc::<AtomicU64>::default();
+        let counter = Arc::clone(&abandoned);
+        let end = move |worker: Worker| {
+            let counter = Arc::clone(&counter);
+            async move {
+                let report = worker.drain().await?;
+                counter.fetch_add(report.abandoned, Ordering::AcqRel);
+                Ok::<_, resonant_queue::Error>(())
+            }
+        };
+        Self { pool: WorkerPool::new(start, end), abandoned }
+    }
+
+    /// So far: partitions whose handlers were stopped, and workers that did not end well.
+    pub(super) fn losses(&self) -> (u64, u64) {
+        let failed = self.pool.failures() + self.pool.cut_off();
+        (self.abandoned.load(Ordering::Acquire), failed)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Queues {
     /// None where the file names no queue.
@@ -45,7 +85,9 @@ pub(super) struct Queues {
     /// One is opened at a time, so that two who ask for a queue get the same.
     turn: tokio::sync::Mutex<()>,
     open: Mutex<BTreeMap<String, Opened>>,
-    crews: Mutex<BTreeMap<String, WorkerPool<Worker>>>,
+    /// One crew starts at a time, so that a queue has one.
+    hiring: tokio::sync::Mutex<()>,
+    crews: Mutex<BTreeMap<String, Crew>>,
 }
 
 impl Queues {
@@ -62,7 +104,7 @@ impl Queues {
         lock(&self.open).iter().map(|(name, queue)| (name.clone(), Arc::clone(queue))).collect()
     }
 
-    pub(super) fn crews(&self) -> Vec<WorkerPool<Worker>> {
+    pub(super) fn crews(&self) -> Vec<Crew> {
         lock(&self.crews).values().cloned().collect()
     }
 }
@@ -101,8 +143,7 @@ impl Resonant {
             .map_err(|error| part("queue", name, error))?;
         lock(&queues.open).insert(name.to_owned(), Arc::new(queue.clone()));
         let pinged = queue.clone();
-        let check = format!("queue.{}", name.replace(':', "_"));
-        self.add_check(Check::new(&check, move || pinged.ping()));
+        self.add_check(Check::new(&check_name(name), move || pinged.ping()));
         Ok(queue)
     }
 
@@ -115,27 +156,33 @@ impl Resonant {
     ///
     /// # Errors
     ///
-    /// [`Part`](ErrorKind::Part) where a worker does not start; [`Missing`](ErrorKind::Missing) where the queue has workers
-    /// here already.
+    /// [`Part`](ErrorKind::Part) where a worker does not start: those that did are ended, and it may be called again;
+    /// [`Missing`](ErrorKind::Missing) where the queue has workers here already.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the workers that started are stopped; what they had not finished is handed out again.
     pub async fn workers<S, Fut>(&self, queue: &str, start: S) -> Result<WorkerPool<Worker>>
     where
         S: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = resonant_queue::Result<Worker>> + Send + 'static,
     {
-        let pool = WorkerPool::new(start, |worker: Worker| worker.drain());
-        {
-            let mut crews = lock(&self.inner.queues.crews);
-            if crews.contains_key(queue) {
-                let message = format!("the queue {queue:?} has workers in this process already");
-                return Err(Error::new(ErrorKind::Missing, "workers", message));
-            }
-            crews.insert(queue.to_owned(), pool.clone());
+        let queues = &self.inner.queues;
+        let _turn = queues.hiring.lock().await;
+        if lock(&queues.crews).contains_key(queue) {
+            let message = format!("the queue {queue:?} has workers in this process already");
+            return Err(Error::new(ErrorKind::Missing, "workers", message));
         }
+        let crew = Crew::new(start);
         let mut scalers = self.settings().scaling.values();
         let ours = |it: &&ScalingConfig| it.queue == queue && it.deployment.is_none();
         let fewest = scalers.find(ours).map_or(1, |it| it.policy.bounds().0);
-        pool.set(fewest).await.map_err(|error| part("workers", queue, error))?;
-        Ok(pool)
+        if let Err(error) = crew.pool.set(fewest).await {
+            crew.pool.close().await;
+            return Err(part("workers", queue, error));
+        }
+        lock(&queues.crews).insert(queue.to_owned(), crew.clone());
+        Ok(crew.pool)
     }
 
     /// The scalers this process can run: those whose queue was opened, and whose workers are here or in a Deployment.
@@ -155,7 +202,7 @@ impl Resonant {
                 });
             let builder = match (&config.deployment, crew) {
                 (Some(deployment), _) => deployed(builder, deployment).await,
-                (None, Some(crew)) => Ok(builder.target(crew)),
+                (None, Some(crew)) => Ok(builder.target(crew.pool)),
                 (None, None) => continue,
             };
             let scaler = builder.and_then(resonant_scale::AutoscalerBuilder::build);

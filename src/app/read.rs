@@ -170,6 +170,10 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let Value::Loose(text) = &self.value else { return self.visit(visitor) };
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        if parts.clone().next().is_none() {
+            let message = "expected a list, found nothing: write [] for an empty one";
+            return Err(Fault::new(What::Wrong(message.into())));
+        }
         let parts = de::value::SeqDeserializer::new(parts.map(StrDeserializer::new));
         visitor.visit_seq(parts).map_err(|fault: Fault| fault.hiding(text))
     }
@@ -307,6 +311,10 @@ mod tests {
         assert!(bool::deserialize(&loose("true"))?);
         assert_eq!(String::deserialize(&loose("20"))?, "20");
         assert_eq!(Vec::<String>::deserialize(&loose("a, b,"))?, ["a", "b"]);
+        for nothing in ["", " ", ","] {
+            let refused = Vec::<String>::deserialize(&loose(nothing)).err();
+            assert!(refused.is_some_and(|it| it.to_string().contains("write []")), "{nothing:?}");
+        }
         assert_eq!(Option::<u32>::deserialize(&loose("none"))?, None);
         let duration = resonant_common::duration::option::deserialize(&loose("250ms"))?;
         assert_eq!(duration, Some(Duration::from_millis(250)));

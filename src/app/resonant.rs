@@ -40,7 +40,7 @@ pub(super) struct Inner {
 
 impl Resonant {
     /// Reads a file, puts the environment over it, and opens what it names. No server has to be there: one that is down makes
-    /// the service not ready, and does not stop the start.
+    /// the service not ready, and does not stop the start, though the start may wait for it as long as its settings allow.
     ///
     /// # Errors
     ///
@@ -56,15 +56,6 @@ impl Resonant {
     ///
     /// [`Part`](ErrorKind::Part).
     pub async fn open(settings: Settings) -> Result<Self> {
-        #[cfg(feature = "prometheus")]
-        let prometheus = match settings.service.metrics {
-            true => Some(
-                crate::telemetry::prometheus::Prometheus::builder()
-                    .install()
-                    .map_err(|error| part("open", "metrics", error))?,
-            ),
-            false => None,
-        };
         let health = HealthChecker::with_config(settings.health.clone())
             .map_err(|error| part("open", "health", error))?;
         #[cfg(feature = "db")]
@@ -122,6 +113,16 @@ impl Resonant {
                 .await
                 .map_err(|error| part("open", "broker", error))?
         };
+        // Last, for it cannot be taken back: whoever opens again after an error would find it there.
+        #[cfg(feature = "prometheus")]
+        let prometheus = match settings.service.metrics {
+            true => Some(
+                crate::telemetry::prometheus::Prometheus::builder()
+                    .install()
+                    .map_err(|error| part("open", "metrics", error))?,
+            ),
+            false => None,
+        };
         let inner = Inner {
             settings,
             health,
@@ -153,8 +154,9 @@ impl Resonant {
             self.add_check(Check::new("database", move || database.ping()));
         }
         #[cfg(feature = "sharding")]
-        if let Some(sharded) = self.inner.sharded.clone() {
-            self.add_check(Check::new("sharded_database", move || sharded.ping()));
+        if let Some(sharded) = &self.inner.sharded {
+            let limit = self.inner.health.config().timeout;
+            super::shards::checks(sharded, limit).into_iter().for_each(|it| self.add_check(it));
         }
         #[cfg(feature = "cache")]
         if let Some(cache) = self.inner.cache.clone() {

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::connections::Counting;
 use super::error::{Error, ErrorKind, Result, part};
 use super::life::{lock, see_off};
 use super::resonant::Resonant;
@@ -19,6 +20,8 @@ use crate::telemetry::{Requests, count_requests};
 pub(super) struct Server {
     pub(super) task: JoinHandle<std::io::Result<()>>,
     pub(super) close: watch::Sender<bool>,
+    /// How many connections are open, those that were upgraded included.
+    pub(super) open: watch::Receiver<usize>,
 }
 
 impl Drop for Server {
@@ -36,6 +39,8 @@ impl Resonant {
     ///
     /// # Errors
     ///
+    /// What was started goes on: correct what is wrong and call it again, or [shut down](Self::shutdown).
+    ///
     /// [`Io`](ErrorKind::Io) if the port cannot be had; [`Part`](ErrorKind::Part) for a part that does not start;
     /// [`Missing`](ErrorKind::Missing) if there are routes and no `[http]`, or it serves already.
     pub async fn serve(&self, routes: Router) -> Result<Option<SocketAddr>> {
@@ -44,7 +49,8 @@ impl Resonant {
             return if routes.has_routes() { Err(self.missing("http")) } else { Ok(None) };
         };
         let life = &self.inner.life;
-        if lock(&life.server).is_some() {
+        let mut server = life.server.lock().await;
+        if server.is_some() {
             let message = "it serves already; give all routes in one call";
             return Err(Error::new(ErrorKind::Missing, "serve", message));
         }
@@ -60,14 +66,16 @@ impl Resonant {
             .layer(middleware::from_fn_with_state(Requests::new(), count_requests))
             .layer(middleware::from_fn_with_state(Arc::clone(&life.traffic), see_off));
         let (close, mut closing) = watch::channel(false);
+        let (listener, open) = Counting::new(listener);
         let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
             let _ = closing.wait_for(|close| *close).await;
         });
-        *lock(&life.server) = Some(Server { task: tokio::spawn(serving.into_future()), close });
+        *server = Some(Server { task: tokio::spawn(serving.into_future()), close, open });
         Ok(Some(address))
     }
 
-    /// Starts what runs in the background, without listening. [`serve`](Self::serve) does it, too; a second time does nothing.
+    /// Starts what runs in the background, without listening. [`serve`](Self::serve) does it, too; a second time does nothing,
+    /// and after an error it is tried again.
     ///
     /// # Errors
     ///
@@ -77,25 +85,28 @@ impl Resonant {
         if *started {
             return Ok(());
         }
+        // What may refuse comes first, and last what can be started only once.
+        #[cfg(feature = "queue")]
+        let scalers = self.scalers().await?;
         self.health().start().map_err(|error| part("serve", "health", error))?;
-        #[cfg(feature = "ha")]
-        if let Some(failover) = &self.inner.failover {
-            failover.start().await.map_err(|error| part("serve", "failover", error))?;
-        }
         #[cfg(feature = "queue")]
         {
-            let scalers = self.scalers().await?;
             for scaler in &scalers {
                 scaler.start().map_err(|error| part("serve", scaler.name(), error))?;
             }
             *lock(&self.inner.life.scalers) = scalers;
+        }
+        #[cfg(feature = "ha")]
+        if let Some(failover) = &self.inner.failover {
+            failover.start().await.map_err(|error| part("serve", "failover", error))?;
         }
         *started = true;
         Ok(())
     }
 
     /// Waits until the service begins to end: for what lives longer than a request, such as a WebSocket. It has the
-    /// `drain_delay` of `[health]` to end by itself; afterwards the parts it may use are closed.
+    /// `drain_delay` of `[health]` and the time of requests to end by itself; afterwards the parts it may use are closed, and the
+    /// report says how many did not end.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopping = self.inner.life.stopping();
         async move {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::life::lock;
 use super::resonant::Resonant;
@@ -80,11 +80,13 @@ impl Resonant {
     /// balancers notice; requests; scalers; workers; batches; publishers; failover; cache; pools. At `deadline` what still runs is
     /// stopped. Says what was left.
     ///
-    /// Messages a worker could not finish stay in their queue and are handed out again. Called again it has nothing more to do.
+    /// Messages a worker could not finish stay in their queue and are handed out again. Called again while it runs, it waits its
+    /// turn; after that there is nothing more to do.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the service is not ready, and has come as far in the order as it had. Call it again to go on.
+    /// Dropped, the service is not ready, and has come as far in the order as it had. Call it again to go on: what it had not
+    /// waited for to its end is waited for again.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let began = Instant::now();
         let mut ending = Ending {
@@ -94,8 +96,9 @@ impl Resonant {
         };
         self.health().begin_drain();
         self.inner.life.stop();
+        let _turn = self.inner.life.ending.lock().await;
         let wait = self.health().config().drain_delay.min(deadline / 3);
-        let serves = lock(&self.inner.life.server).is_some();
+        let serves = self.inner.life.server.lock().await.is_some();
         ending
             .step("wait", async {
                 // Where nobody asks there is nobody to notice.
@@ -122,25 +125,37 @@ impl Resonant {
         ending.step("cache", self.end_cache(ending.left() / 2)).await;
         #[cfg(feature = "db")]
         ending.step("pools", self.end_pools(ending.left())).await;
-        self.health().stop().await;
+        // Told to end, it ends, whether it is waited for or not.
+        let _ = timeout(ending.left(), self.health().stop()).await;
         ShutdownReport { took: ending.began.elapsed(), steps: ending.steps }
     }
 
     async fn end_http(&self, limit: Duration) -> Vec<String> {
-        let Some(mut server) = lock(&self.inner.life.server).take() else { return Vec::new() };
-        server.close.send_replace(true);
-        if timeout(limit, &mut server.task).await.is_ok() {
-            return Vec::new();
+        // It stays where it is until it has ended, for the next call if this one is dropped.
+        let mut server = self.inner.life.server.lock().await;
+        let Some(running) = server.as_mut() else { return Vec::new() };
+        let end = Instant::now() + limit;
+        let mut left = Vec::new();
+        running.close.send_replace(true);
+        let answered = end - TELL.min(limit / 4);
+        if !running.task.is_finished() && timeout_at(answered, &mut running.task).await.is_err() {
+            let traffic = &self.inner.life.traffic;
+            left.push(match traffic.under_way() {
+                0 => "a connection did not end in time".into(),
+                requests => format!("{requests} requests were cut off"),
+            });
+            traffic.cut_off();
+            // Whoever waits for them is told so.
+            let _ = timeout_at(end, &mut running.task).await;
         }
-        let traffic = &self.inner.life.traffic;
-        let left = traffic.under_way();
-        traffic.cut_off();
-        // Whoever waits for them is told so.
-        let _ = timeout(TELL.min(limit), &mut server.task).await;
-        match left {
-            0 => vec!["a connection did not end in time".into()],
-            left => vec![format!("{left} requests were cut off")],
+        // What was upgraded is no request any more, and the service's own to end.
+        let _ = timeout_at(end, running.open.wait_for(|open| *open == 0)).await;
+        let open = *running.open.borrow();
+        if open > 0 && running.task.is_finished() {
+            left.push(format!("{open} upgraded connections, such as WebSockets, did not end"));
         }
+        *server = None;
+        left
     }
 
     #[cfg(feature = "queue")]
@@ -155,19 +170,31 @@ impl Resonant {
     #[cfg(feature = "queue")]
     async fn end_workers(&self, limit: Duration) -> Vec<String> {
         let crews = self.inner.queues.crews();
-        let failed: u64 = crews.iter().map(resonant_scale::WorkerPool::failures).sum();
-        let closing =
-            futures::future::join_all(crews.iter().map(resonant_scale::WorkerPool::close));
+        let losses = || {
+            crews
+                .iter()
+                .map(super::queues::Crew::losses)
+                .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+        };
+        let before = losses();
+        let closing = futures::future::join_all(crews.iter().map(|crew| crew.pool.close()));
         let mut left = Vec::new();
         if timeout(limit, closing).await.is_err() {
-            let still: usize = crews.iter().map(|crew| crew.running() + crew.ending()).sum();
+            let still: usize =
+                crews.iter().map(|crew| crew.pool.running() + crew.pool.ending()).sum();
             left.push(format!(
                 "{still} workers were stopped in the middle; their messages will be handed out again"
             ));
         }
-        let failures = crews.iter().map(resonant_scale::WorkerPool::failures).sum::<u64>() - failed;
-        if failures > 0 {
-            left.push(format!("{failures} workers did not end well"));
+        let after = losses();
+        let (abandoned, failed) = (after.0 - before.0, after.1 - before.1);
+        if abandoned > 0 {
+            left.push(format!(
+                "the handlers of {abandoned} partitions took longer than drain_timeout and were stopped; their messages will be handed out again"
+            ));
+        }
+        if failed > 0 {
+            left.push(format!("{failed} workers did not end well"));
         }
         left
     }
@@ -220,18 +247,22 @@ impl Resonant {
 
     #[cfg(feature = "db")]
     async fn end_pools(&self, limit: Duration) -> Vec<String> {
-        let mut left = Vec::new();
-        if let Some(database) = &self.inner.database
-            && let Err(error) = database.close(limit).await
-        {
-            left.push(format!("database: {}", error.message()));
-        }
+        let told = |name: &str, closed: resonant_db::Result<()>| {
+            closed.err().map(|error| format!("{name}: {}", error.message()))
+        };
+        let database = async {
+            let Some(database) = &self.inner.database else { return None };
+            told("database", database.close(limit).await)
+        };
         #[cfg(feature = "sharding")]
-        if let Some(sharded) = &self.inner.sharded
-            && let Err(error) = sharded.close(limit).await
-        {
-            left.push(format!("sharded_database: {}", error.message()));
-        }
-        left
+        let sharded = async {
+            let Some(sharded) = &self.inner.sharded else { return None };
+            told("sharded_database", sharded.close(limit).await)
+        };
+        #[cfg(not(feature = "sharding"))]
+        let sharded = std::future::ready(None);
+        // At once, for each may need all the time there is.
+        let (database, sharded) = tokio::join!(database, sharded);
+        database.into_iter().chain(sharded).collect()
     }
 }

@@ -73,7 +73,8 @@ struct Crew<W> {
 }
 
 impl<W: Send + 'static> WorkerPool<W> {
-    /// No workers yet; `start` makes one, `end` lets one finish.
+    /// No workers yet; `start` makes one, `end` lets one finish. What `end` answers with is not looked at: where it tells of work
+    /// that was left undone, as the report of a queue's drain does, count that in the closure, or make an error of it.
     pub fn new<S, StartFut, StartError, D, EndFut, EndOk, EndError>(start: S, end: D) -> Self
     where
         S: Fn() -> StartFut + Send + Sync + 'static,

@@ -1,6 +1,7 @@
 //! Everything a file can name, with nothing installed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -104,7 +105,14 @@ async fn a_task_goes_through_all_parts_and_is_there_after_a_restart() {
     let names: Vec<_> = app.health().snapshot().checks().map(|it| it.name().to_owned()).collect();
     assert_eq!(
         names,
-        ["database", "sharded_database", "cache", "queue.session-tasks", "batch.finished"]
+        [
+            "database",
+            "sharded_database",
+            "sharded_database.shards",
+            "cache",
+            "queue.session-tasks",
+            "batch.finished"
+        ]
     );
     let page = format!("GET /api/v1/overview HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nX:");
     let (code, overview) = ask(address, &page).await.unwrap();
@@ -144,6 +152,57 @@ async fn a_task_goes_through_all_parts_and_is_there_after_a_restart() {
     let name: String = shards.query_one_as(sql, params!["org_1"]).await.unwrap();
     assert_eq!(name, "Ada");
     again.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_away_degrades_a_service_and_only_all_of_them_take_it_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    let open = async |first: &str| {
+        let text = format!(
+            "[sharded_database]
+             shard_key = 'org_id'
+             tables = {{ agents = 'text' }}
+             [sharded_database.shards]
+             shard_0 = 'sqlite:{at}/{first}'
+             shard_1 = 'sqlite:{at}/away/shard1.db'"
+        );
+        let app = Resonant::open(file(&text).read().unwrap()).await.unwrap();
+        let report = app.health().run_all().await;
+        let up = |name: &str| report.get(name).unwrap().status().is_up();
+        (up("sharded_database"), up("sharded_database.shards"), report.is_up())
+    };
+    assert_eq!(open("shard0.db").await, (true, false, true));
+    assert_eq!(open("away/shard0.db").await, (false, false, false));
+}
+
+#[tokio::test]
+async fn workers_that_do_not_start_can_be_started_again() {
+    let text =
+        "[queues.session-tasks]\npartition_key = 'agent_id'\n[scaling.of]\nqueue = 'session-tasks'";
+    let app = Resonant::open(file(text).read().unwrap()).await.unwrap();
+    let tasks = app.queue::<Task>("session-tasks").await.unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let start = {
+        let (tasks, calls) = (tasks.clone(), Arc::clone(&calls));
+        move || {
+            let tasks = tasks.clone();
+            let call = calls.fetch_add(1, Ordering::AcqRel);
+            async move {
+                if call == 1 {
+                    // What a broker that is away would say.
+                    let kind = resonant_queue::ErrorKind::Unavailable;
+                    return Err(resonant_queue::Error::new(kind, "start", "away"));
+                }
+                tasks.worker(async move |_: Delivery<Task>| Ok(())).start().await
+            }
+        }
+    };
+    let refused = app.workers("session-tasks", start.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Part);
+    assert_eq!(app.workers("session-tasks", start.clone()).await.unwrap().running(), 2);
+    assert_eq!(app.workers("session-tasks", start).await.unwrap_err().kind(), ErrorKind::Missing);
+    assert!(app.shutdown(Duration::from_secs(20)).await.is_clean());
 }
 
 #[tokio::test]

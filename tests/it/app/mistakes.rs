@@ -213,3 +213,98 @@ fn file_environment_and_command_line_go_over_each_other_in_this_order() {
     assert_eq!(read(&[url, own], None), own.1);
     assert_eq!(read(&[url, own], Some("sqlite:of-the-line.db")), "sqlite:of-the-line.db");
 }
+
+/// A URL that lost its host, or whose password has a question mark, must not end up in a log.
+#[test]
+fn half_a_url_is_refused_without_the_password_that_stands_in_it() {
+    let lost = "postgresql://app:hunter2/app";
+    let asked = "postgresql://app:12?port=hunter2@h/db";
+    for url in [lost, asked] {
+        let files = [
+            format!("[database]\nprimary = '{url}'"),
+            format!("[database]\nprimary = 'postgresql://h/db'\nreplicas = ['{url}']"),
+            format!(
+                "[sharded_database]\nshard_key = 'org_id'\ntables = {{ agents = 'text' }}\n[sharded_database.shards]\nshard_0 = '{url}'"
+            ),
+            format!("[broker]\nurls = ['{url}']"),
+            format!("[broker]\nurls = ['amqp://h']\nleases = '{url}'"),
+        ];
+        for text in files {
+            let mistakes = file(&text).read().unwrap_err();
+            let shown = format!("{mistakes}\n{mistakes:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert_eq!(mistakes.iter().len(), 1, "{shown}");
+        }
+    }
+    let mistakes = file("[broker]\nurls = ['amqp://app:hunter2']\nleases = 'memory:'").read();
+    let shown = mistakes.unwrap_err().to_string();
+    assert!(shown.contains("broker.urls: urls: address 1 is not of the form"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_secret_that_is_missing_does_not_turn_a_broker_into_memory() {
+    let text = "
+[broker]
+urls = ['amqp://broker']
+leases = 'database'
+[database]
+primary = 'postgresql://primary/app'
+[cache]
+nodes = ['redis://cache']
+[queues.tasks]";
+    let vars = [("RESONANT__BROKER__URLS", ""), ("RESONANT__CACHE__NODES", " ")];
+    let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mistakes = file(text).vars(vars).read().unwrap_err().to_string();
+    for variable in ["RESONANT__BROKER__URLS: broker.urls", "RESONANT__CACHE__NODES: cache.nodes"] {
+        assert!(mistakes.contains(&format!("{variable}: this variable is empty")), "{mistakes}");
+    }
+    let without = text.replace("urls = ['amqp://broker']\n", "");
+    let mistakes = file(&without).read().unwrap_err().to_string();
+    let expected =
+        "resonant.toml:3: broker.leases: leases is for RabbitMQ, and urls names no amqp:// URL";
+    assert!(mistakes.contains(expected), "{mistakes}");
+    let mistakes = file("[broker]\ncreate_tables = true").read().unwrap_err().to_string();
+    assert!(mistakes.contains("resonant.toml:2: broker.create_tables: create_tables is for"));
+}
+
+#[test]
+fn what_only_the_whole_file_shows_is_said_where_it_stands() {
+    let text = "
+[database]
+primary = 'postgresql://app@east/app'
+replicas = ['postgresql://app@west/app', 'postgresql://app@pooler/app']
+[regions.primary]
+region = 'us-east-1'
+database = 'primary'
+url = 'postgresql://other@east/app'
+[regions.secondary]
+region = 'us-west-2'
+database = 'replica'
+url = 'postgresql://west/app'
+[queues.'a:b']
+[queues.a_b]
+[queues.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]
+[batches.'of all']
+[scaling.one]
+queue = 'a_b'
+[scaling.other]
+queue = 'a_b'
+";
+    let mistakes = file(text).read().unwrap_err();
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    let name =
+        "a name must be 1 to 58 letters, digits, '_', '.' or '-': its health check has it, too";
+    let long = "a".repeat(59);
+    assert_eq!(
+        lines,
+        [
+            "resonant.toml:4: database.replicas.1: with [regions] this must be the url of one of them, with host, port and database written alike: the database follows the regions, and would leave this node".to_owned(),
+            "resonant.toml:14: queues.a_b: its health check would have the same name as that of a:b".to_owned(),
+            format!("resonant.toml:15: queues.{long}: {name}"),
+            format!("resonant.toml:16: batches.of all: {name}"),
+            "resonant.toml:19: scaling.other: scaling.one scales the same workers: give one scaler all the rules".to_owned(),
+        ],
+        "\n{mistakes}"
+    );
+}
