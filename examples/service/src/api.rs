@@ -1,6 +1,7 @@
 //! The role `api`: agents of an organisation, and tasks for them.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -8,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use resonant_sdk::app::{self, Resonant};
-use resonant_sdk::cache::Namespace;
-use resonant_sdk::db::{Database, ShardedDatabase, params, row};
+use resonant_sdk::cache::{Loaded, Namespace};
+use resonant_sdk::db::{self, Database, ShardedDatabase, params, row};
 use resonant_sdk::queue::PartitionedQueue;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::model::{self, Agent, TASKS, Task};
@@ -33,13 +35,28 @@ pub(crate) async fn routes(app: &Resonant) -> app::Result<Router> {
         tasks: app.queue(TASKS).await?,
     };
     if let Err(error) = model::create_tables(&api.db, &api.shards).await {
+        // A database is away, or another instance is making them just now.
         eprintln!("the tables are not there yet: {error}");
+        tokio::spawn(create_tables_later(app.clone(), api.clone()));
     }
     Ok(Router::new()
         .route("/orgs/{org_id}/agents", post(create_agent).get(list_agents))
         .route("/orgs/{org_id}/agents/{id}", get(agent))
         .route("/sessions/{session}/tasks", post(create_task))
         .with_state(api))
+}
+
+/// Tries again until the tables are there, or the service ends.
+async fn create_tables_later(app: Resonant, api: Api) {
+    loop {
+        tokio::select! {
+            () = app.stopping() => return,
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        if model::create_tables(&api.db, &api.shards).await.is_ok() {
+            return;
+        }
+    }
 }
 
 /// The statement goes to the organisation's shard.
@@ -51,7 +68,10 @@ async fn create_agent(
     let sql = "INSERT INTO agents (org_id, id, name) VALUES ($1, $2, $3)
                ON CONFLICT (org_id, id) DO UPDATE SET name = excluded.name";
     api.shards.execute(sql, params![&org_id, &agent.id, &agent.name]).await?;
-    api.cache.delete(&format!("{org_id}/{}", agent.id)).await?;
+    if let Err(error) = api.cache.delete(&format!("{org_id}/{}", agent.id)).await {
+        // The agent is stored. What the cache has of it lives no longer than its `ttl`.
+        eprintln!("the cache may show an agent as it was: {error}");
+    }
     Ok((StatusCode::CREATED, Json(agent)))
 }
 
@@ -63,46 +83,50 @@ async fn list_agents(
     Ok(Json(api.shards.query_as(sql, params![&org_id]).await?))
 }
 
-/// Loaded once, however many ask at the same time, and kept.
+/// Loaded once, however many ask at the same time, and kept; so is that there is none.
 async fn agent(
     State(api): State<Api>,
     Path((org_id, id)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let key = format!("{org_id}/{id}");
     let shards = api.shards.clone();
-    let loaded = api.cache.get_or_load(&key, async move || {
+    let loaded = api.cache.get_or_load_with(&key, async move || {
         let sql = "SELECT id, name FROM agents WHERE org_id = $1 AND id = $2";
         let found = shards.query_opt_as::<Agent>(sql, params![&org_id, &id]).await?;
-        found.ok_or_else(|| Box::<dyn StdError + Send + Sync>::from("there is no such agent"))
+        Ok::<_, db::Error>(found.map_or_else(Loaded::missing, Loaded::new))
     });
-    Ok(match loaded.await {
-        Ok(agent) => Json(&*agent).into_response(),
-        Err(_) => StatusCode::NOT_FOUND.into_response(),
+    Ok(match loaded.await?.value {
+        Some(agent) => Json(&*agent).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     })
 }
 
 #[derive(Deserialize)]
 struct NewTask {
+    /// A client that gives one may ask again whatever was answered: the task is done once.
+    #[serde(default = "any_id")]
+    id: String,
     agent_id: String,
     goal: String,
 }
 
-/// Accepted means: stored, and in the queue.
+fn any_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// Accepted means: in the queue, and its session sees it. In this order, so that nothing is seen that nobody works on; where this
+/// ends in between, the worker makes the row.
 async fn create_task(
     State(api): State<Api>,
     Path(session): Path<String>,
-    Json(NewTask { agent_id, goal }): Json<NewTask>,
+    Json(NewTask { id, agent_id, goal }): Json<NewTask>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
-    let task = Task { id: Uuid::new_v4().to_string(), agent_id, goal };
-    let sql = "INSERT INTO tasks (id, session, agent_id, goal, state)
-               VALUES ($1, $2, $3, $4, 'queued')";
-    let row = row![&task.id, &session, &task.agent_id, &task.goal];
+    let task = Task { session, id, agent_id, goal };
+    api.tasks.publish(&task).await?;
+    let sql = "INSERT INTO tasks (session, id, agent_id, goal, state)
+               VALUES ($1, $2, $3, $4, 'queued') ON CONFLICT (session, id) DO NOTHING";
+    let row = row![&task.session, &task.id, &task.agent_id, &task.goal];
     api.db.write().execute(sql, &row).await?;
-    if let Err(error) = api.tasks.publish(&task).await {
-        // Nobody will do it, so nobody should wait for it.
-        let _ = api.db.write().execute("DELETE FROM tasks WHERE id = $1", params![&task.id]).await;
-        return Err(error.into());
-    }
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": task.id }))))
 }
 

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use axum::Router;
 use clap::{Parser, ValueEnum};
-use resonant_sdk::app::{self, Resonant, Settings};
+use resonant_sdk::app::{self, Resonant, Settings, Signals};
 
 /// Agents, their tasks, and sessions that watch them.
 #[derive(Debug, Parser)]
@@ -49,6 +49,12 @@ enum Role {
     Session,
 }
 
+impl Role {
+    fn serves(self, role: Self) -> bool {
+        self == role || self == Self::All
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -62,6 +68,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> app::Result<ExitCode> {
+    // First of all: the first process of a container ignores SIGTERM until somebody listens.
+    let signals = Signals::listen()?;
     let mut reader = match arguments.config {
         Some(file) => Settings::file(file),
         None => Settings::text("resonant.toml", include_str!("../resonant.toml")),
@@ -69,29 +77,44 @@ async fn run(arguments: Arguments) -> app::Result<ExitCode> {
     if let Some(listen) = arguments.listen {
         reader = reader.set("http.listen", listen);
     }
-    let settings = reader.read()?;
+    let mut settings = reader.read()?;
     if arguments.check {
         let sections: Vec<_> = settings.sections().collect();
         println!("{} is in order: {}", settings.path().display(), sections.join(", "));
         return Ok(ExitCode::SUCCESS);
     }
 
+    // What a role does not use it does not open, and does not depend on.
+    if !arguments.role.serves(Role::Api) {
+        (settings.sharded_database, settings.cache) = (None, None);
+    }
+    if arguments.role == Role::Session {
+        settings.queues.clear();
+    }
     let app = Resonant::open(settings).await?;
-    let serves = |role| arguments.role == role || arguments.role == Role::All;
+    if let Err(error) = start(&app, arguments.role).await {
+        // What runs already ends in order, too.
+        app.shutdown(app.settings().service.shutdown_deadline).await;
+        return Err(error);
+    }
+    let report = app.run_until(signals).await?;
+    println!("{report}");
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn start(app: &Resonant, role: Role) -> app::Result<()> {
     let mut routes = Router::new();
-    if serves(Role::Api) {
-        routes = routes.merge(api::routes(&app).await?);
+    if role.serves(Role::Api) {
+        routes = routes.merge(api::routes(app).await?);
     }
-    if serves(Role::Worker) {
-        worker::start(&app).await?;
+    if role.serves(Role::Worker) {
+        worker::start(app).await?;
     }
-    if serves(Role::Api) || serves(Role::Session) {
-        routes = routes.merge(session::routes(&app)?);
+    if role.serves(Role::Api) || role.serves(Role::Session) {
+        routes = routes.merge(session::routes(app)?);
     }
     if let Some(address) = app.serve(routes).await? {
         println!("listening on http://{address}");
     }
-    let report = app.run_until_signal().await?;
-    println!("{report}");
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }

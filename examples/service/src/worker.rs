@@ -1,29 +1,33 @@
 //! The role `worker`: does the tasks, and writes what came of them in batches.
 
 use resonant_sdk::app::{self, Resonant};
-use resonant_sdk::db::{params, row};
+use resonant_sdk::db::row;
 use resonant_sdk::queue::Delivery;
 
-use crate::model::{Progress, TASKS, Task};
+use crate::model::{TASKS, Task};
 
 pub(crate) async fn start(app: &Resonant) -> app::Result<()> {
     let tasks = app.queue::<Task>(TASKS).await?;
     let db = app.database()?.clone();
     let finished = app.batch("finished", {
         let db = db.clone();
-        async move |done: Vec<Progress>| {
-            let sql = "UPDATE tasks SET state = $1, result = $2 WHERE id = $3";
-            let rows = done.iter().map(|it| row![&it.state, it.result.as_deref(), &it.id]);
+        async move |done: Vec<(Task, String)>| {
+            let sql = "UPDATE tasks SET state = 'done', result = $1 WHERE session = $2 AND id = $3";
+            let rows = done.iter().map(|(task, result)| row![result, &task.session, &task.id]);
             db.write().execute_many(sql, rows).await.map(drop)
         }
     })?;
-    // A task that comes a second time, because its worker died before it had said that it is done, is done again.
+    // A task may come twice: its client was not sure and asked again, or its worker died before it had said that it is done.
+    // Tasks of one agent come one after the other, so its row says whether it was done.
     let handler = async move |delivery: Delivery<Task>| {
         let task = delivery.message();
-        let sql = "UPDATE tasks SET state = 'running' WHERE id = $1 AND state = 'queued'";
-        db.write().execute(sql, params![&task.id]).await?;
-        let result = Some(work(task));
-        finished.submit(Progress { id: task.id.clone(), state: "done".into(), result }).await?;
+        let sql = "INSERT INTO tasks (session, id, agent_id, goal, state)
+                   VALUES ($1, $2, $3, $4, 'running')
+                   ON CONFLICT (session, id) DO UPDATE SET state = 'running' WHERE tasks.state <> 'done'";
+        let row = row![&task.session, &task.id, &task.agent_id, &task.goal];
+        if db.write().execute(sql, &row).await? > 0 {
+            finished.submit((task.clone(), work(task))).await?;
+        }
         Ok(())
     };
     app.workers(TASKS, move || tasks.worker(handler.clone()).start()).await?;

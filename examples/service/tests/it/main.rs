@@ -3,5 +3,6 @@
 
 mod check;
 mod embedded;
+mod mistakes;
 mod process;
 mod servers;

@@ -1,19 +1,16 @@
-//! Processes are told to end while they have all they can do. `cluster.toml` is used as it is shipped; the environment says where
-//! the servers of this test are.
+//! Processes are told to end while they have all they can do.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use resonant_testkit::{PostgresCluster, RabbitMq, Redis};
 use serde_json::json;
-use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::Servers;
 use crate::embedded::tasks_are_followed;
-use crate::process::{LIMIT, Role, ask, service};
+use crate::process::{LIMIT, Role, ask};
 
 const CLIENTS: u64 = 8;
 
@@ -85,43 +82,9 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_end_at_full_load_nothing_is_lost_and_nothing_fails() {
-    let (postgres, redis, rabbit) = tokio::join!(
-        PostgresCluster::builder().replicas(1).start(),
-        Redis::start(),
-        RabbitMq::start()
-    );
-    let (postgres, redis, rabbit) = (postgres.unwrap(), redis.unwrap(), rabbit.unwrap());
-    let primary = postgres.primary();
-    for shard in 0..4 {
-        primary.sql(&format!("CREATE DATABASE shard{shard}")).await.unwrap();
-    }
-    let vhost = rabbit.vhost().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let role = |name: &str| -> Command {
-        let mut command = service(folder.path());
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster.toml");
-        command.arg(name).arg("--config").arg(file).env("DATABASE_URL", primary.url());
-        for shard in 0..4 {
-            let url = primary.url_for(&format!("shard{shard}"));
-            command.env(format!("RESONANT__SHARDED_DATABASE__SHARDS__SHARD_{shard}"), url);
-        }
-        for (name, value) in [
-            ("DATABASE__REPLICAS", postgres.replica(0).url()),
-            ("DATABASE__POOL__MIN_SIZE", "1".into()),
-            ("DATABASE__POOL__MAX_SIZE", "8".into()),
-            ("SHARDED_DATABASE__POOL__MIN_SIZE", "1".into()),
-            ("SHARDED_DATABASE__POOL__MAX_SIZE", "2".into()),
-            ("CACHE__NODES", redis.url()),
-            ("CACHE__CLUSTER_MODE", "false".into()),
-            ("BROKER__URLS", vhost.url()),
-            ("HTTP__TOKENS__OPERATOR", "a long secret of ours".into()),
-            ("HEALTH__DRAIN_DELAY", "3s".into()),
-            ("SERVICE__SHUTDOWN_DEADLINE", "60s".into()),
-        ] {
-            command.env(format!("RESONANT__{name}"), value);
-        }
-        command
-    };
+    let servers = Servers::start().await;
+    let primary = servers.primary();
+    let role = |name: &str| servers.role(name);
     let one = Role::start(role("api")).await;
     let (other, session) = tokio::join!(Role::start(role("api")), Role::start(role("session")));
     let (worker, second) = tokio::join!(Role::start(role("worker")), Role::start(role("worker")));
