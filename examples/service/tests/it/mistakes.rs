@@ -77,7 +77,7 @@ async fn a_database_that_is_away_for_long_parks_no_task() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_goes_away_leaves_nothing_that_nobody_works_on() {
+async fn an_instance_that_dies_in_the_middle_leaves_nothing_that_nobody_works_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = service(folder.path());
     command.arg("api");
@@ -109,18 +109,16 @@ async fn a_client_that_goes_away_leaves_nothing_that_nobody_works_on() {
     // Until it is in the middle of it. It holds wherever it is.
     let answered = timeout(Duration::from_millis(500), client.read(&mut byte)).await;
     assert!(answered.is_err(), "it was answered");
-    drop(client);
-    sleep(Duration::from_millis(200)).await;
+    api.signal("-KILL");
+    api.ended().await;
     release.send(()).unwrap();
     assert!(holding.await.unwrap().is_err());
 
     // A task of the same agent comes after whatever is left of the first.
     let task = json!({ "agent_id": "agent_123", "goal": "after it" });
-    assert_eq!(api.post("/sessions/s2/tasks", task).await.unwrap().0, 202);
-    let mut command = service(folder.path());
-    command.arg("worker");
-    let _worker = Role::start(command).await;
-    assert_eq!(api.watch("s2").await.last(), Some(&end(1)));
+    let all = Role::start(service(folder.path())).await;
+    assert_eq!(all.post("/sessions/s2/tasks", task).await.unwrap().0, 202);
+    assert_eq!(all.watch("s2").await.last(), Some(&end(1)));
     let db = database(&folder, "service.db").await;
     let sql = "SELECT count(*) FROM tasks WHERE state <> 'done'";
     let undone: i64 = db.read().query_one_as(sql, params![]).await.unwrap();
@@ -166,4 +164,22 @@ async fn a_client_that_vanishes_is_not_told_for_ever() {
     let head = heard.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
     assert!(heard.starts_with(b"HTTP/1.1 101"));
     assert_eq!(heard[head..head + 2], [0x89, 0], "no ping came first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_that_comes_while_the_service_opens_ends_it_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    // A database that takes connections and says nothing.
+    let database = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut command = service(folder.path());
+    let url = format!("postgresql://app@{}/app", database.local_addr().unwrap());
+    command.args(["api", "--listen", "127.0.0.1:0"]).env("DATABASE_URL", url);
+    command.env("RESONANT__DATABASE__POOL__ACQUIRE_TIMEOUT", "2s");
+    let mut child = command.spawn().unwrap();
+    let connected = timeout(LIMIT, database.accept()).await.unwrap().unwrap();
+    let id = child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let status = timeout(LIMIT, child.wait()).await.expect("it does not end").unwrap();
+    assert!(status.success(), "{status}");
+    drop(connected);
 }
