@@ -16,6 +16,19 @@ macro_rules! pages {
 
 pages!(batch cache database growing health pool queue scaling sharding);
 
+#[test]
+fn failover_there_and_back() {
+    let output = run("failover", [""; 0]);
+    assert!(output.status.success(), "{}", printed(&output));
+    let expected = "\
+a lost region is left within 1.65s
+writes go to us-east-1
+us-east-1 is lost: writes go to us-west-2
+us-east-1 is well again: writes go to us-east-1
+";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", printed(&output));
+}
+
 /// The guide's page says what came of each of its snippets.
 #[test]
 fn the_guide_from_top_to_bottom() {
