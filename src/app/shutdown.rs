@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+#[cfg(any(feature = "batch", feature = "queue"))]
 use super::life::lock;
 use super::resonant::Resonant;
 
