@@ -3,34 +3,53 @@
 //! Arming a timer of its own for each statement costs more than it seems: it goes into the runtime's wheel and out again,
 //! and where it is the next one due it wakes the thread that keeps the time, each time. This one stays armed when the wait
 //! is over, and the next wait moves it on only if it rings meanwhile.
+//!
+//! A timer rings only as long as the runtime it was made on is driven, and polling it after that one's end is a panic. So
+//! whoever waits on another runtime has a timer of that one.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The timer of a session, while nobody uses it.
-pub(super) struct Alarm(Mutex<Option<Pin<Box<Sleep>>>>);
+pub(super) struct Alarm {
+    /// The runtime it was made on.
+    home: Id,
+    timer: Mutex<Option<Timer>>,
+}
+
+type Timer = Pin<Box<Sleep>>;
 
 impl Alarm {
     /// To be made where the session lives: there it can be used as long as the session can.
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Some(Box::pin(sleep_until(Instant::now())))))
+        let timer = Box::pin(sleep_until(Instant::now()));
+        Self { home: Handle::current().id(), timer: Mutex::new(Some(timer)) }
     }
 
-    /// For a wait. Who waits beside somebody else has a timer of his own.
+    /// For a wait. Who waits beside somebody else, or on another runtime, has a timer of his own.
     pub(super) fn borrow(&self) -> Borrowed<'_> {
-        let timer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Borrowed { of: self, timer }
+        let at_home = Handle::try_current().is_ok_and(|here| here.id() == self.home);
+        let timer = if at_home { self.swap(None) } else { None };
+        Borrowed { lender: timer.is_some().then_some(self), timer }
+    }
+
+    fn swap(&self, timer: Option<Timer>) -> Option<Timer> {
+        let mut kept = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut kept, timer)
     }
 }
 
-/// Whoever has it waits; dropping it gives it back as it is.
+/// Whoever has it waits. Dropping it gives back what was lent, as it is: still armed, and with the waker of whoever waited
+/// last, who may be woken once for nothing.
 pub(super) struct Borrowed<'a> {
-    of: &'a Alarm,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Whose timer it is; nobody's where it was made for this wait.
+    lender: Option<&'a Alarm>,
+    timer: Option<Timer>,
 }
 
 impl Borrowed<'_> {
@@ -53,8 +72,8 @@ impl Borrowed<'_> {
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        if let Some(timer) = self.timer.take() {
-            *self.of.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(timer);
+        if let Some(lender) = self.lender {
+            lender.swap(self.timer.take());
         }
     }
 }
@@ -65,6 +84,8 @@ mod tests {
     use std::time::Duration;
 
     use futures::FutureExt;
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -95,5 +116,36 @@ mod tests {
         let waits = futures::join!(wait(&alarm, long), wait(&alarm, short), wait(&alarm, long));
         assert_eq!(waits, (long, short, long));
         assert_eq!(wait(&alarm, short).await, short);
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_time().build().expect("a runtime")
+    }
+
+    const SHORT: Duration = Duration::from_millis(5);
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_timer_of_a_runtime_that_has_ended_is_nobodys() {
+        let (home, other) = (runtime(), runtime());
+        let alarm = home.block_on(async { Alarm::new() });
+        other.block_on(async {
+            // Both are left, the one that came later last.
+            let mut waits = [wait(&alarm, SHORT), wait(&alarm, SHORT)].map(Box::pin);
+            for wait in &mut waits {
+                assert!(futures::poll!(wait).is_pending());
+            }
+        });
+        drop(other);
+        let waited = home.block_on(async { timeout(LIMIT, wait(&alarm, SHORT)).await });
+        assert!(waited.is_ok(), "its timer is another runtime's");
+    }
+
+    #[test]
+    fn a_wait_ends_where_nobody_drives_the_runtime_of_the_session() {
+        let (home, other) = (runtime(), runtime());
+        let alarm = home.block_on(async { Alarm::new() });
+        let waited = other.block_on(async { timeout(LIMIT, wait(&alarm, SHORT)).await });
+        assert!(waited.is_ok(), "its timer is another runtime's");
     }
 }

@@ -20,6 +20,7 @@ mod pooler;
 mod refusals;
 mod replicas;
 mod resolver;
+mod runtimes;
 mod sessions;
 mod sharding;
 mod sharding_arrays;

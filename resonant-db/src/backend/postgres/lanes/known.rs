@@ -9,7 +9,8 @@ use tokio_postgres::Statement;
 use super::standing::Standing;
 use crate::backend::postgres::rows::Layout;
 
-/// How many statements are known. The one that was not met for longest is forgotten.
+/// How many statements are known. The one that was not met for longest is forgotten; of those that were met since the last
+/// new one came, any.
 const CAPACITY: usize = 512;
 
 /// A statement.
