@@ -1,6 +1,5 @@
 //! Opening a session: TLS as the mode says, the login, and whether the node is one that will do.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use tokio::time::timeout;
+use tokio_postgres::Config;
 use tokio_postgres::config::{SslMode as DriverMode, SslNegotiation};
-use tokio_postgres::{AsyncMessage, Config};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backend::{Access, Credentials, ErrorExt, Notification, Target};
@@ -17,7 +16,8 @@ use crate::{Error, ErrorKind, Result, Role};
 
 use super::Node;
 use super::alarm::Alarm;
-use super::error::{refused_login, words};
+use super::driver::Driver;
+use super::error::refused_login;
 use super::facts::Facts;
 use super::hosts;
 use super::session::{Orphans, Session};
@@ -190,32 +190,13 @@ impl Session {
             }
         }
         let tap = Tap::new(stream, Arc::clone(&facts));
-        let (client, mut connection) = config
+        let (client, connection) = config
             .connect_raw(tap, ready)
             .await
             .map_err(|error| LoginFault::Refused { error, encrypted })?;
         facts.start_counting();
-        let (told, heard) = (Arc::clone(&facts), login.heard.cloned());
-        let driver = tokio::spawn(async move {
-            let cause = loop {
-                match poll_fn(|cx| connection.poll_message(cx)).await {
-                    Some(Ok(AsyncMessage::Notification(said))) => {
-                        // Who does not take them holds the server back.
-                        if let Some(heard) = &heard {
-                            let said = Notification::new(said.channel(), said.payload());
-                            let _ = heard.send(said).await;
-                        }
-                    }
-                    // Notices may quote values.
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => break Some(cause_of(&error)),
-                    None => break None,
-                }
-            };
-            // First the cause, then the end of whoever waits for an answer.
-            told.end(cause);
-            drop(connection);
-        });
+        let driver = Driver::new(connection, Arc::clone(&facts), login.heard.cloned());
+        let driver = tokio::spawn(driver.run());
         #[cfg(feature = "tls")]
         let cover = if encrypted { Cover::Required } else { Cover::None };
         Ok(Self {
@@ -308,15 +289,6 @@ impl Session {
             );
         }
         Ok(())
-    }
-}
-
-/// The cause of a session's end, in words without a value.
-fn cause_of(error: &tokio_postgres::Error) -> String {
-    match (error.as_db_error(), std::error::Error::source(error)) {
-        (Some(said), _) => format!("{}: {}", said.code().code(), words(said)),
-        (None, Some(source)) => source.to_string(),
-        (None, None) => error.to_string(),
     }
 }
 

@@ -141,6 +141,7 @@ mod alarm;
 mod bulk;
 mod calls;
 mod connection;
+mod driver;
 mod environment;
 mod error;
 mod facts;
