@@ -1,6 +1,6 @@
 //! What the tap finds out about a session and the connection asks.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(super) struct Facts {
     undermined: AtomicBool,
     /// How many settings of our own are under way: as many of the next SETs are no caller's.
     settings: AtomicU64,
+    /// Readers that share the session and have a read under way. Nobody counts them where it is one caller's.
+    readers: AtomicU32,
     /// The last statement, apart from those around a transaction, read rows and changed none.
     read: AtomicBool,
     /// A pooler stands between here and the server.
@@ -193,6 +195,26 @@ impl Facts {
     pub(super) fn pending(&self) -> u64 {
         let answered = self.answered.load(Ordering::Acquire);
         self.asked.load(Ordering::Acquire).saturating_sub(answered)
+    }
+
+    /// One more reader of those who share the session has a read under way; how many had one before.
+    pub(super) fn join(&self) -> u32 {
+        self.readers.fetch_add(1, Ordering::AcqRel)
+    }
+
+    pub(super) fn leave(&self) {
+        self.readers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn readers(&self) -> u32 {
+        self.readers.load(Ordering::Acquire)
+    }
+
+    /// Whether more readers than one have a read under way of which the server has not been asked, or which it has answered: they
+    /// are about to ask, or to ask again.
+    pub(super) fn expects_more(&self) -> bool {
+        let readers = u64::from(self.readers());
+        readers > 1 && readers > self.pending() + 1
     }
 
     pub(super) fn count_sent(&self, bytes: usize) {

@@ -36,7 +36,6 @@ pub(super) struct Lane {
     /// The way to the server and back, as it was when the lane was opened.
     pub(super) way: Duration,
     opened: Instant,
-    depth: AtomicU32,
     /// Reads under way on all the lanes of the node.
     crew: Arc<AtomicU32>,
     /// When it last answered, or began to be asked, in nanoseconds since it was opened.
@@ -98,7 +97,6 @@ impl Lane {
             session,
             way,
             opened: Instant::now(),
-            depth: AtomicU32::new(0),
             crew,
             system,
             intakes: Intakes::default(),
@@ -111,7 +109,7 @@ impl Lane {
     /// Reads under way, also those nobody waits for any more.
     pub(super) fn load(&self) -> u32 {
         let pending = u32::try_from(self.session.facts.pending()).unwrap_or(u32::MAX);
-        self.depth.load(Ordering::Acquire).max(pending)
+        self.session.facts.readers().max(pending)
     }
 
     /// Whether it takes another read at `now`, with this load.
@@ -207,7 +205,8 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn take(lane: &Arc<Lane>, now: Instant) -> Self {
         lane.crew.fetch_add(1, Ordering::Relaxed);
-        if lane.depth.fetch_add(1, Ordering::AcqRel) == 0 && lane.session.facts.pending() == 0 {
+        let facts = &lane.session.facts;
+        if facts.join() == 0 && facts.pending() == 0 {
             lane.advance(now);
         }
         Self { lane: Arc::clone(lane), taken: now }
@@ -222,7 +221,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.lane.depth.fetch_sub(1, Ordering::AcqRel);
+        self.lane.session.facts.leave();
         self.lane.crew.fetch_sub(1, Ordering::Relaxed);
     }
 }
