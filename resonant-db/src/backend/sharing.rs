@@ -43,7 +43,7 @@ pub enum Fitness {
     Own,
     /// It may share one once it is known better: tell [`Sharing::ran`] what it took on a connection of its own.
     Watched,
-    /// It may share one.
+    /// It may share one, or will as soon as it is found harmless: nobody has to be told what it takes.
     Shared,
 }
 

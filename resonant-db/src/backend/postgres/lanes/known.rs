@@ -19,6 +19,7 @@ pub(super) struct Known {
     /// What it names; nothing where it never shares a connection.
     pub(super) names: Option<String>,
     trusted: AtomicBool,
+    watched: AtomicBool,
     standing: Mutex<Standing>,
     /// How late it was when it was last met.
     used: AtomicU64,
@@ -38,6 +39,7 @@ impl Known {
             sql: sql.into(),
             names: super::plain::names(sql),
             trusted: AtomicBool::new(false),
+            watched: AtomicBool::new(true),
             standing: Mutex::new(Standing::new()),
             used: AtomicU64::new(0),
             prepared: RwLock::default(),
@@ -48,19 +50,29 @@ impl Known {
         self.trusted.load(Ordering::Acquire)
     }
 
+    /// Whether it is of interest what it takes on a connection of its own.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire)
+    }
+
     /// Looks at what is thought of it, or changes that.
     pub(super) fn judge<T>(&self, judge: impl FnOnce(&mut Standing) -> T) -> T {
         let mut standing = lock(&self.standing);
         let judged = judge(&mut standing);
-        self.trusted.store(standing.is_trusted(), Ordering::Release);
+        self.publish(&standing);
         judged
+    }
+
+    fn publish(&self, standing: &Standing) {
+        self.trusted.store(standing.is_trusted(), Ordering::Release);
+        self.watched.store(standing.is_watched(), Ordering::Release);
     }
 
     /// The same, unless somebody else does that just now.
     pub(super) fn judge_if_free(&self, judge: impl FnOnce(&mut Standing) -> bool) {
         let Ok(mut standing) = self.standing.try_lock() else { return };
         if !judge(&mut standing) {
-            self.trusted.store(false, Ordering::Release);
+            self.publish(&standing);
         }
     }
 
@@ -129,7 +141,28 @@ fn lock(standing: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_statement_takes_is_of_interest_until_the_catalogue_is_asked_and_when_it_was_barred()
+     {
+        let (known, now) = (Known::new("SELECT 1"), Instant::now());
+        let seen = || (known.is_watched(), known.is_trusted());
+        assert_eq!(seen(), (true, false));
+        assert!(known.judge(|standing| standing.ran(Duration::ZERO, Duration::ZERO, now)));
+        assert_eq!(seen(), (false, false), "however long nobody answers for the catalogue");
+        known.judge(|standing| standing.checked(Some(true), now));
+        assert_eq!(seen(), (false, true));
+        let later = now + Duration::from_secs(60);
+        known.judge_if_free(|standing| standing.served(Duration::ZERO, Duration::ZERO, later));
+        assert_eq!(seen(), (true, false), "it is judged anew");
+        known.judge(|standing| standing.stumbled(now));
+        assert_eq!(seen(), (true, false));
+    }
 
     #[test]
     fn as_many_are_known_as_may_be_and_the_one_met_last_stays() {

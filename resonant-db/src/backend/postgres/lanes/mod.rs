@@ -139,8 +139,8 @@ impl Sharing for PostgresLanes {
         let known = self.inner.statements.meet(sql);
         match known.names {
             None => Fitness::Own,
-            Some(_) if known.is_trusted() => Fitness::Shared,
-            Some(_) => Fitness::Watched,
+            Some(_) if known.is_watched() => Fitness::Watched,
+            Some(_) => Fitness::Shared,
         }
     }
 

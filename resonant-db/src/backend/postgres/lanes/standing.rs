@@ -50,6 +50,11 @@ impl Standing {
         matches!(self.stage, Stage::Trusted { .. })
     }
 
+    /// Whether it is of interest what it takes on a connection of its own: else [`ran`](Standing::ran) changes nothing.
+    pub(super) fn is_watched(&self) -> bool {
+        matches!(self.stage, Stage::Watched | Stage::Barred { .. })
+    }
+
     /// It ran on a connection of its own; `way` is the way to the server and back. Whether the catalogue is to be asked.
     pub(super) fn ran(&mut self, took: Duration, way: Duration, now: Instant) -> bool {
         if let Stage::Barred { until } = self.stage
@@ -110,9 +115,9 @@ mod tests {
         let mut standing = Standing::new();
         assert!(standing.ran(millis(1), NO_WAY, now));
         assert!(!standing.ran(millis(1), NO_WAY, now), "asked once");
-        assert!(!standing.is_trusted());
+        assert!(!standing.is_trusted() && !standing.is_watched());
         standing.checked(Some(true), now);
-        assert!(standing.is_trusted());
+        assert!(standing.is_trusted() && !standing.is_watched());
         standing
     }
 
@@ -128,12 +133,19 @@ mod tests {
         let mut harmful = Standing::new();
         assert!(harmful.ran(millis(1), NO_WAY, now));
         harmful.checked(Some(false), now);
-        assert!(!harmful.is_trusted() && !harmful.ran(millis(1), NO_WAY, now + millis(100)));
+        assert!(
+            harmful.is_watched()
+                && !harmful.is_trusted()
+                && !harmful.ran(millis(1), NO_WAY, now + millis(100))
+        );
         assert!(harmful.ran(millis(1), NO_WAY, now + HOLDS), "the schema may have changed");
         let mut unknown = Standing::new();
-        assert!(unknown.ran(millis(1), NO_WAY, now));
+        assert!(unknown.is_watched() && unknown.ran(millis(1), NO_WAY, now));
         unknown.checked(None, now);
-        assert!(!unknown.is_trusted() && unknown.ran(millis(1), NO_WAY, now), "asked again");
+        assert!(
+            unknown.is_watched() && !unknown.is_trusted() && unknown.ran(millis(1), NO_WAY, now),
+            "asked again"
+        );
     }
 
     #[tokio::test]
