@@ -20,10 +20,9 @@ impl PeakEwma {
     /// The node answered at `now`, after `took`.
     pub(super) fn observe(&mut self, took: Duration, now: Instant) {
         let took = took.as_secs_f64();
-        let before = self.at.map(|_| self.decayed(now)).unwrap_or_default();
         let share = self.at.map_or(0.0, |at| decay(now.saturating_duration_since(at)));
-        self.seconds =
-            if took > before { took } else { self.seconds * share + took * (1.0 - share) };
+        let before = self.seconds * share;
+        self.seconds = if took > before { took } else { before + took * (1.0 - share) };
         self.at = Some(now);
     }
 

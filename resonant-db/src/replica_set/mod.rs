@@ -123,7 +123,7 @@ impl<P: Clone + Send + Sync + 'static> ReplicaSet<P> {
     ///
     /// [`ErrorKind::Unavailable`] when nobody may answer: the strategy wants the primary and there is none.
     pub fn read(&self) -> Result<Pick<P>> {
-        pick::choose(self.shared(), &Wish::default(), &[]).ok_or_else(nobody)
+        pick::choose(self.shared(), &Wish::default(), &pick::Tried::default()).ok_or_else(nobody)
     }
 
     /// A node for a read that shows everything up to `limit` ago: a replica that is known to, else the primary.
@@ -137,7 +137,7 @@ impl<P: Clone + Send + Sync + 'static> ReplicaSet<P> {
     /// As [`read`](ReplicaSet::read).
     pub fn read_within(&self, limit: Duration) -> Result<Pick<P>> {
         let wish = Wish { max_staleness: Some(limit), ..Wish::default() };
-        pick::choose(self.shared(), &wish, &[]).ok_or_else(nobody)
+        pick::choose(self.shared(), &wish, &pick::Tried::default()).ok_or_else(nobody)
     }
 
     /// The primary.
@@ -147,7 +147,7 @@ impl<P: Clone + Send + Sync + 'static> ReplicaSet<P> {
     /// [`ErrorKind::Unavailable`] while no node is known to take writes.
     pub fn write(&self) -> Result<Pick<P>> {
         let wish = Wish { only_primary: true, ..Wish::default() };
-        pick::choose(self.shared(), &wish, &[]).ok_or_else(|| {
+        pick::choose(self.shared(), &wish, &pick::Tried::default()).ok_or_else(|| {
             self.shared().kick();
             let names: Vec<_> =
                 self.shared().view().nodes.iter().map(|node| node.name.to_string()).collect();

@@ -144,33 +144,59 @@ enum Pass {
     Any,
 }
 
+/// The nodes a read was sent to already. Mostly it is one.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    first: Option<u64>,
+    others: Vec<u64>,
+}
+
+impl Tried {
+    pub(super) fn add(&mut self, id: u64) {
+        match self.first {
+            None => self.first = Some(id),
+            Some(_) => self.others.push(id),
+        }
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.first == Some(id) || self.others.contains(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+}
+
 /// The node for a read that was not tried yet.
-pub(super) fn choose<P>(shared: &Arc<Shared<P>>, wish: &Wish, tried: &[u64]) -> Option<Pick<P>> {
+pub(super) fn choose<P>(shared: &Arc<Shared<P>>, wish: &Wish, tried: &Tried) -> Option<Pick<P>> {
     let (now, view) = (Instant::now(), shared.view());
     if wish.only_primary {
-        let primary = view.primary().filter(|node| !tried.contains(&node.id))?;
+        let primary = view.primary().filter(|node| !tried.contains(node.id))?;
         return Some(Pick::new(shared, primary, now));
     }
-    let (turn, chance) = (shared.next_turn(), rand::random::<u64>());
+    let mut luck = None;
     for pass in [Pass::Share, Pass::Usable, Pass::Any] {
-        let fit = |node: &&Arc<Node<P>>| {
-            !tried.contains(&node.id) && is_fit(shared, node, wish, pass, now)
-        };
-        let nodes: Vec<_> = view.nodes.iter().filter(fit).collect();
-        let place = match nodes.as_slice() {
-            [] => None,
+        let mut fit = view
+            .nodes
+            .iter()
+            .filter(|node| !tried.contains(node.id) && is_fit(shared, node, wish, pass, now));
+        let Some(first) = fit.next() else { continue };
+        let node = match fit.next() {
             // There is nothing to choose.
-            [only] if shared.custom.is_none() => {
+            None if shared.custom.is_none() => {
                 let wanted =
-                    shared.strategy != ReadStrategy::Primary || only.role() == Role::Primary;
-                wanted.then_some(0)
+                    shared.strategy != ReadStrategy::Primary || first.role() == Role::Primary;
+                wanted.then_some(first)
             }
-            _ => {
+            second => {
+                let nodes: Vec<_> = std::iter::once(first).chain(second).chain(fit).collect();
                 let field: Vec<_> = nodes.iter().map(|node| node.candidate(now)).collect();
-                spread(shared, &field, turn, chance)
+                let luck = *luck.get_or_insert_with(|| (shared.next_turn(), rand::random()));
+                spread(shared, &field, luck).and_then(|place| nodes.get(place).copied())
             }
         };
-        if let Some(node) = place.and_then(|place| nodes.get(place)) {
+        if let Some(node) = node {
             return Some(Pick::new(shared, node, now));
         }
     }
@@ -180,8 +206,7 @@ pub(super) fn choose<P>(shared: &Arc<Shared<P>>, wish: &Wish, tried: &[u64]) -> 
 fn spread<P>(
     shared: &Shared<P>,
     field: &[Candidate<'_>],
-    turn: usize,
-    chance: u64,
+    (turn, chance): (usize, u64),
 ) -> Option<usize> {
     let own = shared.custom.as_ref().and_then(|custom| custom(field));
     own.filter(|place| *place < field.len()).or_else(|| {
@@ -252,9 +277,9 @@ fn last_resort<P>(
     shared: &Arc<Shared<P>>,
     view: &View<P>,
     wish: &Wish,
-    tried: &[u64],
+    tried: &Tried,
     now: Instant,
 ) -> Option<Pick<P>> {
-    let primary = view.primary().filter(|node| wish.own_writes && !tried.contains(&node.id))?;
+    let primary = view.primary().filter(|node| wish.own_writes && !tried.contains(node.id))?;
     Some(Pick::new(shared, primary, now))
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{Error, ErrorKind, Result};
 
-use super::pick::{Pick, Wish, choose};
+use super::pick::{Pick, Tried, Wish, choose};
 use super::shared::Shared;
 use super::tour::Tour;
 use super::written::Written;
@@ -35,7 +35,7 @@ impl<P: Clone + Send + Sync + 'static> PickSession<P> {
     ///
     /// [`ErrorKind::Unavailable`] when nobody is known to, and there is no primary.
     pub fn read(&self) -> Result<Pick<P>> {
-        choose(&self.shared, &self.wish(), &[]).ok_or_else(|| {
+        choose(&self.shared, &self.wish(), &Tried::default()).ok_or_else(|| {
             let message = "no node is known to have come as far as the session's last write";
             Error::new(ErrorKind::Unavailable, "read", message)
         })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::pick::{Pick, Wish, choose};
+use super::pick::{Pick, Tried, Wish, choose};
 use super::shared::Shared;
 
 /// The nodes a read is sent to, one after the other: each at most once, as the strategy chooses, and after a failure
@@ -11,13 +11,13 @@ use super::shared::Shared;
 pub struct Tour<P> {
     shared: Arc<Shared<P>>,
     wish: Wish,
-    tried: Vec<u64>,
+    tried: Tried,
     retries: bool,
 }
 
 impl<P> Tour<P> {
     pub(super) fn new(shared: &Arc<Shared<P>>, wish: Wish) -> Self {
-        Self { shared: Arc::clone(shared), wish, tried: Vec::new(), retries: false }
+        Self { shared: Arc::clone(shared), wish, tried: Tried::default(), retries: false }
     }
 
     /// The node to ask, or `None` when no more are asked.
@@ -29,7 +29,7 @@ impl<P> Tour<P> {
             }
             self.shared.meters.retries.increment(1);
         }
-        self.tried.push(pick.id());
+        self.tried.add(pick.id());
         Some(pick)
     }
 

@@ -266,3 +266,15 @@ async fn the_background_ends_with_the_last_handle() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(Arc::strong_count(&asked), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_one_node_routing_allocates_nothing() {
+    let [primary, ..] = pools();
+    let set = ReplicaSet::builder().name("one").primary("p", primary).build().expect("a set");
+    let route = || set.tour().next_node().expect("the primary").succeeded();
+    route();
+    let cost = allocation_counter::measure(|| (0..1000).for_each(|_| route()));
+    assert_eq!((cost.count_total, cost.bytes_total), (0, 0), "{cost:?}");
+    let control = allocation_counter::measure(|| drop(Box::new([0_u8; 64])));
+    assert_eq!(control.count_total, 1, "the counter does not count");
+}
