@@ -38,7 +38,10 @@ impl RetryBudget {
 
     /// Counts a first attempt.
     pub fn deposit(&self) {
-        self.update(|tokens| Some((tokens + self.deposit).min(self.capacity)));
+        // Mostly it is full, and then nothing is written that all calls share.
+        if self.milli_tokens.load(Ordering::Relaxed) < self.capacity {
+            self.update(|tokens| Some((tokens + self.deposit).min(self.capacity)));
+        }
     }
 
     /// Asks for a retry; false when the budget is spent.
