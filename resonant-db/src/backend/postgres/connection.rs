@@ -32,7 +32,7 @@ pub(super) struct PostgresConnection {
     mode: Option<Access>,
     /// The answer to what it was told last, until it has come.
     told: Option<Pin<Box<SimpleQueryStream>>>,
-    pub(super) statements: Recent<Known>,
+    pub(super) statements: Recent<Arc<Known>>,
     pub(super) origin: Arc<Node>,
     /// Types of the user's own that the driver has looked up here.
     pub(super) met: HashSet<u32>,

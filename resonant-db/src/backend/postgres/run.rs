@@ -54,22 +54,26 @@ impl Answer {
 
 impl PostgresConnection {
     /// The statement as it is prepared here, and whether that happened just now.
-    pub(super) async fn known(&mut self, sql: &str) -> Outcome<(Known, bool)> {
-        if let Some(known) = self.statements.get(sql) {
-            return Ok((known, false));
+    pub(super) async fn known(&mut self, sql: &str) -> Outcome<(Arc<Known>, bool)> {
+        match self.statements.get(sql) {
+            Some(known) => Ok((known, false)),
+            None => Ok((self.prepared(sql).await?, true)),
         }
+    }
+
+    async fn prepared(&mut self, sql: &str) -> Outcome<Arc<Known>> {
         refuse(sql)?;
         let statement = self.session.within(self.session.prepare(sql)).await?;
-        Ok((self.keep(sql, statement), true))
+        Ok(self.keep(sql, statement))
     }
 
     /// Keeps a statement that was prepared, and what it taught.
-    fn keep(&mut self, sql: &str, statement: Statement) -> Known {
+    fn keep(&mut self, sql: &str, statement: Statement) -> Arc<Known> {
         self.origin.lessons.learn(sql, &statement, &mut self.met);
         let layout = Layout::of(statement.columns());
-        let known = Known { statement, suspicious: hygiene::is_suspicious(sql), layout };
+        let known = Arc::new(Known { statement, suspicious: hygiene::is_suspicious(sql), layout });
         if !self.session.facts.is_pooled() {
-            self.statements.put(sql, known.clone());
+            self.statements.put(sql, Arc::clone(&known));
         }
         known
     }
@@ -96,15 +100,20 @@ impl PostgresConnection {
         if single && self.session.facts.is_pooled() {
             return self.run_pooled(sql, ask).await;
         }
+        let mut found = self.statements.get(sql);
         if single
-            && self.statements.get(sql).is_none()
+            && found.is_none()
             && let Some(lesson) = self.lesson(sql)
             && let Some(answer) = self.run_at_once(sql, &lesson, ask).await
         {
             return answer;
         }
         loop {
-            let (known, fresh) = self.known(sql).await?;
+            let (known, fresh) = match found.take() {
+                Some(known) => (known, false),
+                // It may have been kept meanwhile.
+                None => self.known(sql).await?,
+            };
             if known.suspicious {
                 self.session.facts.touch();
             }

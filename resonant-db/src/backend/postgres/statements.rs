@@ -7,7 +7,6 @@ use tokio_postgres::Statement;
 use super::rows::Layout;
 
 /// A statement as a connection keeps it prepared. Whichever is dropped is closed on the server by the driver.
-#[derive(Clone)]
 pub(super) struct Known {
     pub(super) statement: Statement,
     /// It may leave something behind in the session.
