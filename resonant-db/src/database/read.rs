@@ -217,7 +217,7 @@ async fn share(
             None => {}
         }
     }
-    match whatever_comes_first(&pick, site, sql, params).await {
+    match Box::pin(whatever_comes_first(&pick, site, sql, params)).await {
         Ok(Either::Left(rows)) => Ok(Shares::Answer(pick, rows)),
         Ok(Either::Right(connection)) => Ok(Shares::Lease(Lease::new(connection, pick), watched)),
         Err(error) => Err((error, pick)),

@@ -176,7 +176,7 @@ impl PostgresConnection {
     ) -> Result<T> {
         let result = match result {
             Ok(value) => Ok(value),
-            Err(trouble) => Err(self.failed(operation, mark, &trouble).await),
+            Err(trouble) => Err(Box::pin(self.failed(operation, mark, &trouble)).await),
         };
         let result = if self.broken { result } else { self.review(operation, result).await };
         let result = if self.broken { result } else { self.confirm_mode(operation, result) };

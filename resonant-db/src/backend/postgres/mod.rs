@@ -163,6 +163,8 @@ mod rows;
 mod run;
 mod session;
 mod settings;
+#[cfg(test)]
+mod sizes;
 mod statements;
 mod survey;
 mod tap;

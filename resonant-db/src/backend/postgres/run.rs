@@ -98,13 +98,13 @@ impl PostgresConnection {
     pub(super) async fn run(&mut self, sql: &str, ask: Ask<'_>) -> Outcome<Answer> {
         let single = !matches!(ask, Ask::Bulk(_));
         if single && self.session.facts.is_pooled() {
-            return self.run_pooled(sql, ask).await;
+            return Box::pin(self.run_pooled(sql, ask)).await;
         }
         let mut found = self.statements.get(sql);
         if single
             && found.is_none()
             && let Some(lesson) = self.lesson(sql)
-            && let Some(answer) = self.run_at_once(sql, &lesson, ask).await
+            && let Some(answer) = Box::pin(self.run_at_once(sql, &lesson, ask)).await
         {
             return answer;
         }
@@ -273,7 +273,8 @@ impl PostgresConnection {
             Ask::Count(params) => {
                 check(params, statement.params())?;
                 let params = params.iter().map(|param| Encoded(*param));
-                let count = session.within(session.client.execute_raw(statement, params)).await?;
+                let changes = pin!(session.client.execute_raw(statement, params));
+                let count = session.within(changes).await?;
                 Ok(Answer::Count(changed(session, count)))
             }
             Ask::Bulk(rows) => {
@@ -337,10 +338,11 @@ pub(super) async fn fetch(session: &Session, known: &Known, params: &[Param<'_>]
     let statement = &known.statement;
     check(params, statement.params())?;
     let params = params.iter().map(|param| Encoded(*param));
-    let collect = async {
+    // Pinned where it is made: handed over it would lie in the future twice.
+    let collect = pin!(async {
         let stream = session.client.query_raw(statement, params).await?;
         pin!(stream).try_collect::<Vec<Row>>().await
-    };
+    });
     let found = session.within(collect).await?;
     Ok(known.layout.rows(statement.columns(), found))
 }
@@ -373,10 +375,10 @@ pub(super) async fn fetch_typed(
         .iter()
         .zip(&lesson.params)
         .map(|(param, declared)| (Encoded(*param), declared.clone()));
-    let collect = async {
+    let collect = pin!(async {
         let stream = session.client.query_typed_raw(sql, params).await?;
         pin!(stream).try_collect::<Vec<Row>>().await
-    };
+    });
     let found = session.within(collect).await?;
     Ok(match found.first().cloned() {
         Some(first) => rows::rows(first.columns(), found),

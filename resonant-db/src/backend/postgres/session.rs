@@ -78,7 +78,7 @@ impl Session {
             if let Some(limit) = self.silence.filter(|limit| heard.elapsed() >= *limit) {
                 return Err(Trouble::Silent(limit));
             }
-            let left_behind = pin!(self.is_left_behind());
+            let left_behind = Box::pin(self.is_left_behind());
             match select(answer.as_mut(), left_behind).await {
                 Either::Left((answer, _)) => return answer.map_err(Into::into),
                 Either::Right((true, _)) => return Err(Trouble::Silent(heard.elapsed())),
