@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::apart::Apart;
+
 /// What the last ReadyForQuery said of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -30,37 +32,43 @@ pub(super) enum Tag {
 /// What is known of a session without asking the server, kept up to date by [`Tap`](super::tap::Tap).
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    status: AtomicU8,
-    tag: AtomicU8,
-    /// Requests that end in a ReadyForQuery, and how many of those have come.
-    asked: AtomicU64,
-    answered: AtomicU64,
-    sent: AtomicU64,
-    received: AtomicU64,
+    moving: Apart<Moving>,
     /// A command may have left something in the session.
     touched: AtomicBool,
     /// A command has touched what the driver relies on: the prepared statements.
     undermined: AtomicBool,
     /// How many settings of our own are under way: as many of the next SETs are no caller's.
     settings: AtomicU64,
-    /// Readers that share the session and have a read under way. Nobody counts them where it is one caller's.
-    readers: AtomicU32,
-    /// The last statement, apart from those around a transaction, read rows and changed none.
-    read: AtomicBool,
     /// A pooler stands between here and the server.
     pooled: AtomicBool,
     standby: AtomicU8,
     /// It is the server that says so.
     reports: AtomicBool,
-    /// When the session was opened and, in nanoseconds since then, when something last came, or was asked for after
-    /// everything had come; where that is noted.
+    /// When the session was opened, where times are noted.
     clock: OnceLock<Instant>,
-    heard: AtomicU64,
     ended: AtomicBool,
     cause: Mutex<Option<String>>,
     news: Notify,
     /// How many wait for news: mostly nobody, and then telling costs a look.
     waiting: AtomicUsize,
+}
+
+/// What changes with each statement.
+#[derive(Debug, Default)]
+struct Moving {
+    status: AtomicU8,
+    tag: AtomicU8,
+    /// The last statement, apart from those around a transaction, read rows and changed none.
+    read: AtomicBool,
+    /// Readers that share the session and have a read under way. Nobody counts them where it is one caller's.
+    readers: AtomicU32,
+    /// Requests that end in a ReadyForQuery, and how many of those have come.
+    asked: AtomicU64,
+    answered: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// In nanoseconds since the session was opened, when something last came, or was asked for after everything had come.
+    heard: AtomicU64,
 }
 
 const UNKNOWN: u8 = 0;
@@ -70,21 +78,21 @@ const YES: u8 = 2;
 impl Facts {
     /// A status as the server writes it.
     pub(super) fn ready(&self, status: u8) {
-        self.status.store(status, Ordering::Release);
+        self.moving.status.store(status, Ordering::Release);
         self.answer();
     }
 
     /// One more request has been answered. Whoever waits counted himself in before he looked: either he is seen here, or he
     /// has seen the answer.
     fn answer(&self) {
-        self.answered.fetch_add(1, Ordering::SeqCst);
+        self.moving.answered.fetch_add(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.news.notify_waiters();
         }
     }
 
     pub(super) fn status(&self) -> Status {
-        match self.status.load(Ordering::Acquire) {
+        match self.moving.status.load(Ordering::Acquire) {
             b'T' => Status::Open,
             b'E' => Status::Failed,
             _ => Status::Idle,
@@ -98,11 +106,11 @@ impl Facts {
             b"ROLLBACK" => Tag::Rollback,
             _ => Tag::Other,
         };
-        self.tag.store(kind as u8, Ordering::Release);
+        self.moving.tag.store(kind as u8, Ordering::Release);
         if !matches!(tag, b"COMMIT" | b"ROLLBACK" | b"BEGIN" | b"SET") {
             let reads = [b"SELECT ".as_slice(), b"FETCH ", b"MOVE "];
             let read = reads.iter().any(|read| tag.starts_with(read));
-            self.read.store(read, Ordering::Release);
+            self.moving.read.store(read, Ordering::Release);
         }
         if tag == b"SET" && self.is_own_setting() {
             return;
@@ -130,7 +138,7 @@ impl Facts {
     }
 
     pub(super) fn tag(&self) -> Tag {
-        match self.tag.load(Ordering::Acquire) {
+        match self.moving.tag.load(Ordering::Acquire) {
             tag if tag == Tag::Commit as u8 => Tag::Commit,
             tag if tag == Tag::Rollback as u8 => Tag::Rollback,
             _ => Tag::Other,
@@ -139,7 +147,7 @@ impl Facts {
 
     /// Whether the last statement, apart from those around a transaction, read rows and changed none.
     pub(super) fn only_read(&self) -> bool {
-        self.read.load(Ordering::Acquire)
+        self.moving.read.load(Ordering::Acquire)
     }
 
     /// From here on what is sent is for a pooler. Nothing may be under way.
@@ -188,26 +196,26 @@ impl Facts {
             // Until now there was nothing to be heard.
             self.note_time();
         }
-        self.asked.fetch_add(1, Ordering::AcqRel);
+        self.moving.asked.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How many requests have not been answered.
     pub(super) fn pending(&self) -> u64 {
-        let answered = self.answered.load(Ordering::Acquire);
-        self.asked.load(Ordering::Acquire).saturating_sub(answered)
+        let answered = self.moving.answered.load(Ordering::Acquire);
+        self.moving.asked.load(Ordering::Acquire).saturating_sub(answered)
     }
 
     /// One more reader of those who share the session has a read under way; how many had one before.
     pub(super) fn join(&self) -> u32 {
-        self.readers.fetch_add(1, Ordering::AcqRel)
+        self.moving.readers.fetch_add(1, Ordering::AcqRel)
     }
 
     pub(super) fn leave(&self) {
-        self.readers.fetch_sub(1, Ordering::AcqRel);
+        self.moving.readers.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub(super) fn readers(&self) -> u32 {
-        self.readers.load(Ordering::Acquire)
+        self.moving.readers.load(Ordering::Acquire)
     }
 
     /// Whether more readers than one have a read under way of which the server has not been asked, or which it has answered: they
@@ -218,18 +226,18 @@ impl Facts {
     }
 
     pub(super) fn count_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::AcqRel);
+        self.moving.sent.fetch_add(bytes as u64, Ordering::AcqRel);
     }
 
     pub(super) fn count_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::AcqRel);
+        self.moving.received.fetch_add(bytes as u64, Ordering::AcqRel);
         self.note_time();
     }
 
     fn note_time(&self) {
         if let Some(clock) = self.clock.get() {
             let heard = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.heard.store(heard, Ordering::Release);
+            self.moving.heard.store(heard, Ordering::Release);
         }
     }
 
@@ -241,24 +249,24 @@ impl Facts {
     /// For how long nothing has come that was asked for; nothing where that is not noted.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         let Some(clock) = self.clock.get() else { return Duration::ZERO };
-        let heard = Duration::from_nanos(self.heard.load(Ordering::Acquire));
+        let heard = Duration::from_nanos(self.moving.heard.load(Ordering::Acquire));
         now.saturating_duration_since(*clock).saturating_sub(heard)
     }
 
     /// Bytes that have left so far: what has not, the server has not seen.
     pub(super) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Acquire)
+        self.moving.sent.load(Ordering::Acquire)
     }
 
     /// Bytes that have come so far: a sign of life.
     pub(super) fn received(&self) -> u64 {
-        self.received.load(Ordering::Acquire)
+        self.moving.received.load(Ordering::Acquire)
     }
 
     /// The login is over: from here on requests and answers are counted.
     pub(super) fn start_counting(&self) {
-        self.asked.store(0, Ordering::Release);
-        self.answered.store(0, Ordering::Release);
+        self.moving.asked.store(0, Ordering::Release);
+        self.moving.answered.store(0, Ordering::Release);
     }
 
     /// Waits until everything that was sent has been answered, so that the status is that of now; or the session ended.
@@ -266,7 +274,8 @@ impl Facts {
         let _waiting = Waiting::new(&self.waiting);
         loop {
             let news = self.news.notified();
-            if self.answered.load(Ordering::SeqCst) >= self.asked.load(Ordering::Acquire)
+            if self.moving.answered.load(Ordering::SeqCst)
+                >= self.moving.asked.load(Ordering::Acquire)
                 || self.has_ended()
             {
                 return;

@@ -138,6 +138,7 @@
 
 mod after;
 mod alarm;
+mod apart;
 mod bulk;
 mod calls;
 mod connection;

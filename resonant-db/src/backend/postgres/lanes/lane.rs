@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 
+use crate::backend::postgres::apart::Apart;
 use crate::backend::postgres::facts::Status;
 use crate::backend::postgres::login::{Login, SHARED_LIMIT};
 use crate::backend::postgres::session::Session;
@@ -39,7 +40,7 @@ pub(super) struct Lane {
     /// Reads under way on all the lanes of the node.
     crew: Arc<AtomicU32>,
     /// When it last answered, or began to be asked, in nanoseconds since it was opened.
-    progress: AtomicU64,
+    progress: Apart<AtomicU64>,
     /// The system it talks to, where that is known.
     system: Option<u64>,
     /// The answers on their way in.
@@ -100,7 +101,7 @@ impl Lane {
             crew,
             system,
             intakes: Intakes::default(),
-            progress: AtomicU64::new(0),
+            progress: Apart::default(),
             retired: AtomicBool::new(false),
             lost: OnceLock::new(),
         })))

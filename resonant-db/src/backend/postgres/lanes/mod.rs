@@ -41,6 +41,7 @@ use crate::backend::{Fitness, LanesStatus, ParamRows, Sharing, Target};
 use crate::{Param, Role, Rows};
 
 use super::Node;
+use super::apart::Apart;
 use super::param::{self, Encoded};
 
 use self::known::{Known, Prepared, Statements};
@@ -76,13 +77,19 @@ struct Inner {
     primary: AtomicBool,
     /// Counts the calls of `empty`: what is being opened meanwhile comes too late.
     epoch: AtomicU64,
-    /// What a read takes on average, in nanoseconds.
-    typical: AtomicU64,
     /// Reads under way.
     crew: Arc<AtomicU32>,
-    reads: AtomicU64,
+    tally: Apart<Tally>,
     lost: AtomicU64,
     nudge: Notify,
+}
+
+/// What changes with each read.
+#[derive(Default)]
+struct Tally {
+    /// What a read takes on average, in nanoseconds.
+    typical: AtomicU64,
+    reads: AtomicU64,
 }
 
 impl PostgresLanes {
@@ -99,9 +106,8 @@ impl PostgresLanes {
             off: AtomicBool::new(false),
             primary: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
-            typical: AtomicU64::new(0),
             crew: Arc::default(),
-            reads: AtomicU64::new(0),
+            tally: Apart::default(),
             lost: AtomicU64::new(0),
             nudge: Notify::new(),
         };
@@ -200,7 +206,7 @@ impl Sharing for PostgresLanes {
         LanesStatus {
             open: lanes.iter().filter(|lane| lane.is_open()).count() as u32,
             in_flight: self.in_flight(),
-            reads: self.inner.reads.load(Ordering::Relaxed),
+            reads: self.inner.tally.reads.load(Ordering::Relaxed),
             lost: self.inner.lost.load(Ordering::Relaxed),
         }
     }
@@ -344,7 +350,7 @@ impl Inner {
         let took = place.answered(now).saturating_sub(place.lane.way);
         let typical = self.typical(took);
         known.judge_if_free(|standing| standing.served(took, typical, now));
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.tally.reads.fetch_add(1, Ordering::Relaxed);
         if !self.wanted.load(Ordering::Relaxed) {
             self.wanted.store(true, Ordering::Relaxed);
         }
@@ -353,9 +359,9 @@ impl Inner {
     /// What reads take on average, with one more. That one gets lost now and then does not matter.
     fn typical(&self, took: Duration) -> Duration {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let before = self.typical.load(Ordering::Relaxed);
+        let before = self.tally.typical.load(Ordering::Relaxed);
         let typical = before - before / 64 + took / 64;
-        self.typical.store(typical, Ordering::Relaxed);
+        self.tally.typical.store(typical, Ordering::Relaxed);
         Duration::from_nanos(typical)
     }
 
