@@ -24,9 +24,10 @@ pub use self::value::{FromValue, ValueRef};
 #[allow(unused_imports, reason = "used by the types of other crates, each behind a feature")]
 pub(crate) use self::vector::{FromText, elements, vectors_of};
 
-struct Answer {
+/// The block lies where the answer does: one allocation for both.
+struct Answer<B: ?Sized = dyn RowBlock> {
     columns: Arc<[Column]>,
-    block: Box<dyn RowBlock>,
+    block: B,
 }
 
 /// The rows a statement answered, in the engine's order.
@@ -43,7 +44,7 @@ impl Rows {
     }
 
     /// The same, where answers share their columns.
-    pub(crate) fn shared(columns: Arc<[Column]>, block: Box<dyn RowBlock>) -> Self {
+    pub(crate) fn shared(columns: Arc<[Column]>, block: impl RowBlock) -> Self {
         let range = 0..block.len();
         Self { answer: Arc::new(Answer { columns, block }), range }
     }
@@ -318,6 +319,31 @@ mod tests {
         let text = row.get::<i64>("nmae").expect_err("typo").to_string();
         assert!(text.contains("[\"id\", \"name\", \"note\"]"), "{text}");
         assert_eq!(row.get::<i64>(3).expect_err("too far").kind(), ErrorKind::Decode);
+    }
+
+    struct Nothing;
+
+    impl RowBlock for Nothing {
+        fn len(&self) -> usize {
+            3
+        }
+
+        fn value(&self, _: usize, _: usize) -> Result<ValueRef<'_>, &'static str> {
+            Ok(ValueRef::Null)
+        }
+    }
+
+    #[test]
+    fn an_answer_is_one_allocation_and_a_users_block_is_as_good() {
+        let columns: Arc<[Column]> = Arc::new([Column::new("n")]);
+        let cost = allocation_counter::measure(|| {
+            let rows = Rows::shared(Arc::clone(&columns), Nothing);
+            assert_eq!(rows.len(), 3);
+        });
+        assert_eq!(cost.count_total, 1, "{cost:?}");
+        let rows = Rows::new(vec![Column::new("n")], Box::new(Nothing));
+        let last = rows.get(2).expect("three rows");
+        assert_eq!((rows.len(), last.get::<Option<i64>>("n").ok()), (3, Some(None)));
     }
 
     #[test]

@@ -49,6 +49,25 @@ pub trait RowBlock: Send + Sync + 'static {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
+impl<B: RowBlock + ?Sized> RowBlock for Box<B> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn is_empty(&self) -> bool {
+        (**self).is_empty()
+    }
+
+    fn value(&self, row: usize, column: usize) -> std::result::Result<ValueRef<'_>, &'static str> {
+        (**self).value(row, column)
+    }
+
+    fn type_name(&self, column: usize) -> Option<&str> {
+        (**self).type_name(column)
+    }
+}
+
 /// Values copied one behind the other: numbers in place, text and bytes in one buffer each.
 #[derive(Debug, Clone, Default)]
 struct Cells {
@@ -204,7 +223,7 @@ impl RowsBuilder {
     pub fn finish(self) -> Rows {
         let width = self.columns.len();
         let len = self.cells.cells.len().checked_div(width).unwrap_or(0);
-        Rows::new(self.columns, Box::new(Copied { width, len, cells: self.cells }))
+        Rows::shared(self.columns.into(), Copied { width, len, cells: self.cells })
     }
 }
 

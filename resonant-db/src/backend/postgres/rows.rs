@@ -122,7 +122,7 @@ impl Layout {
         if width > 0 {
             block.render(columns);
         }
-        Rows::shared(Arc::clone(&self.columns), Box::new(block))
+        Rows::shared(Arc::clone(&self.columns), block)
     }
 }
 
