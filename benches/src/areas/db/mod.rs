@@ -3,6 +3,7 @@
 mod peers;
 mod reads;
 mod tap;
+mod twins;
 
 use super::Area;
 use crate::Outcome;
@@ -10,6 +11,7 @@ use crate::harness::{Case, runtime};
 use crate::report::Report;
 
 use self::peers::{Lenders, Place, Readers};
+use self::twins::Twins;
 
 pub(crate) const AREA: Area = Area {
     name: "db",
@@ -17,7 +19,8 @@ pub(crate) const AREA: Area = Area {
             16 connections each, statements prepared. deadpool-postgres prepares through its cache, sqlx as it does by \
             itself (without its ping at checkout), bb8-postgres, which has no cache, runs the statement unprepared in one \
             trip and does not test at checkout, tokio-postgres is the driver alone: one prepared connection for one task, four that all \
-            tasks share for many. `Database` has its lanes, up to four shared connections for reading, beside the pool. `db.slow_read` \
+            tasks share for many; with one task it and `Database` take turns of 16 reads each within the same moment, as much depends on \
+            whether that task shares a core with the server's process. `Database` has its lanes, up to four shared connections for reading, beside the pool. `db.slow_read` \
             sleeps 5 ms on the server, `db.rtt_read` has a proxy that delays each direction by 0.5 ms. `db.checkout` lends and \
             gives back without asking the server anything. `db.tap` is the driver with and without the tap that `Database` has on each \
             of its connections; for each message it is measured over a recorded stream in memory.",
@@ -46,10 +49,11 @@ fn run(report: &mut Report) -> Outcome {
             .measure(report)?;
     }
     let readers = runtime.block_on(Readers::open(&place, place.url(), ONE_ROW))?;
+    let twins = Twins::new(&readers, &runtime);
     Case::new("db.one_task.vs_raw", "one row, 1 task", "reads")
         .goal_against("tokio-postgres", 0.9)
-        .run("Database", || Ok(readers.ours(&runtime, 1)))
-        .run("tokio-postgres", || Ok(readers.raw(&runtime, 1, 1)))
+        .run("Database", || Ok(twins.ours()))
+        .run("tokio-postgres", || Ok(twins.raw()))
         .run("deadpool-postgres", || Ok(readers.deadpool(&runtime, 1)))
         .run("bb8-postgres", || Ok(readers.bb8(&runtime, 1)))
         .run("sqlx", || Ok(readers.sqlx(&runtime, 1)))
