@@ -1,17 +1,22 @@
 //! The delay board: each airport's sums are read from its shard once and then come from the cache.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use resonant_cache::{DistributedCache, Namespace};
+use tokio::time::{Instant, sleep};
 
 use crate::failure::{Failure, While};
 use crate::flight::{Tally, Totals};
+use crate::home::Engines;
+use crate::patience::patiently;
 use crate::say;
 use crate::store::Store;
 
-const CACHE_BYTES: u64 = 16 << 20;
 const SHOWN: usize = 10;
+/// How far a replica may be behind.
+const BEHIND: Duration = Duration::from_secs(10);
 
 /// Airports by delay.
 #[derive(Debug)]
@@ -22,11 +27,11 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// An empty board over the store.
-    pub(crate) fn new(store: &Arc<Store>) -> Self {
-        let cache = DistributedCache::memory(CACHE_BYTES);
+    /// A board over the store and the cache.
+    pub(crate) fn new(engines: &Engines) -> Self {
+        let cache = engines.cache.clone();
         let airports = cache.namespace("airport");
-        Self { cache, airports, store: Arc::clone(store) }
+        Self { cache, airports, store: Arc::clone(&engines.store) }
     }
 
     /// The cache, to be watched.
@@ -36,15 +41,11 @@ impl Board {
 
     /// Prints the airports with most delay, and checks every one of them against `totals`.
     pub(crate) async fn show(&self, totals: &Totals) -> Result<(), Failure> {
+        // What a cache of the fleet holds may be of an earlier moment.
+        patiently(async || self.airports.clear().await).await.doing("clearing the board")?;
         let rows = try_join_all(totals.iter().map(async |(origin, tally)| {
-            let read = self.airport(origin).await?;
-            if *read == *tally {
-                Ok((origin, read))
-            } else {
-                Err(Failure::Proof(format!(
-                    "the board shows {read:?} for {origin}, stored is {tally:?}"
-                )))
-            }
+            let read = self.right(origin, tally).await?;
+            Ok::<_, Failure>((origin, read))
         }));
         let mut rows = rows.await?;
         rows.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.delay_minutes));
@@ -57,9 +58,28 @@ impl Board {
         say::result(&board)
     }
 
-    async fn airport(&self, origin: &str) -> Result<Arc<Tally>, Failure> {
+    /// An airport's sums, which are to be these.
+    async fn right(&self, origin: &str, tally: &Tally) -> Result<Arc<Tally>, Failure> {
+        let until = Instant::now() + BEHIND;
+        loop {
+            let read = patiently(async || self.airport(origin).await);
+            let read = read.await.doing("reading the board")?;
+            if *read == *tally {
+                return Ok(read);
+            }
+            if Instant::now() >= until {
+                let message = format!("the board shows {read:?} for {origin}, stored is {tally:?}");
+                return Err(Failure::Proof(message));
+            }
+            // It was read from a replica that is behind.
+            self.airports.delete(origin).await.doing("correcting the board")?;
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn airport(&self, origin: &str) -> Result<Arc<Tally>, resonant_cache::Error> {
         let (store, airport) = (Arc::clone(&self.store), origin.to_owned());
         let load = async move || store.airport(&airport).await;
-        self.airports.get_or_load(origin, load).await.doing("reading the board")
+        self.airports.get_or_load(origin, load).await
     }
 }

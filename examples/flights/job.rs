@@ -1,18 +1,18 @@
 //! The job from beginning to end.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::failure::{Failure, While};
-use crate::folder::Folder;
+use crate::home::Home;
 use crate::input::{self, Survey};
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::options::Options;
+use crate::pace::Pace;
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::proof::{Audit, Summary};
@@ -33,34 +33,36 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     }
     let survey = check(&input, options.skip_bad_rows)?;
 
-    let folder = Folder::open(options.data_dir.as_deref())?;
-    let interrupt = Interrupt::listen(folder.afterwards())?;
-    let journal = Journal::open(folder.path(), &survey).await?;
-    let store = Arc::new(Store::open(folder.path()).await?);
-    let pipeline = Pipeline::open(folder.path(), &store, options.workers).await?;
-    let board = Board::new(&store);
-    let watch = Watch::start(&store, pipeline.queue(), &board)?;
+    let home = Home::open(options).await?;
+    let interrupt = Interrupt::listen(home.afterwards())?;
+    let engines = home.engines().await?;
+    let journal = Journal::open(&engines.notes, &survey).await?;
+    let board = Board::new(&engines);
+    let watch = Watch::start(&engines, &board)?;
+    let pace = Pace::free();
 
+    let started = home.opened(started);
     let storing = Progress::new("storing", survey.flights);
-    let stored = pipeline.run(&input, &survey, &journal, &interrupt, |done| storing.at(done)).await;
+    let crew = home.crew(&engines, options.workers).await?;
+    let pipeline = Pipeline::new(&engines, crew, &journal).await?;
+    let stored =
+        pipeline.run(&input, &survey, &journal, &interrupt, &pace, |done| storing.at(done)).await;
     storing.finish();
     let stored = stored?;
     let seconds = started.elapsed().as_secs_f64();
 
-    let summary = interrupt.unless(prove(&store, &survey, seconds)).await?;
+    let summary = interrupt.unless(prove(&engines.store, &survey, seconds)).await?;
     board.show(&summary.by_airport).await?;
     say::result(&format!(
         "\nstored {stored} flights in {seconds:.2} s: {:.0} flights/s\n\
-         durability: queue and shards are SQLite in WAL mode with synchronous=FULL; nothing is acknowledged before it \
-         is on disk\nhealth: {}\n",
+         durability: {}\nhealth: {}\n",
         stored as f64 / seconds,
+        home.durability(),
         watch.report().await
     ))?;
 
     watch.stop().await;
-    pipeline.close().await;
-    journal.close().await;
-    store.close().await;
+    engines.close().await;
 
     if let Some(path) = &options.summary {
         write_summary(path, &summary)?;

@@ -6,24 +6,36 @@
 //!          keyed by airport    one key    shard at a time   shards             back and held against the input
 //! ```
 //!
+//! With `--cluster` the same job runs on PostgreSQL, a Redis Cluster and a RabbitMQ cluster, its workers in processes of their
+//! own; that form is the module `cluster`, behind the feature of that name.
+//!
 //! Read [`job`] first: it is the whole story on one page.
 
 mod board;
+#[cfg(feature = "cluster")]
+mod cluster;
+mod crew;
+mod embedded;
 mod failure;
 mod flight;
 mod folder;
+mod home;
 mod input;
 mod interrupt;
 mod job;
 mod journal;
 mod options;
+mod pace;
+mod patience;
 mod pipeline;
 mod progress;
 mod proof;
 mod rejects;
 mod say;
 mod store;
+mod table;
 mod watch;
+mod worker;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -32,7 +44,7 @@ use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match job::run(&options::Options::parse()).await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let mut line = failure.to_string();
@@ -45,4 +57,12 @@ async fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+async fn run() -> Result<(), failure::Failure> {
+    #[cfg(feature = "cluster")]
+    if let Some(task) = cluster::hand::Task::given()? {
+        return cluster::hand::run(task).await;
+    }
+    job::run(&options::Options::parse()).await
 }

@@ -1,172 +1,141 @@
-//! From the file to the shards: publish, work in runs of one airport, store in batches of one shard.
+//! From the file to the shards: published in order, worked on in runs of one airport, stored in batches of one shard.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use resonant_batch::BatchProcessor;
-use resonant_queue::{HandlerError, PartitionedQueue, Run, Sqlite, Worker};
+use resonant_queue::backend::Backend;
+use resonant_queue::{Backoff, PartitionedQueue, RetryConfig};
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, sleep};
 
+use crate::crew::Crew;
 use crate::failure::{Failure, While};
 use crate::flight::Flight;
+use crate::home::Engines;
 use crate::input::{Line, Lines, Survey};
 use crate::interrupt::Interrupt;
-use crate::job::GRACE;
 use crate::journal::Journal;
+use crate::pace::Pace;
+use crate::patience::patiently;
 use crate::store::Store;
 
 const PARTITIONS: u32 = 16;
 /// Flights published in one transaction.
 const CHUNK: usize = 1_000;
-/// Flights of one airport a worker takes at once.
-const RUN: usize = 256;
-/// Flights stored in one transaction.
-const BATCH: usize = 1_000;
-/// Runs in work at the same time, of all workers together.
-const CONCURRENCY: usize = 64;
 /// The backlog the publisher waits at. It bounds the disk the queue takes.
 const MAX_DEPTH: u64 = 50_000;
+/// A shard may be away for so many attempts, of a second each.
+const ATTEMPTS: u32 = 100;
 
-/// The queue and the batches behind it.
+/// The queue of flights, on whatever engine.
+pub(crate) async fn queue(engine: impl Backend) -> Result<PartitionedQueue<Flight>, Failure> {
+    let backoff = Backoff { max: Duration::from_secs(1), ..Backoff::default() };
+    PartitionedQueue::builder("flights")
+        .partitions(PARTITIONS)
+        .key(|flight: &Flight| flight.origin.clone())
+        .max_depth(MAX_DEPTH)
+        .retry(RetryConfig { max_attempts: ATTEMPTS, backoff })
+        .backend(engine)
+        .build()
+        .await
+        .doing("opening the queue")
+}
+
+/// The way of the flights.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     queue: PartitionedQueue<Flight>,
-    batches: BatchProcessor<Flight, (), String>,
     store: Arc<Store>,
-    workers: usize,
-    stored: Arc<AtomicU64>,
+    crew: Crew,
+    /// What was stored before this run.
+    before: u64,
+    /// What had been published before it.
+    published: u64,
 }
 
 impl Pipeline {
-    /// Opens or makes the queue in `folder`.
-    pub(crate) async fn open(
-        folder: &Path,
-        store: &Arc<Store>,
-        workers: u16,
+    /// A pipeline that goes on where the journal says.
+    pub(crate) async fn new(
+        engines: &Engines,
+        crew: Crew,
+        journal: &Journal,
     ) -> Result<Self, Failure> {
-        let engine = Sqlite::builder(folder.join("queue.db"))
-            .exclusive(true)
-            .open()
-            .await
-            .doing("opening the queue")?;
-        let queue = PartitionedQueue::builder("flights")
-            .partitions(PARTITIONS)
-            .key(|flight: &Flight| flight.origin.clone())
-            .max_depth(MAX_DEPTH)
-            .backend(engine)
-            .build()
-            .await
-            .doing("opening the queue")?;
-        let batches = BatchProcessor::keyed({
-            let store = Arc::clone(store);
-            async move |_shard: String, flights: Vec<Flight>| store.insert(flights).await
-        })
-        .name("store")
-        .max_batch_size(BATCH)
-        .max_in_flight_per_key(1)
-        .max_queued(CONCURRENCY * RUN)
-        .build()
-        .doing("making the batch processor")?;
-        let (store, workers) = (Arc::clone(store), usize::from(workers));
-        Ok(Self { queue, batches, store, workers, stored: Arc::default() })
-    }
-
-    /// The queue, to be watched.
-    pub(crate) fn queue(&self) -> &PartitionedQueue<Flight> {
-        &self.queue
+        let (queue, store) = (engines.queue.clone(), Arc::clone(&engines.store));
+        let published = journal.published().await?;
+        let before = store.count().await.doing("counting the stored flights")?;
+        Ok(Self { queue, store, crew, before, published })
     }
 
     /// Publishes what has not been published yet and stores everything. Returns how many flights this run stored.
     pub(crate) async fn run(
-        &self,
+        self,
         input: &Path,
         survey: &Survey,
         journal: &Journal,
         interrupt: &Interrupt,
+        pace: &Pace,
         progress: impl Fn(u64),
     ) -> Result<u64, Failure> {
-        let published = journal.published().await?;
-        let backlog =
-            self.queue.depth().await.doing("asking the queue for its depth")?.unfinished();
-        let done_before = published.saturating_sub(backlog);
-        let mut workers = Vec::new();
-        for _ in 0..self.workers {
-            workers.push(self.start_worker().await?);
-        }
         let told = async {
-            let mut ticks = interval(Duration::from_millis(50));
             loop {
-                ticks.tick().await;
-                progress((done_before + self.stored.load(Ordering::Relaxed)).min(survey.flights));
+                match self.stored().await {
+                    Ok(stored) => {
+                        let stored = stored.min(survey.flights);
+                        pace.stored(stored);
+                        progress(stored);
+                    }
+                    Err(failure) => return failure,
+                }
             }
         };
         let work = async {
-            self.publish(input, published, journal).await?;
-            self.all_stored().await
+            self.publish(input, journal, pace).await?;
+            self.all_stored(survey.flights).await
         };
         let outcome = tokio::select! {
             outcome = interrupt.unless(work) => outcome,
-            () = told => Ok(()),
+            failure = told => Err(failure),
+            failure = self.crew.failed() => Err(failure),
         };
-        for worker in workers {
-            worker.drain().await.doing("draining a worker")?;
-        }
+        self.crew.drain().await?;
         outcome?;
         progress(survey.flights);
-        Ok(self.stored.load(Ordering::Relaxed))
+        Ok(survey.flights - self.before.min(survey.flights))
     }
 
-    /// Closes queue and batches; what is still queued stays on disk.
-    pub(crate) async fn close(self) {
-        self.batches.drain(GRACE).await;
-        self.queue.close().await;
+    /// How many flights are stored, after a while.
+    async fn stored(&self) -> Result<u64, Failure> {
+        if let Some(here) = self.crew.stored_here() {
+            sleep(Duration::from_millis(50)).await;
+            return Ok(self.before + here);
+        }
+        let began = Instant::now();
+        let stored = patiently(async || self.store.count().await).await;
+        // So that counting takes a small part of the shards' time, however much they hold.
+        sleep(Duration::from_millis(50).max(began.elapsed() * 5)).await;
+        stored.doing("counting the stored flights")
     }
 
-    async fn start_worker(&self) -> Result<Worker, Failure> {
-        let (store, batches, stored) =
-            (Arc::clone(&self.store), self.batches.clone(), Arc::clone(&self.stored));
-        self.queue
-            .worker_runs(RUN, async move |run: Run<Flight>| {
-                let shard = store.shard_for(run.key().unwrap_or_default())?;
-                let flights = run.into_iter().map(resonant_queue::Delivery::into_message);
-                let results = batches.with_key(shard).submit_many(flights).await;
-                stored.fetch_add(
-                    results.iter().filter(|result| result.is_ok()).count() as u64,
-                    Ordering::Relaxed,
-                );
-                results.into_iter().collect::<Result<(), _>>()?;
-                Ok::<(), HandlerError>(())
-            })
-            .concurrency(CONCURRENCY.div_ceil(self.workers))
-            .start()
-            .await
-            .doing("starting a worker")
-    }
-
-    /// Publishes the good lines after the first `published`. What is published twice, because the job was killed before
-    /// the journal said so, is stored once.
-    async fn publish(
-        &self,
-        input: &Path,
-        mut published: u64,
-        journal: &Journal,
-    ) -> Result<(), Failure> {
+    /// Publishes the good lines after the first that were. What is published twice, because the job was killed before
+    /// the journal said so or the broker's answer was lost, is stored once.
+    async fn publish(&self, input: &Path, journal: &Journal, pace: &Pace) -> Result<(), Failure> {
+        let mut published = self.published;
         let mut chunks = read_chunks(input.to_owned(), published);
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk?;
-            self.queue.publish_many(&chunk).await.doing("publishing")?;
             published += chunk.len() as u64;
+            pace.may_publish(published).await;
+            patiently(async || self.queue.publish_many(&chunk).await).await.doing("publishing")?;
             journal.note(published).await?;
         }
         Ok(())
     }
 
-    async fn all_stored(&self) -> Result<(), Failure> {
+    async fn all_stored(&self, flights: u64) -> Result<(), Failure> {
         loop {
-            let depth = self.queue.depth().await.doing("asking the queue for its depth")?;
+            let depth = patiently(async || self.queue.depth().await).await;
+            let depth = depth.doing("asking the queue for its depth")?;
             if depth.parked + depth.dead > 0 {
                 let stuck = format!(
                     "{} flights could not be stored and are parked in the queue",
@@ -174,7 +143,9 @@ impl Pipeline {
                 );
                 return Err(Failure::Proof(stuck));
             }
-            if depth.unfinished() == 0 {
+            // A queue does not count what the workers of other processes hold; the shards tell then.
+            let here = self.crew.stored_here().is_some();
+            if depth.unfinished() == 0 && (here || self.stored().await? >= flights) {
                 return Ok(());
             }
             sleep(Duration::from_millis(10)).await;

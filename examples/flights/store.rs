@@ -1,73 +1,66 @@
-//! Where flights end up: four SQLite shards, and a journal of what has been published.
+//! Where flights end up: shards of one table.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use resonant_db::{KeyType, PoolConfig, ShardFunction, ShardedDatabase, params, row};
+use futures::future::try_join_all;
+use resonant_db::{KeyType, PoolConfig, ShardFunction, ShardedDatabase, params};
 use serde::Deserialize;
 
 use crate::failure::{Failure, While};
 use crate::flight::{Flight, Tally};
+use crate::patience::patiently;
 use crate::proof::{Audit, Stored};
+use crate::table::Table;
 
-const SHARDS: usize = 4;
 const PAGE: i64 = 5_000;
-
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS flights (
-    origin TEXT NOT NULL,
-    number BIGINT NOT NULL,
-    arrival BIGINT NOT NULL,
-    departed_at TEXT NOT NULL,
-    destination TEXT NOT NULL,
-    distance_miles BIGINT NOT NULL,
-    delay_minutes BIGINT NOT NULL,
-    PRIMARY KEY (origin, number)
-) WITHOUT ROWID";
-
-/// A flight that is delivered twice is stored once.
-const INSERT: &str = "INSERT INTO flights
-    (origin, number, arrival, departed_at, destination, distance_miles, delay_minutes)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (origin, number) DO NOTHING";
 
 const NEXT_PAGE: &str = "SELECT origin, number, arrival, distance_miles, delay_minutes FROM flights
     WHERE (origin, number) > ($1, $2) ORDER BY origin, number LIMIT $3";
 
 const ONE_AIRPORT: &str =
-    "SELECT count(*) AS flights, coalesce(sum(delay_minutes), 0) AS delay_minutes,
-    coalesce(sum(distance_miles), 0) AS distance_miles FROM flights WHERE origin = $1";
+    "SELECT count(*) AS flights, CAST(coalesce(sum(delay_minutes), 0) AS BIGINT) AS delay_minutes,
+    CAST(coalesce(sum(distance_miles), 0) AS BIGINT) AS distance_miles FROM flights WHERE origin = $1";
 
-/// The four shards.
+/// The shards.
 #[derive(Debug)]
 pub(crate) struct Store {
     shards: ShardedDatabase,
-    /// Rises with every flight stored, across runs: the proof of order.
+    table: Table,
+    /// What this process has counted.
     arrivals: AtomicU64,
 }
 
 impl Store {
-    /// Opens or makes the shards in `folder`.
-    pub(crate) async fn open(folder: &Path) -> Result<Self, Failure> {
-        let mut builder = ShardedDatabase::builder()
-            .shard_key("origin")
-            .shard_function(ShardFunction::HashMod)
-            .table("flights", "origin", KeyType::Text)
-            // Every connection has a page cache; two readers a shard are as fast as eight and hold less.
-            .pool(PoolConfig::default().min_size(1u32).max_size(2u32));
-        for shard in 0..SHARDS {
-            let name = format!("shard_{shard}");
-            builder = builder
-                .shard(&name, format!("sqlite:{}", folder.join(format!("{name}.db")).display()));
-        }
-        let shards = builder.connect().await.doing("opening the shards")?;
-        shards.on_all(TABLE).await.doing("making the table of flights")?;
+    /// Opens these shards, and makes the table where it is missing.
+    pub(crate) async fn make(shards: &[Vec<String>], table: Table) -> Result<Self, Failure> {
+        let mut store = Self::open(shards, table).await?;
+        store.shards.on_all(table.create()).await.doing("making the table of flights")?;
         let mut last = 0;
-        for (_, shard) in shards.shards() {
+        for (_, shard) in store.shards.shards() {
             let newest =
-                shard.read().query_one_as("SELECT max(arrival) FROM flights", params![]).await;
+                shard.write().query_one_as("SELECT max(arrival) FROM flights", params![]).await;
             let newest: Option<u64> = newest.doing("reading the newest arrival")?;
             last = last.max(newest.unwrap_or_default());
         }
-        Ok(Self { shards, arrivals: AtomicU64::new(last) })
+        store.arrivals = AtomicU64::new(last);
+        Ok(store)
+    }
+
+    /// Opens these shards, which have the table. Of each there is its primary's URL, then those of its replicas.
+    pub(crate) async fn open(shards: &[Vec<String>], table: Table) -> Result<Self, Failure> {
+        let mut builder = ShardedDatabase::builder();
+        for (place, nodes) in shards.iter().enumerate() {
+            let Some((primary, replicas)) = nodes.split_first() else { continue };
+            builder = builder.shard_with_replicas(format!("shard_{place}"), primary, replicas);
+        }
+        let builder = builder
+            .shard_key("origin")
+            .shard_function(ShardFunction::HashMod)
+            .table("flights", "origin", KeyType::Text)
+            // A connection costs memory on both sides; two a shard are as fast as eight.
+            .pool(PoolConfig::default().min_size(1u32).max_size(2u32));
+        let shards = builder.connect().await.doing("opening the shards")?;
+        Ok(Self { shards, table, arrivals: AtomicU64::default() })
     }
 
     /// The shards themselves, to be watched and closed.
@@ -83,25 +76,23 @@ impl Store {
     /// Stores flights of one shard in one transaction, in their order.
     pub(crate) async fn insert(&self, flights: Vec<Flight>) -> Result<(), resonant_db::Error> {
         let last = self.arrivals.fetch_add(flights.len() as u64, Ordering::Relaxed);
-        let rows = flights.iter().zip(last + 1..).map(|(flight, arrival)| {
-            row![
-                &flight.origin,
-                flight.number as i64,
-                arrival as i64,
-                &flight.departed_at,
-                &flight.destination,
-                flight.distance_miles,
-                flight.delay_minutes
-            ]
-        });
-        let rows: Vec<_> = rows.collect();
-        self.shards.execute_many(INSERT, rows).await?;
+        let rows = flights.iter().zip(last + 1..);
+        let rows: Vec<_> = rows.map(|(flight, arrival)| self.table.row(flight, arrival)).collect();
+        self.shards.execute_many(self.table.insert(), rows).await?;
         Ok(())
     }
 
     /// One airport's sums, read from its shard.
     pub(crate) async fn airport(&self, origin: &str) -> Result<Tally, resonant_db::Error> {
         self.shards.query_one_as(ONE_AIRPORT, params![origin]).await
+    }
+
+    /// How many flights are stored, by whomever.
+    pub(crate) async fn count(&self) -> Result<u64, resonant_db::Error> {
+        let counts = self.shards.shards().map(async |(_, shard)| {
+            shard.write().query_one_as::<u64>("SELECT count(*) FROM flights", params![]).await
+        });
+        Ok(try_join_all(counts).await?.into_iter().sum())
     }
 
     /// Closes the shards.
@@ -119,8 +110,11 @@ impl Store {
         for (name, shard) in self.shards.shards() {
             let mut after = (String::new(), -1);
             loop {
-                let page = shard.read().query_as(NEXT_PAGE, params![after.0, after.1, PAGE]).await;
-                let page: Vec<Row> = page.doing("reading the stored flights")?;
+                // From the primary: a replica may be behind.
+                let page = patiently(async || {
+                    shard.write().query_as(NEXT_PAGE, params![after.0, after.1, PAGE]).await
+                });
+                let page: Vec<Row> = page.await.doing("reading the stored flights")?;
                 let Some(last) = page.last() else { break };
                 after = (last.origin.clone(), last.number as i64);
                 for row in &page {

@@ -1,14 +1,10 @@
 //! The job watches itself.
 
-use std::sync::Arc;
-
 use resonant_health::HealthChecker;
-use resonant_queue::PartitionedQueue;
 
 use crate::board::Board;
 use crate::failure::{Failure, While};
-use crate::flight::Flight;
-use crate::store::Store;
+use crate::home::Engines;
 
 /// Health checks that run beside the job.
 #[derive(Debug)]
@@ -18,12 +14,9 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts watching all parts.
-    pub(crate) fn start(
-        store: &Arc<Store>,
-        queue: &PartitionedQueue<Flight>,
-        board: &Board,
-    ) -> Result<Self, Failure> {
-        let (shards, cache, queue) = (store.shards().clone(), board.cache().clone(), queue.clone());
+    pub(crate) fn start(engines: &Engines, board: &Board) -> Result<Self, Failure> {
+        let (shards, cache, queue) =
+            (engines.store.shards().clone(), board.cache().clone(), engines.queue.clone());
         let checker = HealthChecker::new()
             .check("database", {
                 let shards = shards.clone();

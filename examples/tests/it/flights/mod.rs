@@ -3,6 +3,8 @@
 mod bad_input;
 mod interrupted;
 mod killed;
+#[cfg(feature = "cluster")]
+mod servers;
 mod surroundings;
 
 use std::path::{Path, PathBuf};
@@ -128,13 +130,31 @@ fn a_file_with_a_header_alone_is_no_flights() {
     assert_eq!((&place.summary()["flights"], &place.summary()["airports"]), (&0.into(), &0.into()));
 }
 
+#[cfg(not(feature = "cluster"))]
+#[test]
+fn without_the_feature_a_cluster_is_refused_by_its_name() {
+    let output = run("flights", ["--cluster"]);
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    assert!(printed(&output).contains("--features cluster"), "{}", printed(&output));
+}
+
 #[test]
 fn help_names_every_option() {
     let output = run("flights", ["--help"]);
     assert!(output.status.success());
-    for option in
-        ["--input", "--data-dir", "--summary", "--workers", "--skip-bad-rows", "Exit codes"]
-    {
+    for option in [
+        "--input",
+        "--data-dir",
+        "--summary",
+        "--workers",
+        "--skip-bad-rows",
+        "--cluster",
+        "--features cluster",
+        "--shard",
+        "--cache",
+        "--broker",
+        "Exit codes",
+    ] {
         assert!(printed(&output).contains(option), "{option}");
     }
 }

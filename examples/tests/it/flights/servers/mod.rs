@@ -1,0 +1,3 @@
+//! The main job on real clusters.
+
+mod cluster;
