@@ -1,10 +1,12 @@
 //! The delay board: each airport's sums are read from its shard once and then come from the cache.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use resonant_cache::{DistributedCache, Namespace};
+use resonant_cache::{DistributedCache, Loaded, Namespace};
 use tokio::time::{Instant, sleep};
 
 use crate::failure::{Failure, While};
@@ -15,6 +17,9 @@ use crate::say;
 use crate::store::Store;
 
 const SHOWN: usize = 10;
+const FRESH: Duration = Duration::from_secs(1);
+/// Between two looks of visitors.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How far a replica may be behind.
 const BEHIND: Duration = Duration::from_secs(10);
 
@@ -24,6 +29,8 @@ pub(crate) struct Board {
     cache: DistributedCache,
     airports: Namespace<Tally>,
     store: Arc<Store>,
+    looked: AtomicU64,
+    unanswered: AtomicU64,
 }
 
 impl Board {
@@ -31,7 +38,36 @@ impl Board {
     pub(crate) fn new(engines: &Engines) -> Self {
         let cache = engines.cache.clone();
         let airports = cache.namespace("airport");
-        Self { cache, airports, store: Arc::clone(&engines.store) }
+        let (store, looked, unanswered) = (Arc::clone(&engines.store), 0.into(), 0.into());
+        Self { cache, airports, store, looked, unanswered }
+    }
+
+    /// Looks at one airport after the other, as visitors do while it changes. What they see is a second old at most, or older
+    /// where it cannot be read anew.
+    pub(crate) async fn looked_at(&self, visitors: bool, totals: &Totals) -> Infallible {
+        while visitors && totals.airports() > 0 {
+            for (origin, _) in totals.iter() {
+                let (store, airport) = (Arc::clone(&self.store), origin.to_owned());
+                let load = async move || {
+                    let tally = store.airport(&airport).await?;
+                    Ok::<_, resonant_db::Error>(Loaded::new(tally).ttl(FRESH))
+                };
+                let seen = self.airports.get_or_load_with(origin, load).await;
+                self.looked.fetch_add(1, Ordering::Relaxed);
+                self.unanswered.fetch_add(u64::from(seen.is_err()), Ordering::Relaxed);
+                sleep(PAUSE).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// How visitors fared, if there were any.
+    pub(crate) fn visits(&self) -> Option<String> {
+        let (looked, not) =
+            (self.looked.load(Ordering::Relaxed), self.unanswered.load(Ordering::Relaxed));
+        let line =
+            format!("board: looked at {looked} times meanwhile, {not} times without an answer\n");
+        (looked > 0).then_some(line)
     }
 
     /// The cache, to be watched.

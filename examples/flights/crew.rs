@@ -1,6 +1,7 @@
 //! Who stores: workers of this process, or processes of their own.
 
 use resonant_queue::Worker;
+use tokio::sync::mpsc;
 
 #[cfg(feature = "cluster")]
 use crate::cluster::processes::Processes;
@@ -37,6 +38,15 @@ impl Crew {
             Self::Here { hands, .. } => Some(hands.stored()),
             #[cfg(feature = "cluster")]
             Self::Apart(_) => None,
+        }
+    }
+
+    /// What kills a worker, where that is a process.
+    pub(crate) fn kill(&self) -> Option<mpsc::Sender<()>> {
+        match self {
+            Self::Here { .. } => None,
+            #[cfg(feature = "cluster")]
+            Self::Apart(processes) => processes.kill(),
         }
     }
 

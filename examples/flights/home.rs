@@ -5,6 +5,7 @@ use std::sync::Arc;
 use resonant_cache::DistributedCache;
 use resonant_db::Database;
 use resonant_queue::PartitionedQueue;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 #[cfg(feature = "cluster")]
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 use crate::flight::Flight;
 use crate::folder::Folder;
 use crate::options::Options;
+use crate::pace::Pace;
 use crate::store::Store;
 use crate::{embedded, job::GRACE};
 
@@ -67,6 +69,42 @@ impl Home {
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.crew(workers).map(Crew::Apart),
         }
+    }
+
+    /// How far publishing goes before the first thing happens beside the work.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(unused_variables, reason = "nothing happens beside the embedded form")
+    )]
+    pub(crate) fn first_limit(&self, flights: u64) -> u64 {
+        match self {
+            Self::Folder(_) => u64::MAX,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.first_limit(flights),
+        }
+    }
+
+    /// Kills servers and a worker while so many flights are stored, if the options ask for it.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(unused_variables, reason = "nothing happens beside the embedded form")
+    )]
+    pub(crate) async fn chaos(
+        &self,
+        kill: Option<mpsc::Sender<()>>,
+        pace: &Pace,
+        flights: u64,
+    ) -> Result<(), Failure> {
+        match (self, kill) {
+            #[cfg(feature = "cluster")]
+            (Self::Cluster(cluster), Some(kill)) => cluster.chaos(kill, pace, flights).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether somebody looks at the board while it changes.
+    pub(crate) fn has_visitors(&self) -> bool {
+        !matches!(self, Self::Folder(_))
     }
 
     /// When something counts as stored, for the result.

@@ -39,16 +39,20 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     let journal = Journal::open(&engines.notes, &survey).await?;
     let board = Board::new(&engines);
     let watch = Watch::start(&engines, &board)?;
-    let pace = Pace::free();
+    let pace = Pace::up_to(home.first_limit(survey.flights));
 
     let started = home.opened(started);
     let storing = Progress::new("storing", survey.flights);
     let crew = home.crew(&engines, options.workers).await?;
+    let chaos = home.chaos(crew.kill(), &pace, survey.flights);
     let pipeline = Pipeline::new(&engines, crew, &journal).await?;
-    let stored =
-        pipeline.run(&input, &survey, &journal, &interrupt, &pace, |done| storing.at(done)).await;
+    let work = pipeline.run(&input, &survey, &journal, &interrupt, &pace, |done| storing.at(done));
+    let stored = tokio::select! {
+        stored = async { tokio::try_join!(work, chaos) } => stored,
+        never = board.looked_at(home.has_visitors(), &survey.totals) => match never {},
+    };
     storing.finish();
-    let stored = stored?;
+    let (stored, ()) = stored?;
     let seconds = started.elapsed().as_secs_f64();
 
     let summary = interrupt.unless(prove(&engines.store, &survey, seconds)).await?;
@@ -61,6 +65,9 @@ pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
         watch.report().await
     ))?;
 
+    if let Some(visits) = board.visits() {
+        say::result(&visits)?;
+    }
     watch.stop().await;
     engines.close().await;
 

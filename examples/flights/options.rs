@@ -44,6 +44,11 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "data_dir")]
     pub(crate) cluster: bool,
 
+    /// Kill a worker process, a Redis primary, a RabbitMQ node and a shard's primary in the middle of the work; the proof holds
+    /// all the same
+    #[arg(long, requires = "cluster", conflicts_with = "shards")]
+    pub(crate) chaos: bool,
+
     /// A shard of yours: postgresql://, its primary's URL, then its replicas' after commas. Once for each shard, always in
     /// the same order. Run again with the same shards to go on after an interruption
     #[arg(long = "shard", value_name = "URL[,URL...]", requires_all = ["cluster", "cache", "broker"])]

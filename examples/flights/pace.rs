@@ -10,9 +10,15 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// No holding back.
-    pub(crate) fn free() -> Self {
-        Self { limit: watch::Sender::new(u64::MAX), stored: watch::Sender::new(0) }
+    /// Publishing begins where fewer than `limit` flights have been published.
+    pub(crate) fn up_to(limit: u64) -> Self {
+        Self { limit: watch::Sender::new(limit), stored: watch::Sender::new(0) }
+    }
+
+    /// Lets publishing go on to a higher limit.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn allow(&self, limit: u64) {
+        self.limit.send_if_modified(|now| std::mem::replace(now, limit.max(*now)) < limit);
     }
 
     /// Says how many flights are stored.
@@ -20,9 +26,15 @@ impl Pace {
         self.stored.send_replace(flights);
     }
 
-    /// Waits until so many flights may be published.
-    pub(crate) async fn may_publish(&self, flights: u64) {
+    /// Waits until so many flights are stored.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn until_stored(&self, flights: u64) {
         // It cannot be closed: the sender is here.
-        let _ = self.limit.subscribe().wait_for(|limit| flights <= *limit).await;
+        let _ = self.stored.subscribe().wait_for(|stored| *stored >= flights).await;
+    }
+
+    /// Waits until more may be published than these.
+    pub(crate) async fn may_go_on_from(&self, flights: u64) {
+        let _ = self.limit.subscribe().wait_for(|limit| flights < *limit).await;
     }
 }

@@ -100,6 +100,7 @@ impl Pipeline {
         };
         self.crew.drain().await?;
         outcome?;
+        pace.stored(survey.flights);
         progress(survey.flights);
         Ok(survey.flights - self.before.min(survey.flights))
     }
@@ -124,8 +125,8 @@ impl Pipeline {
         let mut chunks = read_chunks(input.to_owned(), published);
         while let Some(chunk) = chunks.recv().await {
             let chunk = chunk?;
+            pace.may_go_on_from(published).await;
             published += chunk.len() as u64;
-            pace.may_publish(published).await;
             patiently(async || self.queue.publish_many(&chunk).await).await.doing("publishing")?;
             journal.note(published).await?;
         }

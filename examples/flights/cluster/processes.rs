@@ -62,6 +62,11 @@ impl Processes {
         }
     }
 
+    /// What kills one of them, which is started again.
+    pub(crate) fn kill(&self) -> Option<mpsc::Sender<()>> {
+        self.kills.first().cloned()
+    }
+
     /// Lets all finish what they have in hand.
     pub(crate) async fn drain(self) {
         self.ending.send_replace(true);

@@ -149,6 +149,7 @@ fn help_names_every_option() {
         "--workers",
         "--skip-bad-rows",
         "--cluster",
+        "--chaos",
         "--features cluster",
         "--shard",
         "--cache",

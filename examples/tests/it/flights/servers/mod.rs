@@ -1,3 +1,5 @@
 //! The main job on real clusters.
 
+mod chaos;
 mod cluster;
+mod given;
