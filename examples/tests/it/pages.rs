@@ -18,7 +18,7 @@ pages!(batch cache database growing health pool queue scaling sharding);
 
 #[test]
 fn failover_there_and_back() {
-    let output = run("failover", [""; 0]);
+    let output = run("regions", [""; 0]);
     assert!(output.status.success(), "{}", printed(&output));
     let expected = "\
 a lost region is left within 1.65s

@@ -1,6 +1,6 @@
 //! FailoverManager: writes move to another region when theirs is lost, and back once it is well for a while.
 //!
-//! `cargo run --example failover`. The regions are listeners of this process, which it closes and opens again. Regions of
+//! `cargo run --example regions`. The regions are listeners of this process, which it closes and opens again. Regions of
 //! PostgreSQL are `backend::postgres::PostgresRegion`: docs/high-availability.md says what their servers need.
 
 use std::error::Error;
