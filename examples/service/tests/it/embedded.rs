@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::process::{Role, service};
+use crate::process::{Role, hear, service};
 
 /// Follows tasks from their POST to the end of their session's WebSocket.
 pub(crate) async fn tasks_are_followed(api: &Role, watched: &Role) {
@@ -62,17 +62,12 @@ async fn a_session_that_waits_is_asked_to_come_back_and_a_second_signal_ends_at_
     command.env("RESONANT__HEALTH__DRAIN_DELAY", "80s");
     command.env("RESONANT__SERVICE__SHUTDOWN_DEADLINE", "300s");
     let all = Role::start(command).await;
-    let watching = async {
-        let told = all.watch("nobodys").await;
-        assert!(told.is_empty(), "{told:?}");
-        all.signal("-INT");
-    };
-    let ending = async {
-        // Ends the wait of the session, which has nothing to end it otherwise.
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        all.signal("-TERM");
-    };
-    tokio::join!(watching, ending);
+    let waiting = all.connect("nobodys").await;
+    // Ends the wait of the session, which has nothing to end it otherwise.
+    all.signal("-TERM");
+    let told = hear(waiting).await;
+    assert!(told.is_empty(), "{told:?}");
+    all.signal("-INT");
     let (status, _) = all.ended().await;
     assert_eq!(status.code(), Some(130));
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// No wait is longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
@@ -76,21 +77,32 @@ impl Role {
 
     /// Everything a session is told, until the service closes it.
     pub(crate) async fn watch(&self, session: &str) -> Vec<Value> {
-        let url = format!("ws://{}/ws?session={session}", self.address);
-        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-        let mut told = Vec::new();
-        let listening = async {
-            while let Some(Ok(message)) = socket.next().await {
-                if let Ok(text) = message.to_text()
-                    && let Ok(value) = serde_json::from_str(text)
-                {
-                    told.push(value);
-                }
-            }
-        };
-        timeout(LIMIT, listening).await.expect("the session does not end");
-        told
+        hear(self.connect(session).await).await
     }
+
+    /// A session's WebSocket.
+    pub(crate) async fn connect(&self, session: &str) -> Socket {
+        let url = format!("ws://{}/ws?session={session}", self.address);
+        tokio_tungstenite::connect_async(url).await.unwrap().0
+    }
+}
+
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Everything the service says until it closes a session.
+pub(crate) async fn hear(mut socket: Socket) -> Vec<Value> {
+    let mut told = Vec::new();
+    let listening = async {
+        while let Some(Ok(message)) = socket.next().await {
+            if let Ok(text) = message.to_text()
+                && let Ok(value) = serde_json::from_str(text)
+            {
+                told.push(value);
+            }
+        }
+    };
+    timeout(LIMIT, listening).await.expect("the session does not end");
+    told
 }
 
 /// The code and the body of an answer; an error is a request that failed.
