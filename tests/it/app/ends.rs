@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::routing::{any, get};
-use resonant_queue::Delivery;
+use resonant_queue::{Delivery, PartitionedQueue};
 use resonant_sdk::app::Resonant;
 use resonant_sdk::db::params;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,24 +57,30 @@ async fn a_service_turns_not_ready_first_and_answers_until_balancers_have_notice
     assert!(ask(address, "GET /health/live").await.is_err());
 }
 
+/// Workers whose handlers say that they have begun, and then hang.
+async fn handlers_that_never_end(
+    app: &Resonant,
+    begun: &mpsc::Sender<()>,
+) -> PartitionedQueue<Task> {
+    let tasks = app.queue::<Task>("session-tasks").await.unwrap();
+    let (queue, begun) = (tasks.clone(), begun.clone());
+    let start = move || {
+        let begun = begun.clone();
+        let handler = async move |_: Delivery<Task>| {
+            let _ = begun.send(()).await;
+            std::future::pending().await
+        };
+        queue.worker(handler).start()
+    };
+    app.workers("session-tasks", start).await.unwrap();
+    tasks
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_end_is_stopped_at_the_deadline_and_named() {
     let app = Resonant::open(file(SERVED).read().unwrap()).await.unwrap();
-    let tasks = app.queue::<Task>("session-tasks").await.unwrap();
     let (begun, mut begins) = mpsc::channel(2);
-    app.workers("session-tasks", {
-        let (tasks, begun) = (tasks.clone(), begun.clone());
-        move || {
-            let begun = begun.clone();
-            let handler = async move |_: Delivery<Task>| {
-                let _ = begun.send(()).await;
-                std::future::pending().await
-            };
-            tasks.worker(handler).start()
-        }
-    })
-    .await
-    .unwrap();
+    let tasks = handlers_that_never_end(&app, &begun).await;
     let stuck = get(async move || {
         let _ = begun.send(()).await;
         std::future::pending::<&str>().await
@@ -105,21 +111,8 @@ async fn what_does_not_end_is_stopped_at_the_deadline_and_named() {
 async fn handlers_that_outlast_their_drain_are_named_though_the_step_had_time() {
     let text = SERVED.replace("'60s'", "'200ms'");
     let app = Resonant::open(file(&text).read().unwrap()).await.unwrap();
-    let tasks = app.queue::<Task>("session-tasks").await.unwrap();
     let (begun, mut begins) = mpsc::channel(1);
-    app.workers("session-tasks", {
-        let tasks = tasks.clone();
-        move || {
-            let begun = begun.clone();
-            let handler = async move |_: Delivery<Task>| {
-                let _ = begun.send(()).await;
-                std::future::pending().await
-            };
-            tasks.worker(handler).start()
-        }
-    })
-    .await
-    .unwrap();
+    let tasks = handlers_that_never_end(&app, &begun).await;
     tasks.publish(&Task::new(1, 1)).await.unwrap();
     begins.recv().await.unwrap();
     let report = app.shutdown(Duration::from_secs(60)).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use resonant_cache::backend::Key;
-use resonant_cache::{CacheConfig, Result};
+use resonant_cache::{CacheConfig, Namespace, Result};
 use resonant_testkit::RedisCluster;
 use tokio::time::Instant;
 
@@ -124,16 +124,20 @@ async fn a_thousand_slots_move_under_load_without_an_error() -> Result<()> {
     Ok(())
 }
 
+/// Three servers, and the key 7 as it is stored on one of them, whose slot is empty and was asked for once.
+async fn with_a_key_that_is_not_there() -> Result<(RedisCluster, Namespace<u64>, String)> {
+    let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
+    let config = config(redis.urls(), true);
+    let users = cache(config.clone()).await.namespace::<u64>("n");
+    users.get("7").await?;
+    Ok((redis, users, Key::new("n", "7").encode(&config.key_prefix)))
+}
+
 /// A slot that wanders from server to server, so that every other read is redirected: whoever is redirected follows, and the map is
 /// asked for twice a second at most.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redirections_do_not_storm_the_servers_with_questions_for_the_map() -> Result<()> {
-    let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
-    let config = config(redis.urls(), true);
-    let cache = cache(config.clone()).await;
-    let users = cache.namespace::<u64>("n");
-    users.get("7").await?;
-    let stored = Key::new("n", "7").encode(&config.key_prefix);
+    let (redis, users, stored) = with_a_key_that_is_not_there().await?;
     let slot = started(redis.slot_of(&stored).await).to_string();
     let mut ids = Vec::new();
     for node in redis.nodes() {
@@ -178,12 +182,7 @@ async fn redirections_do_not_storm_the_servers_with_questions_for_the_map() -> R
 /// asks is patient with them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_send_callers_to_each_other_are_asked_until_one_has_it() -> Result<()> {
-    let redis = started(RedisCluster::builder().replicas_per_primary(0).start().await);
-    let config = config(redis.urls(), true);
-    let cache = cache(config.clone()).await;
-    let users = cache.namespace::<u64>("n");
-    users.get("7").await?;
-    let stored = Key::new("n", "7").encode(&config.key_prefix);
+    let (redis, users, stored) = with_a_key_that_is_not_there().await?;
     let slot = started(redis.slot_of(&stored).await).to_string();
     let from = started(redis.owner_of(&stored).await);
     let to = redis.node((from.index() + 1) % 3);

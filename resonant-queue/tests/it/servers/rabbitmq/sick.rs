@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use resonant_queue::{Delivery, HandlerError, Key, PublishOptions};
-use resonant_testkit::rabbitmq::Vhost;
+use resonant_queue::{Delivery, HandlerError, Key, PartitionedQueue, PublishOptions};
+use resonant_testkit::rabbitmq::{RabbitNode, Vhost};
 use tokio::time::{Instant, timeout};
 
 use super::node;
@@ -21,18 +21,31 @@ fn process(vhost: &Vhost, partition: u32) -> String {
     format!("whereis('{}_faults.p.{partition}')", vhost.name())
 }
 
+/// Those of the first ten numbers whose queues answer, where that of 0 does not.
+fn healthy() -> impl Iterator<Item = u64> {
+    (0..10).filter(|number| partition(*number) != partition(0))
+}
+
+/// A queue whose partition of 0 hangs, and the process to be resumed.
+async fn with_a_sick_partition(
+    vhost: &Vhost,
+    node: &RabbitNode,
+) -> (PartitionedQueue<u64>, String) {
+    let queue = queue(rabbit(vhost, CONFIRM).await, PARTITIONS).await;
+    for number in 0..10 {
+        queue.publish(&number).await.unwrap();
+    }
+    let process = process(vhost, partition(0));
+    node.eval(&format!("sys:suspend({process}).")).await.unwrap();
+    (queue, process)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_that_does_not_answer_holds_up_no_other() {
     let (server, node) = node().await;
     let vhost = server.vhost().await.unwrap();
-    let queue = queue(rabbit(&vhost, CONFIRM).await, PARTITIONS).await;
-    for number in 0..10 {
-        queue.publish(&number).await.unwrap();
-    }
-    let sick = partition(0);
-    let healthy = (0..10).find(|number| partition(*number) != sick).unwrap();
-    let process = process(&vhost, sick);
-    node.eval(&format!("sys:suspend({process}).")).await.unwrap();
+    let (queue, process) = with_a_sick_partition(&vhost, &node).await;
+    let healthy = healthy().next().unwrap();
     let sick_one = |turn: u64| {
         let queue = queue.clone();
         tokio::spawn(async move { queue.publish(&(turn * 10)).await })
@@ -73,8 +86,7 @@ async fn what_falls_due_for_a_queue_that_does_not_answer_holds_up_nothing() {
     let (worker, _) = work(&queue, &seen).await;
     queue.publish_many(0..10).await.unwrap();
     until("all is handled", async || seen.count() == 10).await;
-    let sick = partition(0);
-    let process = process(&vhost, sick);
+    let process = process(&vhost, partition(0));
     node.eval(&format!("sys:suspend({process}).")).await.unwrap();
     let later = |millis| PublishOptions::new().delay(Duration::from_millis(millis));
     // Those for the sick one fall due first, and again between the others.
@@ -84,8 +96,7 @@ async fn what_falls_due_for_a_queue_that_does_not_answer_holds_up_nothing() {
         }
     }
     let began = Instant::now();
-    let healthy = (0..10).filter(|number| partition(*number) != sick).count();
-    until("the healthy ones came", async || seen.count() == 10 + 4 * healthy).await;
+    until("the healthy ones came", async || seen.count() == 10 + 4 * healthy().count()).await;
     let took = began.elapsed();
     println!("FIGURE delayed messages beside a queue that does not answer took {took:?}");
     assert!(took < CONFIRM / 2, "{took:?}");
@@ -170,14 +181,8 @@ async fn a_channel_that_hangs_holds_up_its_queues_for_moments_only() {
 async fn who_finds_out_about_a_queue_takes_nobody_along() {
     let (server, node) = node().await;
     let vhost = server.vhost().await.unwrap();
-    let queue = queue(rabbit(&vhost, CONFIRM).await, PARTITIONS).await;
-    for number in 0..10 {
-        queue.publish(&number).await.unwrap();
-    }
-    let sick = partition(0);
-    let healthy: Vec<u64> = (0..10).filter(|number| partition(*number) != sick).collect();
-    let process = process(&vhost, sick);
-    node.eval(&format!("sys:suspend({process}).")).await.unwrap();
+    let (queue, process) = with_a_sick_partition(&vhost, &node).await;
+    let healthy: Vec<u64> = healthy().collect();
     // The first that hang take along whoever flies with them: nobody does.
     let hanging: Vec<_> = (1..=20)
         .map(|turn| {
