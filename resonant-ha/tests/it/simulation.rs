@@ -121,7 +121,7 @@ fn recovery_takes_about_as_long_as_predicted() {
 }
 
 #[test]
-#[ignore = "prints the run of RESONANT_HA_SEED"]
+#[ignore = "prints the run of one seed: RESONANT_HA_SEED=N scripts/soak ha"]
 fn dump() {
     let seed: u64 = std::env::var("RESONANT_HA_SEED").unwrap().parse().unwrap();
     let simulation = Simulation::default();

@@ -97,13 +97,13 @@ async fn many_messages_come_in_order_from_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: run it alone, with --release for its figure"]
+#[ignore = "takes minutes: scripts/soak --release queue"]
 async fn a_million_messages_come_in_order_from_memory() {
     through(Memory::new(), 1_000_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: run it alone, with --release for its figure"]
+#[ignore = "takes minutes: scripts/soak --release queue"]
 async fn a_million_messages_come_in_order_from_a_file() {
     in_a_file(1_000_000).await;
 }

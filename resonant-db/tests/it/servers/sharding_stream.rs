@@ -199,7 +199,7 @@ fn resident() -> f64 {
 
 /// Alone: what others do in the same process would be counted, too. RESONANT_ROWS says how many rows there are.
 #[tokio::test]
-#[ignore = "long: ten million rows on three servers, measured alone"]
+#[ignore = "ten million rows take minutes: scripts/soak db"]
 async fn ten_million_rows_of_all_shards_pass_through_64_mib() {
     const CHUNK: i64 = 250_000;
     let wanted = std::env::var("RESONANT_ROWS").ok().and_then(|rows| rows.parse().ok());

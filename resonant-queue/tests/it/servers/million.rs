@@ -30,13 +30,13 @@ async fn many_messages_come_in_order_from_rabbitmq() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: run it alone, with --release for its figure"]
+#[ignore = "takes minutes: scripts/soak --release queue"]
 async fn a_million_messages_come_in_order_from_postgres() {
     through_postgres(1_000_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: run it alone, with --release for its figure"]
+#[ignore = "takes minutes: scripts/soak --release queue"]
 async fn a_million_messages_come_in_order_from_rabbitmq() {
     through_rabbitmq(1_000_000).await;
 }

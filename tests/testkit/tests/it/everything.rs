@@ -20,7 +20,7 @@ async fn database() -> Result<(PostgresCluster, PgBouncer)> {
 }
 
 #[tokio::test]
-#[ignore = "a measurement of half a minute; run it alone"]
+#[ignore = "half a minute, to be measured alone: scripts/soak testkit"]
 async fn side_by_side() -> Result<()> {
     let started = Instant::now();
     let everything = tokio::try_join!(

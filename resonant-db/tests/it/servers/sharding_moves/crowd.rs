@@ -250,7 +250,7 @@ async fn nothing_is_lost_or_doubled_while_a_shard_takes_its_part() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute or two: for scripts/soak"]
+#[ignore = "takes a minute or two: scripts/soak db"]
 async fn two_hundred_thousand_rows_move_under_two_thousand_calls_a_second() {
     grow_under(Load {
         writers: 32,

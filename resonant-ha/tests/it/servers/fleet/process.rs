@@ -109,7 +109,7 @@ impl Process {
 
 /// Not a test by itself: tests start it to have a manager in a process of its own.
 #[tokio::test]
-#[ignore = "other tests start it"]
+#[ignore = "a manager of the tests in kills.rs, which start it as a process"]
 async fn a_manager_process() {
     let Ok(settings) = std::env::var(SETTINGS) else { return };
     let settings: Settings = serde_json::from_str(&settings).expect("settings");

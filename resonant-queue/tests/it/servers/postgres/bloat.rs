@@ -96,7 +96,7 @@ async fn a_held_snapshot_makes_no_message_read_more() {
 
 /// Half a million messages, the second half while an old snapshot is held open; prints speed and sizes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: run it alone, for its figures"]
+#[ignore = "takes minutes: scripts/soak queue"]
 async fn long_soak() {
     let (cluster, postgres) = server().await;
     let node = cluster.primary();

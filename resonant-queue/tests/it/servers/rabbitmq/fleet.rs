@@ -130,7 +130,7 @@ async fn nothing_is_lost_by_workers_that_are_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the long form: five minutes"]
+#[ignore = "takes five minutes: scripts/soak rabbitmq"]
 async fn nothing_is_lost_by_workers_killed_for_five_minutes() {
     killed(150).await;
 }

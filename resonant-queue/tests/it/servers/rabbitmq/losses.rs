@@ -92,7 +92,7 @@ async fn every_confirmed_publish_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the long form: minutes"]
+#[ignore = "takes minutes: scripts/soak rabbitmq"]
 async fn every_confirmed_publish_of_100_000_survives_restarts() {
     restarted(100_000, 2).await;
 }
