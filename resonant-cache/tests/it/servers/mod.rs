@@ -4,6 +4,7 @@ mod coherence;
 mod conformance;
 mod control;
 mod credentials;
+mod drift;
 mod faults;
 mod fleet;
 mod forbidden;
